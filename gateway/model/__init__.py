@@ -1,0 +1,1 @@
+"""Pure data types that every other room may use."""

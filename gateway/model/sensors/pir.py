@@ -1,0 +1,16 @@
+"""PIR motion sensor, for example the HC-SR501."""
+
+from typing import NotRequired
+
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from gateway.model.wire import WIRE
+
+
+@with_config(WIRE)
+class Pir(TypedDict):
+    """Whether anything moved since the last reading, and how many pulses said so."""
+
+    motion_detected: bool
+    pulses: NotRequired[int | None]

@@ -1,0 +1,65 @@
+"""What the gateway says of itself: one snapshot, shown by /ready, the live table and `buffer status`."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, frozen=True)
+class DeviceActivity:
+    """What came from one device since the gateway started."""
+
+    organization_id: str
+    device_id: str
+    readings: int
+    last_seen_ms: int
+
+
+@dataclass(slots=True, frozen=True)
+class DestinationStatus:
+    """How far one destination is."""
+
+    name: str
+    type: str
+    state: str
+    """`idle`, `sending`, `retrying` (waiting after a failure), `error` (its owner must act) or `inactive`."""
+    position: int
+    """The last row it has acknowledged."""
+    undelivered: int
+    """Readings it still has to get."""
+    oldest_seconds: float
+    """Age of the oldest of these; 0 when there is none."""
+    delivered: int
+    """Readings delivered since the gateway started."""
+    failures: int
+    """Failed attempts since the last success."""
+    last_error: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class BufferStatus:
+    """The log on disk."""
+
+    readings: int
+    oldest_row: int
+    newest_row: int
+    quarantined: int
+    bytes: int
+
+
+@dataclass(slots=True, frozen=True)
+class GatewayStatus:
+    """The whole gateway at one moment."""
+
+    gateway_id: str
+    version: str
+    uptime_seconds: float
+    mqtt_port: int
+    http_port: int
+    problems: list[str]
+    """What keeps it from being ready, each as a sentence; empty when all is well."""
+    connections: int
+    ingested: int
+    duplicates: int
+    quarantined: int
+    buffer: BufferStatus
+    devices: list[DeviceActivity] = field(default_factory=list)
+    destinations: list[DestinationStatus] = field(default_factory=list)
