@@ -1,0 +1,28 @@
+"""The configuration: typed settings, where each value came from, and errors that say what to write."""
+
+from gateway.config.load import LoadedConfig, load
+from gateway.config.settings import (
+    ClockSettings,
+    GatewaySettings,
+    HttpSettings,
+    IngestSettings,
+    IntegrationTable,
+    LogSettings,
+    MqttSettings,
+    Settings,
+    StorageSettings,
+)
+
+__all__ = [
+    "ClockSettings",
+    "GatewaySettings",
+    "HttpSettings",
+    "IngestSettings",
+    "IntegrationTable",
+    "LoadedConfig",
+    "LogSettings",
+    "MqttSettings",
+    "Settings",
+    "StorageSettings",
+    "load",
+]

@@ -1,0 +1,102 @@
+"""The settings written down for people, from the models: a Markdown reference and a commented file.
+
+`python -m gateway.config.reference > gateway/config/README.md` renews the reference.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import chain, starmap
+from typing import Any
+
+from pydantic import BaseModel
+
+from gateway.config.load import environment_name
+from gateway.config.schema import as_toml
+from gateway.config.settings import Settings
+
+_README_HEAD = """\
+# Settings
+
+<!-- Made by `python -m gateway.config.reference`; do not edit. -->
+
+The file is the one given by `--config`, else by `NEUROGATE_CONFIG`, else `./neurogate.toml`, else
+`/etc/neurogate/neurogate.toml`, else none: everything has a default. It begins with `version = 1`. An
+environment variable wins over the file. Strings may contain `${env:NAME}` and `${file:/path}`. An unknown key
+is an error.
+
+`neurogate init` writes a commented file, `neurogate check` checks it, and `neurogate config show --origin`
+says where each value came from.
+"""
+
+_README_TAIL = """
+## `[[integrations]]`
+
+One table per destination: `type`, `name` (unique), and the settings of the integration that `type` names.
+"""
+
+_FILE_HEAD = """\
+# The configuration of neurogate.
+#
+# Each setting stands here with its default: to change one, remove the # before it.
+# NEUROGATE_SECTION__KEY in the environment wins over this file, e.g. NEUROGATE_MQTT__PORT=1884.
+# "${env:NAME}" and "${file:/path}" keep secrets out of this file.
+# After a change: neurogate check
+
+version = 1
+"""
+
+_FILE_TAIL = """
+# Where readings go. Each destination has its own place in the log; a new name is a new destination.
+
+#[[integrations]]
+#type = "webhook"
+#name = "building-api"
+#url = "https://api.example.com/webhook"
+#secret = "${env:WEBHOOK_SECRET}"
+"""
+
+_BOUNDS = {"minimum": "at least {}", "exclusiveMinimum": "more than {}", "maximum": "at most {}"}
+
+
+def markdown() -> str:
+    """Return README.md of this folder."""
+    return _README_HEAD + "".join(chain.from_iterable(starmap(_markdown_section, _sections()))) + _README_TAIL
+
+
+def commented_file() -> str:
+    """Return a `neurogate.toml` in which every setting is commented out and shows its default."""
+    return _FILE_HEAD + "".join(chain.from_iterable(starmap(_file_section, _sections()))) + _FILE_TAIL
+
+
+def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield name, field.annotation
+
+
+def _markdown_section(name: str, section: type[BaseModel]) -> Iterator[str]:
+    meaning, schemas = inspect.getdoc(section), section.model_json_schema()["properties"]
+    yield f"\n## `[{name}]`\n\n{meaning}\n\n"
+    yield "| key | type | default | meaning | environment |\n|---|---|---|---|---|\n"
+    for key, field in section.model_fields.items():
+        full, kind, default = f"{name}.{key}", _kind(schemas[key]), as_toml(field.default)
+        yield f"| `{full}` | {kind} | `{default}` | {field.description} | `{environment_name(full)}` |\n"
+
+
+def _file_section(name: str, section: type[BaseModel]) -> Iterator[str]:
+    yield f"\n# {inspect.getdoc(section)}\n[{name}]\n"
+    for key, field in section.model_fields.items():
+        yield f"\n# {field.description}\n#{key} = {as_toml(field.default)}\n"
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """Say what a value may be, such as "integer, at least 0"."""
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    bounds = (words.format(schema[name]) for name, words in _BOUNDS.items() if name in schema)
+    return ", ".join((schema.get("format", schema["type"]), *bounds))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

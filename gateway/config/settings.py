@@ -1,0 +1,141 @@
+"""Every setting, with its default, its bounds and its meaning.
+
+This is the one source: validation, the commented file that `neurogate init` writes and the reference in
+README.md are all made from these models. A name carries its unit.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_IDENTITY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
+
+class Section(BaseModel):
+    """A table of the configuration file: read-only once loaded, unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GatewaySettings(Section):
+    """Who this gateway is and where it keeps its data."""
+
+    id: str = Field("site-1", pattern=_IDENTITY, description="Name of this gateway; each reading's id begins with it.")
+    organization_id: str = Field(
+        "default", pattern=_IDENTITY, description="The organisation of devices that name none."
+    )
+    data_dir: Path = Field(
+        Path("data"),
+        description="Folder of databases and key; if relative, next to the configuration file.",
+    )
+
+
+class MqttSettings(Section):
+    """The MQTT broker that the sensors talk to."""
+
+    host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - sensors come from the network
+    port: int = Field(1883, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
+    allow_anonymous: bool = Field(default=False, description="Only `false`: nothing listens without authentication.")
+    max_packet_bytes: int = Field(65_536, ge=128, le=268_435_455, description="A larger packet closes its connection.")
+    max_connections: int = Field(2_000, ge=1, description="Connections at once; further ones are refused.")
+    connect_timeout_s: float = Field(10.0, gt=0, description="How long a new connection may take to authenticate.")
+    max_inflight: int = Field(
+        200, ge=1, description="Unacknowledged messages of one connection; then its socket is not read."
+    )
+    max_subscriber_buffer_bytes: int = Field(
+        1_000_000, ge=1_000, description="Bytes waiting for a slow subscriber before it is disconnected."
+    )
+
+    @field_validator("allow_anonymous")
+    @classmethod
+    def _refuse_anonymous(cls, value: bool) -> bool:
+        if value:
+            msg = "only false is possible: nothing listens without authentication."
+            raise ValueError(msg)
+        return value
+
+
+class HttpSettings(Section):
+    """The HTTP door: readings in, health and metrics out."""
+
+    host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - sensors come from the network
+    port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
+    max_body_bytes: int = Field(1_000_000, ge=1_000, description="A larger request is refused (413).")
+    rate_limit_per_minute: int = Field(100, ge=0, description="Requests per client; 0 lifts the limit.")
+    rate_limit_burst: int = Field(20, ge=1, description="Requests a client may send at once.")
+
+
+class StorageSettings(Section):
+    """The log on disk."""
+
+    synchronous: Literal["full", "normal"] = Field(
+        "full", description="`full`: an acknowledged reading survives a power cut; `normal`: only a crash."
+    )
+    commit_max_delay_ms: int = Field(
+        0, ge=0, le=10_000, description="More means fewer writes on an SD card and later acknowledgements."
+    )
+    max_commit_readings: int = Field(5_000, ge=1, description="Readings in one commit at most.")
+
+
+class ClockSettings(Section):
+    """What is believed about time."""
+
+    max_skew_s: int = Field(
+        300, ge=0, description="A device's time further in the future than this is replaced by the gateway's."
+    )
+
+
+class IngestSettings(Section):
+    """How readings come in."""
+
+    dedupe_window_s: int = Field(
+        60, ge=0, description="A repeat without boot_id and seq counts as one within this time."
+    )
+
+
+class LogSettings(Section):
+    """What the gateway writes about itself."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least shown.")
+    format: Literal["auto", "text", "json"] = Field(
+        "auto", description="`auto` is text on a terminal and JSON lines otherwise."
+    )
+
+
+class IntegrationTable(BaseModel):
+    """One `[[integrations]]` table. Its other keys stay raw: the integration's own class knows them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = Field(description="Which integration this is.")
+    name: str = Field(pattern=_IDENTITY, description="Its identity: the name of its cursor.")
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Leave out the raw keys: a secret may be among them."""
+        return [("type", self.type), ("name", self.name)]
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    version: Literal[1] = Field(1, description="Version of this file's format.")
+    gateway: GatewaySettings = GatewaySettings()
+    mqtt: MqttSettings = MqttSettings()
+    http: HttpSettings = HttpSettings()
+    storage: StorageSettings = StorageSettings()
+    clock: ClockSettings = ClockSettings()
+    ingest: IngestSettings = IngestSettings()
+    log: LogSettings = LogSettings()
+    integrations: tuple[IntegrationTable, ...] = Field((), description="The destinations.")
+
+    @field_validator("integrations")
+    @classmethod
+    def _refuse_equal_names(cls, tables: tuple[IntegrationTable, ...]) -> tuple[IntegrationTable, ...]:
+        repeated = [name for name, count in Counter(table.name for table in tables).items() if count > 1]
+        if repeated:
+            msg = f"the name {repeated[0]} is used more than once; a name is one destination's identity."
+            raise ValueError(msg)
+        return tables

@@ -1,0 +1,38 @@
+"""What is written down about the settings follows from the models."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from gateway.config import load
+from gateway.config.reference import commented_file, markdown
+from gateway.config.schema import settings_of
+from gateway.config.settings import Settings
+
+README = Path(__file__).parents[2] / "gateway/config/README.md"
+
+
+def test_the_reference_does_not_lag() -> None:
+    assert README.read_text("utf-8") == markdown(), "run: python -m gateway.config.reference > gateway/config/README.md"
+
+
+def test_every_setting_has_a_meaning() -> None:
+    assert [key for key, field in settings_of(Settings) if not field.description] == []
+
+
+def test_the_commented_file_is_valid_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "neurogate.toml"
+    path.write_text(commented_file(), "utf-8")
+    assert load(path, {}).settings.mqtt == Settings().mqtt
+
+
+def test_the_commented_file_shows_every_setting_with_its_default(tmp_path: Path) -> None:
+    text = re.sub(r"(?m)^#(?=[a-z\[])", "", commented_file())
+    path = tmp_path / "neurogate.toml"
+    path.write_text(text, "utf-8")
+    loaded = load(path, {"WEBHOOK_SECRET": "x"})
+    assert {key for key, origin in loaded.origins.items() if origin == "default"} == set()
+    assert loaded.settings.model_dump(exclude={"gateway": {"data_dir"}, "integrations": True}) == (
+        Settings().model_dump(exclude={"gateway": {"data_dir"}, "integrations": True})
+    )
+    assert tomllib.loads(text)["integrations"][0]["name"] == "building-api"
