@@ -1,0 +1,1 @@
+"""Everything on disk: the log of readings, and the state beside it."""

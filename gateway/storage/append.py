@@ -1,0 +1,145 @@
+"""What one group commit writes: readings, quarantined input, cursor moves and frozen attempts, in one transaction."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from gateway.model.reading import NewQuarantine, NewReading, Stream
+from gateway.storage.cursors import Attempt
+
+_INSERT = """INSERT INTO device_telemetry_history (stream, seq, time_ms, time_source, received_at_ms,
+    gateway_boot, monotonic_ms, metadata, payload, raw) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (stream, seq) DO NOTHING"""
+
+_SAME_BYTES = """SELECT 1 FROM (
+        SELECT payload, raw, received_at_ms FROM device_telemetry_history
+        WHERE stream = ? AND seq IS NULL ORDER BY id DESC LIMIT 1000
+    ) WHERE received_at_ms >= ? AND coalesce(raw, payload) = ? LIMIT 1"""
+
+_QUARANTINE = """INSERT INTO quarantine (organization_id, device_id, source, code, reason, received_at_ms, payload)
+    VALUES (?, ?, ?, ?, ?, ?, ?)"""
+
+_FREEZE = """UPDATE cursors SET batch_id = ?, after_row = ?, last_row = ?, readings = ?, body_sha256 = ?,
+    created_at_ms = ? WHERE name = ?"""
+
+_MOVE = """UPDATE cursors SET position = ?, batch_id = NULL, after_row = NULL, last_row = NULL, readings = NULL,
+    body_sha256 = NULL, created_at_ms = NULL WHERE name = ?"""
+
+Row = tuple[int, int | None, int, int, int, int, int, int | None, bytes, bytes | None]
+
+
+@dataclass(slots=True)
+class Append:
+    """One transaction of the log. After a commit `inserted` and `last_row` say what it did."""
+
+    gateway_boot: int
+    dedupe_window_ms: int
+    interned: dict[str, int]
+    entries: list[NewReading | NewQuarantine]
+    moves: dict[str, int]
+    freezes: list[Attempt]
+    inserted: int = 0
+    duplicates: int = 0
+    last_row: int = 0
+    received: Counter[int] = field(default_factory=Counter)
+    """How many readings were received at which monotonic millisecond."""
+    _new_streams: list[Stream] = field(default_factory=list)
+    _new_metadata: list[str] = field(default_factory=list)
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Write everything; see `CommitThread`."""
+        readings = [entry for entry in self.entries if type(entry) is NewReading]
+        if readings:
+            self._write_readings(db, readings)
+        if len(readings) < len(self.entries):
+            db.executemany(_QUARANTINE, [entry for entry in self.entries if type(entry) is NewQuarantine])
+        # Moves first: a freeze belongs to the position after them.
+        db.executemany(_MOVE, [(row, name) for name, row in self.moves.items()])
+        db.executemany(
+            _FREEZE,
+            [
+                (
+                    a.batch_id,
+                    a.after_row,
+                    a.last_row,
+                    a.readings,
+                    a.body_sha256,
+                    a.created_at_ms,
+                    a.destination,
+                )
+                for a in self.freezes
+            ],
+        )
+
+    def rolled_back(self) -> None:
+        """Forget the rows that streams and metadata were promised."""
+        for stream in self._new_streams:
+            stream.row = None
+        for text in self._new_metadata:
+            self.interned.pop(text, None)
+
+    def _write_readings(self, db: sqlite3.Connection, readings: list[NewReading]) -> None:
+        for reading in readings:
+            if reading.stream.row is None:
+                self._intern_stream(db, reading.stream)
+            if reading.metadata is not None and reading.metadata not in self.interned:
+                self._intern_metadata(db, reading.metadata)
+        before = db.total_changes
+        if any(reading.maybe_repeated for reading in readings):
+            for reading in readings:
+                if not (reading.maybe_repeated and self._is_repeated(db, reading)):
+                    db.execute(_INSERT, self._row(reading))
+        else:
+            db.executemany(_INSERT, map(self._row, readings))
+        self.inserted = db.total_changes - before
+        self.duplicates = len(readings) - self.inserted
+        self.received = Counter([reading.monotonic_ms for reading in readings])
+        (self.last_row,) = db.execute("SELECT coalesce(max(id), 0) FROM device_telemetry_history").fetchone()
+
+    def _row(self, reading: NewReading) -> Row:
+        stream, seq, time_ms, source, received, monotonic, payload, raw, metadata, _ = reading
+        assert stream.row is not None
+        return (
+            stream.row,
+            seq,
+            time_ms,
+            source,
+            received,
+            self.gateway_boot,
+            monotonic,
+            None if metadata is None else self.interned[metadata],
+            payload,
+            raw,
+        )
+
+    def _is_repeated(self, db: sqlite3.Connection, reading: NewReading) -> bool:
+        """Whether the same bytes came from the same device within the window (only for readings without a key)."""
+        since = reading.received_at_ms - self.dedupe_window_ms
+        arrived = reading.payload if reading.raw is None else reading.raw
+        return db.execute(_SAME_BYTES, (reading.stream.row, since, arrived)).fetchone() is not None
+
+    def _intern_stream(self, db: sqlite3.Connection, stream: Stream) -> None:
+        key = (stream.organization_id, stream.device_id, stream.boot_id)
+        found = _one(
+            db.execute("SELECT id FROM streams WHERE organization_id = ? AND device_id = ? AND boot_id = ?", key)
+        )
+        if found is None:
+            found = db.execute(
+                "INSERT INTO streams (organization_id, device_id, boot_id) VALUES (?, ?, ?)", key
+            ).lastrowid
+        stream.row = found
+        self._new_streams.append(stream)
+
+    def _intern_metadata(self, db: sqlite3.Connection, text: str) -> None:
+        found = _one(db.execute("SELECT id FROM device_metadata WHERE json = ?", (text,)))
+        if found is None:
+            found = db.execute("INSERT INTO device_metadata (json) VALUES (?)", (text,)).lastrowid
+        assert found is not None
+        self.interned[text] = found
+        self._new_metadata.append(text)
+
+
+def _one(rows: Iterator[tuple[int]]) -> int | None:
+    row = next(rows, None)
+    return None if row is None else row[0]

@@ -1,0 +1,32 @@
+"""Where a reader of the log stands, and what it is sending."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, frozen=True)
+class Attempt:
+    """A batch frozen on disk before its first byte leaves, so that a retry is the same batch, also after a restart.
+
+    What it contains follows from the rows it covers: they are never rewritten. The hash proves it.
+    """
+
+    destination: str
+    batch_id: str
+    after_row: int
+    """Exclusive."""
+    last_row: int
+    """Inclusive."""
+    readings: int
+    body_sha256: str
+    """Hexadecimal."""
+    created_at_ms: int
+
+
+@dataclass(slots=True, frozen=True)
+class Cursor:
+    """A named position: the last row its reader has dealt with."""
+
+    name: str
+    position: int
+    attempt: Attempt | None
+    """What was under way when the position was stored last."""

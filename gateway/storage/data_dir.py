@@ -1,0 +1,140 @@
+"""The folder that holds everything a gateway keeps, and the lock that makes it one gateway's.
+
+- the folder is created for its owner alone (0700); an existing one is left as it is
+- the lock is the kernel's (flock): it ends with the process, however that ends; the file stays
+- a key is either complete or absent, also after a power cut
+"""
+
+import fcntl
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from gateway.model.errors import ConfigError, DataDirLocked
+
+KEY_BYTES = 32
+
+_OWNER_ONLY = 0o600
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class DataDir:
+    """Paths inside one data directory. A command calls `ensure`; a running gateway holds `lock`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def log_db(self) -> Path:
+        """The readings."""
+        return self.path / "log.db"
+
+    @property
+    def state_db(self) -> Path:
+        """Devices and credentials."""
+        return self.path / "state.db"
+
+    @property
+    def password_key(self) -> Path:
+        """The key that device passwords are hashed with; see `load_or_create_key`."""
+        return self.path / "password.key"
+
+    @property
+    def lock_file(self) -> Path:
+        """Holds the lock, and the pid of who has it."""
+        return self.path / "lock"
+
+    def ensure(self) -> Self:
+        """Create the folder where it is missing. Raises ConfigError when that is impossible."""
+        try:
+            self.path.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"The data directory {self.path} cannot be created ({error.strerror}).",
+                hint="Create it for the gateway's user, or set gateway.data_dir.",
+            ) from error
+        return self
+
+    @contextmanager
+    def lock(self) -> Iterator[Self]:
+        """Keep every other gateway out for the time of the context. Raises DataDirLocked, ConfigError."""
+        self.ensure()
+        file = self._open_lock_file()
+        try:
+            self._take(file)
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            yield self
+            os.ftruncate(file, 0)
+        finally:
+            os.close(file)
+
+    def _open_lock_file(self) -> int:
+        try:
+            return os.open(self.lock_file, os.O_RDWR | os.O_CREAT, _OWNER_ONLY)
+        except OSError as error:
+            raise ConfigError(
+                f"The data directory {self.path} cannot be used ({error.strerror}).",
+                hint="Give it to the gateway's user (chown), or set gateway.data_dir.",
+            ) from error
+
+    def _take(self, file: int) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise DataDirLocked(
+                f"Another gateway (pid {pid}) uses {self.path}.",
+                hint="Stop it, or give this one its own folder with gateway.data_dir.",
+            ) from None
+
+
+def load_or_create_key(path: Path) -> bytes:
+    """Return the 32 bytes of the key, made on first need.
+
+    Raises ConfigError for a file that others may read or that is no key.
+    """
+    if not path.exists():
+        _create_key(path)
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        key = file.read(KEY_BYTES + 1)
+    if mode & _OTHERS:
+        raise ConfigError(f"Others may read {path} (mode {mode:04o}).", hint=f"Run: chmod 600 {path}")
+    if len(key) != KEY_BYTES:
+        size = path.stat().st_size
+        raise ConfigError(
+            f"{path} has {size} bytes instead of {KEY_BYTES}.",
+            hint="Restore it from a backup; with a new key every device needs a new password.",
+        )
+    return key
+
+
+def _create_key(path: Path) -> None:
+    """Write beside it, then link: the name appears with all bytes on disk, and whoever was first wins."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # O_EXCL, 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return
+        _sync_folder(path.parent)
+    finally:
+        Path(name).unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,37 @@
+"""Schema versions in `PRAGMA user_version`: a database moves forward step by step, and never back.
+
+A migration is a list of statements. Its place in the tuple is the version it leads from, so a release only ever
+appends; what has been released is never edited.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway.model.errors import SchemaTooNew, StoreFailed
+
+Migration = Sequence[str]
+
+
+def migrate(db: sqlite3.Connection, migrations: Sequence[Migration], path: Path) -> None:
+    """Bring `db` to the newest schema; each step is one transaction.
+
+    Raises SchemaTooNew when a newer release wrote the database, StoreFailed when a step cannot be carried out.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > len(migrations):
+        raise SchemaTooNew(
+            f"{path} has schema {version}; this release knows up to {len(migrations)}.",
+            hint="Install the newer release again, or restore a backup made by this one.",
+        )
+    for step in range(version, len(migrations)):
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for statement in migrations[step]:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {step + 1}")
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise StoreFailed(f"{path} could not be brought to schema {step + 1}: {error}.") from error

@@ -1,0 +1,179 @@
+"""`state.db`: the devices and their credentials.
+
+Small and rarely written, through one aiosqlite connection; every change is on disk when its method returns.
+A command may write it while the gateway runs: `version` tells the gateway to look again.
+"""
+
+import asyncio
+import json
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import aiosqlite
+
+from gateway.clock import Clock
+from gateway.model.errors import AlreadyExists, BadInput, NotFound, StoreFailed
+from gateway.model.topics import telemetry_topics
+from gateway.storage.migrations import migrate
+from gateway.storage.passwords import generate_password, hash_password
+from gateway.storage.state_schema import STATE_MIGRATIONS
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
+
+
+@dataclass(slots=True, frozen=True)
+class DeviceRow:
+    """A registered device."""
+
+    organization_id: str
+    device_id: str
+    metadata: dict[str, str]
+    status: str
+    """`active`, or `revoked`: its credential is gone, its readings stay."""
+    created_at_ms: int
+
+
+@dataclass(slots=True, frozen=True)
+class CredentialRow:
+    """Who may log in; the password itself is known to the device alone."""
+
+    username: str
+    organization_id: str
+    device_id: str | None
+    password_hash: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class DeviceCredential:
+    """A new device's way in; the only time its password is seen."""
+
+    organization_id: str
+    device_id: str
+    username: str
+    password: str = field(repr=False)
+
+    @property
+    def topics(self) -> list[str]:
+        """Where the device publishes its readings, the usual one first."""
+        return sorted(telemetry_topics(self.organization_id, self.device_id), reverse=True)
+
+
+class State:
+    """See the module's own words. Made by `State.open`."""
+
+    def __init__(self, db: aiosqlite.Connection, password_key: bytes, clock: Clock) -> None:
+        self._db = db
+        self._password_key = password_key
+        self._clock = clock
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path, password_key: bytes, *, clock: Clock) -> AsyncIterator[Self]:
+        """Open or create the state. Raises SchemaTooNew or StoreFailed."""
+        await asyncio.to_thread(_migrate, path)
+        async with aiosqlite.connect(path, isolation_level=None, timeout=10) as db:
+            await db.execute("PRAGMA synchronous = full")
+            await db.execute("PRAGMA foreign_keys = on")
+            yield cls(db, password_key, clock)
+
+    async def add_device(
+        self, organization_id: str, device_id: str, metadata: Mapping[str, str] | None = None
+    ) -> DeviceCredential:
+        """Register a device (or a revoked one again) and make its credential.
+
+        Raises BadInput for an unusable id, AlreadyExists while the device has a credential.
+        """
+        for what, name in (("device", device_id), ("organization", organization_id)):
+            if not _NAME.fullmatch(name):
+                raise BadInput(
+                    f"invalid_{what}_id",
+                    f"{name!r} cannot be a {what} id: it becomes part of MQTT topics.",
+                    hint="Use letters, digits, '_', '.', ':' and '-', at most 100.",
+                )
+        credential = DeviceCredential(organization_id, device_id, f"{organization_id}/{device_id}", generate_password())
+        now = self._clock.now_ms()
+        try:
+            await self._db.execute("BEGIN IMMEDIATE")
+            await self._db.execute(
+                """INSERT INTO devices (organization_id, id, metadata, created_at) VALUES (?, ?, ?, ?)
+                ON CONFLICT DO UPDATE SET status = 'active', metadata = excluded.metadata
+                WHERE status = 'revoked'""",
+                (organization_id, device_id, json.dumps(dict(metadata or {})), now),
+            )
+            await self._db.execute(
+                """INSERT INTO mqtt_credentials
+                    (username, organization_id, device_id, password_hash, topic_prefix, created_at)
+                    VALUES (?, ?, ?, ?, ?, ?)""",
+                (
+                    credential.username,
+                    organization_id,
+                    device_id,
+                    hash_password(self._password_key, credential.password),
+                    f"org_{organization_id}/devices/{device_id}/#",
+                    now,
+                ),
+            )
+            await self._db.execute("COMMIT")
+        except sqlite3.IntegrityError as error:
+            await self._db.execute("ROLLBACK")
+            raise AlreadyExists(
+                f"Device {device_id} of {organization_id} is registered already.",
+                hint=f"To give it a new password: neurogate device revoke {device_id}, then add it again.",
+            ) from error
+        except sqlite3.Error as error:
+            await self._db.rollback()
+            raise StoreFailed(f"The device could not be stored: {error}.") from error
+        return credential
+
+    async def revoke_device(self, organization_id: str, device_id: str) -> None:
+        """Take the device's credential away. Its readings and its registration stay. Raises NotFound."""
+        key = (organization_id, device_id)
+        await self._db.execute("BEGIN IMMEDIATE")
+        changed = await self._db.execute(
+            "UPDATE devices SET status = 'revoked' WHERE organization_id = ? AND id = ? AND status <> 'revoked'",
+            key,
+        )
+        await self._db.execute("DELETE FROM mqtt_credentials WHERE organization_id = ? AND device_id = ?", key)
+        await self._db.execute("COMMIT")
+        if changed.rowcount == 0:
+            raise NotFound(
+                f"There is no active device {device_id} in {organization_id}.",
+                hint="neurogate device list shows what there is.",
+            )
+
+    async def devices(self) -> list[DeviceRow]:
+        """Return all devices."""
+        rows = await self._db.execute_fetchall(
+            "SELECT organization_id, id, metadata, status, created_at FROM devices ORDER BY organization_id, id"
+        )
+        return [DeviceRow(org, device, json.loads(metadata), status, at) for org, device, metadata, status, at in rows]
+
+    async def credentials(self) -> list[CredentialRow]:
+        """Return all credentials."""
+        rows = await self._db.execute_fetchall(
+            "SELECT username, organization_id, device_id, password_hash FROM mqtt_credentials"
+        )
+        return [CredentialRow(*row) for row in rows]
+
+    async def version(self) -> int:
+        """Return a number that changes when another connection has changed the state."""
+        ((version,),) = await self._db.execute_fetchall("PRAGMA data_version")
+        return int(version)
+
+
+def _migrate(path: Path) -> None:
+    db = sqlite3.connect(path, isolation_level=None, timeout=10)
+    try:
+        path.chmod(0o600)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = full")
+        migrate(db, STATE_MIGRATIONS, path)
+    except sqlite3.Error as error:
+        raise StoreFailed(f"{path} cannot be opened: {error}.") from error
+    finally:
+        db.close()
