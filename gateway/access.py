@@ -1,0 +1,100 @@
+"""Who may come in, and what each may touch: an in-memory view of `state.db`, so that a login costs microseconds.
+
+A command may change the state while the gateway runs. `refresh` looks whether it did; a login that fails looks first,
+so that a device added a moment ago gets in at once.
+"""
+
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.model.topics import owned_prefixes, telemetry_topics
+from gateway.storage.passwords import hash_password
+from gateway.storage.state import State
+
+
+@dataclass(slots=True, eq=False)
+class Device:
+    """A device as the data path needs it; one object for as long as the gateway runs."""
+
+    organization_id: str
+    device_id: str
+    metadata: str | None = None
+    """Its metadata as JSON, stored with each reading; None when there is none."""
+    readings: int = 0
+    last_seen_ms: int = 0
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Credential:
+    """Someone who may come in: a device, on its own topics."""
+
+    username: str
+    device: Device
+    prefixes: tuple[str, ...]
+    telemetry_topics: frozenset[str]
+
+
+class Access:
+    """See the module's own words."""
+
+    def __init__(self, state: State, password_key: bytes) -> None:
+        self._state = state
+        self._password_key = password_key
+        self._version: int | None = None
+        self._devices: dict[tuple[str, str], Device] = {}
+        self._by_username: dict[str, tuple[bytes, Credential]] = {}
+        self._by_hash: dict[bytes, Credential] = {}
+        self.on_change: list[Callable[[], None]] = []
+        """Called after the credentials have changed; a listener drops whoever is not `current` any more."""
+
+    @property
+    def devices(self) -> list[Device]:
+        """Every device the gateway knows."""
+        return list(self._devices.values())
+
+    def authenticate(self, username: str, password: str) -> Credential | None:
+        """Return the credential if name and password are right."""
+        expected, credential = self._by_username.get(username, (b"", None))
+        given = hash_password(self._password_key, password)
+        return credential if hmac.compare_digest(expected, given) else None
+
+    def authenticate_key(self, api_key: str) -> Credential | None:
+        """Return the credential whose password this is. The look-up is by keyed hash, so timing tells nothing."""
+        return self._by_hash.get(hash_password(self._password_key, api_key))
+
+    def is_current(self, credential: Credential) -> bool:
+        """Whether the credential has neither been revoked nor replaced."""
+        return self._by_username.get(credential.username, (b"", None))[1] is credential
+
+    async def refresh(self, *, force: bool = False) -> None:
+        """Read the state again if another connection, or (`force`) our own, has changed it."""
+        version = await self._state.version()
+        if version == self._version and not force:
+            return
+        self._version = version
+        await self._load()
+        for changed in self.on_change:
+            changed()
+
+    async def _load(self) -> None:
+        for row in await self._state.devices():
+            key = (row.organization_id, row.device_id)
+            device = self._devices.setdefault(key, Device(*key))
+            device.metadata = json.dumps(row.metadata, separators=(",", ":")) if row.metadata else None
+        old, self._by_username, self._by_hash = self._by_username, {}, {}
+        for credential_row in await self._state.credentials():
+            organization_id, device_id = credential_row.organization_id, credential_row.device_id
+            if device_id is None:
+                continue
+            password_hash, credential = old.get(credential_row.username, (b"", None))
+            if credential is None or password_hash != credential_row.password_hash:
+                credential = Credential(
+                    credential_row.username,
+                    self._devices[organization_id, device_id],
+                    owned_prefixes(organization_id, device_id),
+                    telemetry_topics(organization_id, device_id),
+                )
+            self._by_username[credential.username] = (credential_row.password_hash, credential)
+            self._by_hash[credential_row.password_hash] = credential

@@ -1,0 +1,182 @@
+"""The front door: owns the MQTT port, every connection on it, and all that comes in.
+
+amqtt alone acknowledges before it stores, touches sessions before it authenticates, never notices a dead peer and knows
+no limits. So nothing reaches it but subscriptions of clients that the door has let in.
+"""
+
+import asyncio
+import logging
+import resource
+import secrets
+from contextlib import suppress
+
+from gateway.access import Access, Credential
+from gateway.broker.connection import Connection
+from gateway.broker.local import AmqttBroker
+from gateway.broker.packets import Message
+from gateway.config import MqttSettings
+from gateway.ingest import Ingest
+from gateway.metrics import Metrics
+from gateway.model.errors import PortInUse, StoreFailed
+from gateway.model.topics import is_inside
+
+logger = logging.getLogger(__name__)
+
+_TAKE_OVER_S = 5.0
+_SPARE_FILES = 200
+_QUIET = frozenset({"disconnect", "connection_lost", "stopping"})
+"""Reasons that are nobody's fault, and so neither warned of nor counted as refusals."""
+
+
+class Door:
+    """See the module's own words."""
+
+    def __init__(self, settings: MqttSettings, access: Access, ingest: Ingest, metrics: Metrics) -> None:
+        self.settings = settings
+        self.ingest = ingest
+        self.local = AmqttBroker(self._may_subscribe)
+        self._access = access
+        self._metrics = metrics
+        self._connections: set[Connection] = set()
+        self._clients: dict[str, Connection] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        access.on_change.append(self._drop_revoked)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    async def start(self) -> None:
+        """Open the port. Raises PortInUse."""
+        _allow_open_files(self.settings.max_connections + _SPARE_FILES)
+        await self.local.start()
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: Connection(self), self.settings.host, self.settings.port, backlog=1024
+            )
+        except OSError as error:
+            await self.local.stop()
+            raise PortInUse(
+                f"Port {self.settings.port} on {self.settings.host} cannot be listened on: {error.strerror}.",
+                hint="Stop what uses it (perhaps: systemctl stop mosquitto), or set mqtt.port.",
+            ) from error
+
+    async def stop(self) -> None:
+        """Close the port and every connection."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.end("stopping")
+        await self.local.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1)
+
+    # For connections
+
+    def admit(self, connection: Connection) -> bool:
+        """Count a new connection in, unless it is one too many."""
+        if len(self._connections) >= self.settings.max_connections:
+            return False
+        self._connections.add(connection)
+        self._metrics.connections.set(len(self._connections))
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """The connection's socket is closed."""
+        self._connections.discard(connection)
+        self._metrics.connections.set(len(self._connections))
+        self.leave(connection)
+
+    def leave(self, connection: Connection) -> None:
+        """Give up the client id, if it is still this connection's."""
+        if connection.credential is not None and self._clients.get(connection.local_id) is connection:
+            del self._clients[connection.local_id]
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Hold a task of a connection until it is done."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def closed(self, connection: Connection, reason: str, detail: str) -> None:
+        """Say why a connection ends."""
+        client = connection.credential.username if connection.credential else ""
+        level = logging.DEBUG if reason in _QUIET else logging.WARNING
+        logger.log(
+            level,
+            "connection closed: %s",
+            reason,
+            extra={"peer": connection.peer, "client": client, "detail": detail},
+        )
+        if reason not in _QUIET:
+            self._metrics.refused.labels(reason).inc()
+
+    async def authenticate(self, username: str | None, password: str | None) -> Credential | None:
+        """Return who this is; a login that fails looks for a change in the state first."""
+        if username is None or password is None:
+            return None
+        credential = self._access.authenticate(username, password)
+        if credential is None:
+            await self._access.refresh()
+            credential = self._access.authenticate(username, password)
+        return credential
+
+    def new_client_id(self) -> str:
+        """Return a client id for a client that brought none."""
+        return f"auto-{secrets.token_hex(8)}"
+
+    async def take_over(self, connection: Connection) -> None:
+        """Make the connection its client's only one: an older one is really ended first (MQTT-3.1.4-2)."""
+        old = self._clients.get(connection.local_id)
+        self._clients[connection.local_id] = connection
+        if old is not None and old is not connection:
+            old.end("taken_over")
+            await asyncio.wait([old.lost], timeout=_TAKE_OVER_S)
+
+    def fan_out(self, message: Message) -> None:
+        """Hand a message that has been dealt with to local subscribers."""
+        if not self.local.publish(message):
+            self._metrics.events_dropped.labels("local", "backlog").inc()
+
+    def publish_will(self, credential: Credential | None, will: Message) -> None:
+        """Publish what a client left for the case that it vanishes."""
+        if credential is not None and will.topic in credential.telemetry_topics:
+            self.ingest.take(credential.device, will.payload, _Nobody(), source=will.topic)
+        self.fan_out(will)
+
+    def _drop_revoked(self) -> None:
+        for connection in list(self._connections):
+            if connection.credential is not None and not self._access.is_current(connection.credential):
+                connection.end("revoked")
+
+    def _may_subscribe(self, local_id: str, topic_filter: str) -> bool:
+        connection = self._clients.get(local_id)
+        if connection is None or connection.credential is None:
+            return False
+        return is_inside(topic_filter, connection.credential.prefixes)
+
+
+class _Nobody:
+    """The owner of a message that nobody waits for."""
+
+    def committed(self, count: int) -> None:
+        """Nothing is owed."""
+
+    def failed(self, error: StoreFailed) -> None:
+        """The log has said so already."""
+
+
+def _allow_open_files(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

@@ -1,0 +1,223 @@
+"""MQTT 3.1.1 packets, as far as the front door reads and writes them itself (OASIS standard, sections 2 and 3).
+
+Pure functions over bytes. What violates the standard raises MalformedPacket: the connection is then closed.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class PacketType(IntEnum):
+    """The four high bits of the first byte (table 2.1)."""
+
+    CONNECT = 1
+    CONNACK = 2
+    PUBLISH = 3
+    PUBACK = 4
+    PUBREC = 5
+    PUBREL = 6
+    PUBCOMP = 7
+    SUBSCRIBE = 8
+    SUBACK = 9
+    UNSUBSCRIBE = 10
+    UNSUBACK = 11
+    PINGREQ = 12
+    PINGRESP = 13
+    DISCONNECT = 14
+
+
+PUBACK = b"\x40\x02"
+PUBREC = b"\x50\x02"
+PUBCOMP = b"\x70\x02"
+"""Each followed by the two bytes of the packet id."""
+PINGRESP = b"\xd0\x00"
+
+CONNACK_ACCEPTED = b"\x20\x02\x00\x00"
+CONNACK_BAD_PROTOCOL = b"\x20\x02\x00\x01"
+CONNACK_BAD_CLIENT_ID = b"\x20\x02\x00\x02"
+CONNACK_UNAVAILABLE = b"\x20\x02\x00\x03"
+CONNACK_NOT_AUTHORIZED = b"\x20\x02\x00\x05"
+CONNACK_V5_BAD_PROTOCOL = b"\x20\x03\x00\x84\x00"
+"""For an MQTT 5 client, in its own form (MQTT 5.0, 3.2.2.2)."""
+
+
+class MalformedPacket(Exception):
+    """The bytes are not what the standard allows; the message says what is wrong."""
+
+
+class UnsupportedProtocol(Exception):
+    """A CONNECT of another protocol version; `answer` is the CONNACK it understands, or empty."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__("only MQTT 3.1.1 is spoken here")
+        self.answer = answer
+
+
+@dataclass(slots=True, frozen=True)
+class Message:
+    """An application message."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Connect:
+    """A CONNECT packet."""
+
+    client_id: str
+    clean_session: bool
+    keepalive_s: int
+    username: str | None
+    password: str | None
+    will: Message | None
+
+
+def remaining_length(data: bytes, position: int) -> tuple[int, int]:
+    """Decode the remaining length at `position`; returns it and the position after it, or (-1, 0) if bytes miss."""
+    value = shift = 0
+    while shift <= 21:
+        if position >= len(data):
+            return -1, 0
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise MalformedPacket("the remaining length has more than four bytes")
+
+
+def encode_packet(first_byte: int, body: bytes) -> bytes:
+    """Put the fixed header before a packet's body."""
+    length = len(body)
+    header = bytearray([first_byte])
+    while True:
+        length, digit = length >> 7, length & 0x7F
+        header.append(digit | 0x80 if length else digit)
+        if not length:
+            return bytes(header) + body
+
+
+def encode_text(text: str) -> bytes:
+    """Encode a UTF-8 string with its two-byte length (1.5.3)."""
+    data = text.encode()
+    return len(data).to_bytes(2, "big") + data
+
+
+def encode_connect(client_id: str, username: str, *, clean_session: bool) -> bytes:
+    """Encode the CONNECT by which the door introduces an authenticated client to the broker behind it."""
+    flags = 0x80 | (0x02 if clean_session else 0)
+    return encode_packet(
+        0x10, encode_text("MQTT") + bytes([4, flags, 0, 0]) + encode_text(client_id) + encode_text(username)
+    )
+
+
+def check_topic(topic: bytes) -> str:
+    """Return the topic name of a PUBLISH or will as text (3.3.2.1, 4.7.3)."""
+    text = _utf8(topic, "topic")
+    if not text:
+        raise MalformedPacket("the topic is empty")
+    if "+" in text or "#" in text:
+        raise MalformedPacket("the topic holds a wildcard")
+    return text
+
+
+def decode_connect(flags: int, body: bytes) -> Connect:
+    """Decode a CONNECT (3.1). Raises MalformedPacket or UnsupportedProtocol."""
+    if flags:
+        raise MalformedPacket("CONNECT has reserved flags set")
+    reader = _Reader(body)
+    protocol, level = reader.binary(), reader.byte()
+    if (protocol, level) != (b"MQTT", 4):
+        raise UnsupportedProtocol(_refusal(protocol, level))
+    connect_flags, keepalive = reader.byte(), reader.integer()
+    if connect_flags & 0x01:
+        raise MalformedPacket("the reserved connect flag is set")
+    will_flag, will_qos, will_retain = connect_flags & 0x04, connect_flags >> 3 & 0x03, connect_flags & 0x20
+    if will_qos == 3 or (not will_flag and (will_qos or will_retain)):
+        raise MalformedPacket("the will flags contradict each other")
+    if connect_flags & 0x40 and not connect_flags & 0x80:
+        raise MalformedPacket("a password without a username")
+    client_id = _utf8(reader.binary(), "client id")
+    will = None
+    if will_flag:
+        will = Message(check_topic(reader.binary()), reader.binary(), will_qos, bool(will_retain))
+    username = _utf8(reader.binary(), "username") if connect_flags & 0x80 else None
+    password = reader.binary().decode(errors="replace") if connect_flags & 0x40 else None
+    reader.end()
+    return Connect(client_id, bool(connect_flags & 0x02), keepalive, username, password, will)
+
+
+def check_subscription(flags: int, body: bytes, *, with_qos: bool) -> None:
+    """Check that a SUBSCRIBE (3.8) or UNSUBSCRIBE (3.10) is well formed."""
+    if flags != 0x02:
+        raise MalformedPacket("SUBSCRIBE or UNSUBSCRIBE has wrong flags")
+    reader = _Reader(body)
+    if reader.integer() == 0:
+        raise MalformedPacket("packet id 0")
+    if reader.at_end:
+        raise MalformedPacket("no topic filter")
+    while not reader.at_end:
+        if not _utf8(reader.binary(), "topic filter"):
+            raise MalformedPacket("the topic filter is empty")
+        if with_qos and reader.byte() > 2:
+            raise MalformedPacket("QoS 3")
+
+
+def packet_id(body: bytes) -> bytes:
+    """Return the two bytes of the packet id of an acknowledgement, which holds nothing else."""
+    if len(body) != 2 or body == b"\0\0":
+        raise MalformedPacket("an acknowledgement without a packet id")
+    return body
+
+
+def _refusal(protocol: bytes, level: int) -> bytes:
+    if protocol == b"MQTT" and level == 5:
+        return CONNACK_V5_BAD_PROTOCOL
+    return CONNACK_BAD_PROTOCOL if protocol in (b"MQTT", b"MQIsdp") else b""
+
+
+def _utf8(data: bytes, what: str) -> str:
+    """Decode a string of the standard: UTF-8, without U+0000 (1.5.3)."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise MalformedPacket(f"the {what} is not UTF-8") from None
+    if "\0" in text:
+        raise MalformedPacket(f"the {what} holds U+0000")
+    return text
+
+
+class _Reader:
+    """Reads a packet's body from front to back; a read beyond its end is a malformed packet."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._position = 0
+
+    @property
+    def at_end(self) -> bool:
+        return self._position == len(self._body)
+
+    def _take(self, count: int) -> bytes:
+        start = self._position
+        self._position = start + count
+        if self._position > len(self._body):
+            raise MalformedPacket("the packet ends too early")
+        return self._body[start : self._position]
+
+    def byte(self) -> int:
+        return self._take(1)[0]
+
+    def integer(self) -> int:
+        return int.from_bytes(self._take(2), "big")
+
+    def binary(self) -> bytes:
+        return self._take(self.integer())
+
+    def end(self) -> None:
+        if not self.at_end:
+            raise MalformedPacket("the packet is longer than its content")

@@ -1,0 +1,30 @@
+"""Timestamps as boards send them."""
+
+from datetime import UTC, datetime
+
+FIRST_CREDIBLE_MS = 1_577_836_800_000
+"""2020-01-01: a board before NTP counts from 1970 or 2000."""
+LAST_CREDIBLE_MS = 7_258_118_400_000
+"""2200-01-01: beyond, it is a wrong unit, not a time."""
+
+_MILLISECONDS_FROM = 100_000_000_000  # as seconds this would be the year 5138, as milliseconds it is 1973
+
+
+def unix_ms(timestamp: object) -> int | None:
+    """Return unix milliseconds of an RFC 3339 text (UTC where it names no zone) or a number of seconds or milliseconds.
+
+    None when it is not a time, or not one at which a board of ours could have measured.
+    """
+    if isinstance(timestamp, str):
+        try:
+            moment = datetime.fromisoformat(timestamp)
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        ms = round(moment.timestamp() * 1000)
+    elif isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
+        ms = round(timestamp if timestamp >= _MILLISECONDS_FROM else timestamp * 1000)
+    else:
+        return None
+    return ms if FIRST_CREDIBLE_MS <= ms <= LAST_CREDIBLE_MS else None
