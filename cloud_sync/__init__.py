@@ -1,0 +1,1 @@
+"""Everything that leaves the building: forwarding, signing, integrations and the receiving side."""

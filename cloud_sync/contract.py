@@ -1,0 +1,147 @@
+"""What an integration promises to the engines.
+
+An integration is one file: a class with a `type`, a typed `Config`, and the capabilities it has. It only translates,
+sends once, and classifies what came back into an `Outcome`. Retry, backoff, rate limits, batching, order and cursors
+belong to the engines, so that every integration gets them alike.
+"""
+
+import builtins
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.clock import Clock
+from gateway.model.reading import StoredReading
+
+
+class IntegrationConfig(BaseModel):
+    """Settings that every integration has; an integration adds its own. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str = Field(description="Which integration this is.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="Its identity: the name of its cursor. A new name is a new destination.",
+    )
+    status: str = Field(
+        "active",
+        pattern="^(active|inactive)$",
+        description="`inactive` stops forwarding and gives up its place in the log.",
+    )
+    start: str = Field(
+        "now",
+        pattern="^(now|oldest)$",
+        description="Where a new destination begins: at the next reading, or at the oldest stored one.",
+    )
+    timeout_s: float = Field(30.0, gt=0, description="How long one request may take.")
+    rate_limit_per_minute: int = Field(100, ge=0, description="Requests per minute; 0 lifts the limit.")
+    batch_max_readings: int = Field(5_000, ge=1, le=5_000, description="Readings in one request at most.")
+    batch_max_bytes: int = Field(1_000_000, ge=1_000, description="Payload bytes in one request at most.")
+    min_interval_s: float = Field(0.0, ge=0, description="Least time between two requests.")
+
+
+@dataclass(slots=True, frozen=True)
+class Batch:
+    """What is sent in one attempt. It is frozen: a retry has the same id, readings and bytes."""
+
+    id: str
+    """The idempotency key, the same on every retry, also after a restart."""
+    readings: Sequence[StoredReading]
+    gateway_id: str
+    log_uuid: str
+
+
+@dataclass(slots=True, frozen=True)
+class Ok:
+    """The destination has it."""
+
+
+@dataclass(slots=True, frozen=True)
+class RetryAfter:
+    """The destination asked for patience (429, 503); `seconds` is None when it did not say how much."""
+
+    seconds: float | None
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class NotConnected:
+    """It could not be reached, hung, broke off or failed (5xx); a later try may work."""
+
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class AuthFailed:
+    """It does not accept who we are (401, 403)."""
+
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class WrongAddress:
+    """Nobody there takes readings (3xx, 404, 405): the destination's error, not a record's."""
+
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class Gone:
+    """It wants nothing more, for ever (410)."""
+
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class TooLarge:
+    """The batch is too big for it (413)."""
+
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class Rejected:
+    """It understood and refused the content (400, 422); `rows` are the culprits where it named them."""
+
+    reason: str
+    rows: Sequence[int] = ()
+
+
+Outcome = Ok | RetryAfter | NotConnected | AuthFailed | WrongAddress | Gone | TooLarge | Rejected
+
+
+class Integration:
+    """Base of every integration; an async context manager: entering opens sessions, leaving closes them."""
+
+    type: ClassVar[str]
+    """Its name in a configuration."""
+    Config: ClassVar[builtins.type[IntegrationConfig]] = IntegrationConfig
+    """Its settings: one model for validation, documentation and forms."""
+
+    def __init__(self, config: IntegrationConfig, clock: Clock) -> None:
+        """Keep the settings; nothing is opened yet."""
+        self.config = config
+        self.clock = clock
+
+    async def __aenter__(self) -> Self:
+        """Open what is needed to talk to the other side; must not fail when it is away."""
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close it."""
+
+
+@runtime_checkable
+class Forwards(Protocol):
+    """Delivers readings."""
+
+    def encode(self, batch: Batch) -> bytes:
+        """Return the body for this batch; the same batch gives the same bytes."""
+        ...
+
+    async def send(self, batch: Batch, body: bytes) -> Outcome:
+        """Try once to deliver. Never raises for what the other side does."""
+        ...

@@ -1,0 +1,1 @@
+"""Pure functions that sign what leaves and check what arrives."""

@@ -1,0 +1,38 @@
+"""Readings and batches as the tests use them."""
+
+from typing import Any
+
+from cloud_sync.contract import Batch
+from gateway.model.reading import NewReading, StoredReading, TimeSource
+from gateway.storage.log import Log
+
+NOW_MS = 1_795_176_000_250
+PLAIN_SECRET = "a plain secret of 32 characters."
+STANDARD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def stored(row: int = 1, body: dict[str, Any] | None = None) -> StoredReading:
+    return StoredReading(
+        row=row,
+        organization_id="default",
+        device_id="esp32-kitchen",
+        boot_id="9f3a61c2",
+        seq=row,
+        time_ms=NOW_MS,
+        time_source=TimeSource.DEVICE,
+        received_at_ms=NOW_MS + 20,
+        body={"sensors": {"pir": {"motion_detected": True}}} if body is None else body,
+        device_metadata={"location": "kitchen"},
+    )
+
+
+def batch(readings: int = 3, message_id: str = "msg_1") -> Batch:
+    return Batch(message_id, [stored(row) for row in range(1, readings + 1)], "site-1", "log-1")
+
+
+async def append(log: Log, count: int, *, first_seq: int = 0) -> None:
+    """Store `count` readings of one device, each a little over 500 bytes and received at NOW_MS."""
+    stream = log.stream("default", "esp32-kitchen", "boot-1")
+    payload = b'{"sensors":{"pir":{"motion_detected":true}},"note":"%b"}' % (b"x" * 500)
+    seqs = range(first_seq, first_seq + count)
+    await log.append([NewReading(stream, seq, NOW_MS, TimeSource.DEVICE, NOW_MS, 0, payload) for seq in seqs])
