@@ -1,0 +1,72 @@
+"""`neurogate check`: what can be known without starting the gateway. It changes nothing."""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import typer
+
+from cloud_sync.registry import load_config
+from gateway.cli.options import ConfigFile
+from gateway.config import IntegrationTable, LoadedConfig, load
+from gateway.model.errors import ConfigError, NeurogateError, StoreFailed
+from gateway.storage.data_dir import DataDir, load_or_create_key
+
+
+def check(config: ConfigFile = None) -> None:
+    """Check the configuration and the data directory; start and change nothing."""
+    loaded = load(config, os.environ)
+    print(f"ok      configuration: {loaded.path or 'no file, only defaults'}")
+    exit_code = 0
+    for subject, find in _checks(loaded):
+        try:
+            print(f"ok      {subject}: {find()}")
+        except NeurogateError as error:
+            print(f"FAILED  {subject}: {error}", file=sys.stderr)
+            exit_code = max(exit_code, error.exit_code)
+    raise typer.Exit(exit_code)
+
+
+def _checks(loaded: LoadedConfig) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield a subject, and what finds out about it: returns words, or raises."""
+    for table in loaded.settings.integrations:
+        yield f"integration {table.name}", partial(_integration, table, loaded)
+    data_dir = DataDir(loaded.settings.gateway.data_dir)
+    yield "data directory", partial(_data_dir, data_dir.path)
+    if data_dir.password_key.exists():
+        yield "password key", partial(_key, data_dir.password_key)
+    for database in (data_dir.log_db, data_dir.state_db):
+        if database.exists():
+            yield database.name, partial(_schema, database)
+
+
+def _integration(table: IntegrationTable, loaded: LoadedConfig) -> str:
+    return load_config(table, loaded.origins).type
+
+
+def _data_dir(path: Path) -> str:
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{nearest} is not a folder this user may write to.",
+            hint="Give it to the gateway's user (chown), or set gateway.data_dir.",
+        )
+    return str(path) if nearest == path else f"{path} (will be created)"
+
+
+def _key(path: Path) -> str:
+    load_or_create_key(path)
+    return str(path)
+
+
+def _schema(path: Path) -> str:
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as error:
+        raise StoreFailed(f"{path} cannot be read ({error}).", hint="Restore it from a backup.") from None
+    return f"schema {version}"

@@ -1,0 +1,67 @@
+"""`neurogate config`: look at the configuration as the gateway sees it."""
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import chain
+from typing import Annotated, Any
+
+import typer
+
+from cloud_sync.registry import load_config
+from gateway.cli.options import ConfigFile
+from gateway.config import LoadedConfig, load
+from gateway.config.masking import MASK, masked
+from gateway.config.schema import as_toml
+
+app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+
+
+@app.callback()
+def _config() -> None:
+    """Make `config` a group, even of one command."""
+
+
+@app.command()
+def show(
+    config: ConfigFile = None,
+    *,
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show every setting with its value; secrets stay hidden."""
+    loaded = load(config, os.environ)
+    rows = [(key, _visible(key, value, loaded), _origin(key, loaded)) for key, value in _values(loaded)]
+    if as_json:
+        values = {key: {"value": value, "origin": source} if origin else value for key, value, source in rows}
+        print(json.dumps(values, indent=2))
+        return
+    for key, value, source in rows:
+        text = "(not set)" if value is None else as_toml(value)
+        print(f"{key} = {text}  # {source}" if origin else f"{key} = {text}")
+
+
+def _values(loaded: LoadedConfig) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every setting, also of each integration's own."""
+    settings = loaded.settings.model_dump(exclude={"integrations"})
+    tables = (
+        _leaves(f"integrations[{table.name}]", load_config(table, loaded.origins).model_dump())
+        for table in loaded.settings.integrations
+    )
+    return chain(_leaves("", settings), chain.from_iterable(tables))
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - settings
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}" if key else name, inner)
+    else:
+        yield key, value
+
+
+def _origin(key: str, loaded: LoadedConfig) -> str:
+    return loaded.origins.get(key, "default")
+
+
+def _visible(key: str, value: Any, loaded: LoadedConfig) -> Any:  # noqa: ANN401 - settings
+    return MASK if "${" in _origin(key, loaded) else masked(key, value)

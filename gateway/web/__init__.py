@@ -1,0 +1,1 @@
+"""HTTP: readings in, and what the gateway says of itself."""

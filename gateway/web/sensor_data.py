@@ -1,0 +1,92 @@
+"""`POST /api/v1/sensor-data`: one reading, or `{"readings": […]}`; answered when everything is on disk.
+
+202 all stored; 207 some not, each with its result; 400 none could be used (kept in quarantine all the same); 401; 413;
+415; 429 and 503 with Retry-After.
+"""
+
+from dataclasses import asdict
+
+from aiohttp import web
+
+from gateway.access import Access, Credential
+from gateway.ingest import Ingest, Verdict
+from gateway.rate_limit import RateLimits
+from gateway.web.errors import error_response
+
+
+class SensorData:
+    """The route and its handler."""
+
+    def __init__(self, access: Access, ingest: Ingest, limits: RateLimits) -> None:
+        self._access = access
+        self._ingest = ingest
+        self._limits = limits
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Register the route, also under the path of the platform that existing clients use."""
+        router.add_post("/api/v1/sensor-data", self.post)
+        router.add_post("/functions/v1/sensor-data", self.post)
+
+    async def post(self, request: web.Request) -> web.Response:
+        """Take in readings of the device whose password comes as `x-api-key` or bearer token."""
+        credential = await self._authenticate(request)
+        if credential is None:
+            return error_response(
+                401,
+                "unauthorized",
+                "The device's password is missing or wrong.",
+                hint="Send it as x-api-key or as bearer token; neurogate device add makes one.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        wait_s = self._limits.take(credential.username)
+        if wait_s > 0:
+            return error_response(
+                429,
+                "rate_limited",
+                "Too many requests.",
+                hint="Send several readings in one request; a request counts once.",
+                headers={"Retry-After": str(int(wait_s) + 1)},
+            )
+        if request.content_type != "application/json":
+            return error_response(
+                415, "unsupported_media_type", "The body must be JSON.", hint="Content-Type: application/json"
+            )
+        verdicts = await self._ingest.take_document(credential.device, await request.read(), source="http")
+        return _answer(verdicts)
+
+    async def _authenticate(self, request: web.Request) -> Credential | None:
+        key = request.headers.get("x-api-key")
+        if key is None:
+            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+            key = token.strip() if scheme.lower() == "bearer" else None
+        if not key:
+            return None
+        credential = self._access.authenticate_key(key)
+        if credential is None:
+            await self._access.refresh()
+            credential = self._access.authenticate_key(key)
+        return credential
+
+
+def _answer(verdicts: list[Verdict]) -> web.Response:
+    stored = sum(verdict.stored for verdict in verdicts)
+    if len(verdicts) == 1 and not stored:
+        only = verdicts[0]
+        return error_response(400, only.code, only.message, hint=only.hint)
+    if not verdicts:
+        return error_response(400, "no_readings", "There is no reading in the list.", hint="Send at least one.")
+    clean = all(verdict.stored and not verdict.code for verdict in verdicts)
+    status = 202 if clean else 207 if stored else 400
+    results = [_result(verdict) for verdict in verdicts]
+    body: dict[str, object] = {"accepted": stored, "results": results}
+    if not stored:
+        body["error"] = {
+            "code": "no_reading_usable",
+            "message": "None of the readings could be used; they are in quarantine.",
+            "hint": "See results.",
+        }
+    return web.json_response(body, status=status)
+
+
+def _result(verdict: Verdict) -> dict[str, object]:
+    return {name: value for name, value in asdict(verdict).items() if value != ""}

@@ -1,0 +1,187 @@
+"""Load: MQTT clients that publish as fast as their window allows, with the payload that real boards send.
+
+Pre-encoded down to the sequence number, so that one core can drive tens of thousands of readings a second. Run as a
+process of its own: `python -m tests.bench.load --port … --clients-file …`. Prints one JSON line.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import uvloop
+
+from gateway.broker.packets import encode_packet, encode_text
+
+_SEQ_MARK = "987654321012"
+
+
+def payload(device_id: str, boot_id: str, seq: int | str) -> str:
+    """Return the telemetry payload of the documentation, 560 bytes."""
+    reading = {
+        "device_id": device_id,
+        "timestamp": "2026-11-20T12:00:00.250Z",
+        "boot_id": boot_id,
+        "seq": seq,
+        "firmware": "1.4.0",
+        "sensors": {
+            "ld2410": {
+                "presence": True,
+                "moving": True,
+                "stationary": False,
+                "distance_cm": 123,
+                "moving_distance_cm": 123,
+                "moving_energy": 55,
+                "stationary_distance_cm": 0,
+                "stationary_energy": 0,
+            },
+            "pir": {"motion_detected": True, "pulses": 2},
+            "mq134": {
+                "gas_concentration": 12.5,
+                "unit": "ppm",
+                "state": "ok",
+                "raw_uv": 812000,
+                "rs_ohm": 31250.0,
+                "ratio": 1.02,
+            },
+        },
+        "health": {"rssi_dbm": -61, "heap_free": 61200, "uptime_s": 86400},
+    }
+    return json.dumps(reading)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What all clients did together."""
+
+    acked: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+
+
+class LoadClient(asyncio.Protocol):
+    """One board with `window` unacknowledged readings at a time."""
+
+    def __init__(self, device: dict[str, str], window: int, boot_id: str, tally: Tally) -> None:
+        self.device = device
+        self.window = window
+        self.tally = tally
+        self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.running = True
+        self.seq = 0
+        before, after = payload(device["device_id"], boot_id, _SEQ_MARK).split(f'"{_SEQ_MARK}"')
+        topic = encode_text(f"neurobuild/sensors/{device['device_id']}/data")
+        # One length for every packet: the sequence number is padded with spaces, which JSON allows.
+        self._head = topic
+        self._before, self._after = before.encode(), after.encode()
+        length = len(topic) + 2 + len(self._before) + 10 + len(self._after)
+        self._fixed = encode_packet(0x32, bytes(length))[:-length] + topic
+        self._acked = 0
+        self._sent_at: list[float] = [0.0] * 65_536
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        username, password = self.device["username"], self.device["password"]
+        body = encode_text("MQTT") + bytes([4, 0xC2, 0, 60])
+        body += encode_text(self.device["device_id"]) + encode_text(username) + encode_text(password)
+        self.transport.write(encode_packet(0x10, body))
+
+    def data_received(self, data: bytes) -> None:
+        data = self._rest + data
+        if not self.connected.done():
+            assert data[:4] == b"\x20\x02\x00\x00", f"refused: {data!r}"
+            data = data[4:]
+            self.connected.set_result(None)
+        whole = len(data) // 4
+        self._rest = data[whole * 4 :]
+        if whole:
+            now = time.perf_counter()
+            first = data[2] << 8 | data[3]
+            self.tally.latencies_s.append(now - self._sent_at[first])
+            self.tally.acked += whole
+            self._acked += whole
+            if self.running:
+                self.publish(whole)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert not self.running, f"connection lost: {exc}"
+
+    def publish(self, count: int) -> None:
+        """Send `count` more readings."""
+        now = time.perf_counter()
+        parts: list[bytes] = []
+        for _ in range(count):
+            self.seq += 1
+            packet_id = self.seq % 65_535 + 1
+            self._sent_at[packet_id] = now
+            parts += (
+                self._fixed,
+                packet_id.to_bytes(2, "big"),
+                self._before,
+                b"%10d" % self.seq,
+                self._after,
+            )
+        self.transport.write(b"".join(parts))
+
+    @property
+    def unacknowledged(self) -> int:
+        """Readings on their way."""
+        return self.seq - self._acked
+
+
+async def run(
+    port: int, devices: list[dict[str, str]], window: int, seconds: float, warm_up: float
+) -> dict[str, float]:
+    """Drive all clients for a while; returns counts, rate and latencies (of the first message of each ack burst)."""
+    loop = asyncio.get_running_loop()
+    tally = Tally()
+    clients: list[LoadClient] = []
+    boot_id = f"{time.time_ns() & 0xFFFFFFFF:08x}"
+    for device in devices:
+        client = LoadClient(device, window, boot_id, tally)
+        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+        clients.append(client)
+        await client.connected
+    for client in clients:
+        client.publish(window)
+    await asyncio.sleep(warm_up)
+    base, started = tally.acked, time.perf_counter()
+    tally.latencies_s.clear()
+    await asyncio.sleep(seconds)
+    measured, elapsed = tally.acked - base, time.perf_counter() - started
+    for client in clients:
+        client.running = False
+    deadline = loop.time() + 10
+    while any(client.unacknowledged for client in clients) and loop.time() < deadline:  # noqa: ASYNC110 - a poll is enough here
+        await asyncio.sleep(0.05)
+    latencies = sorted(tally.latencies_s)
+    for client in clients:
+        client.transport.close()
+    return {
+        "rate": measured / elapsed,
+        "acked": tally.acked,
+        "unacknowledged": sum(client.unacknowledged for client in clients),
+        "p50_ms": latencies[len(latencies) // 2] * 1000,
+        "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,
+        "cpu_s": time.process_time(),
+    }
+
+
+def main() -> None:
+    """Parse arguments and run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--devices-file", type=Path, required=True)
+    parser.add_argument("--window", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--warm-up", type=float, default=1)
+    arguments = parser.parse_args()
+    devices = json.loads(arguments.devices_file.read_text())
+    print(json.dumps(uvloop.run(run(arguments.port, devices, arguments.window, arguments.seconds, arguments.warm_up))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The documentation does not lag: what the code offers is named in the README, and what it names exists."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from standardwebhooks.webhooks import Webhook
+
+from gateway import __version__
+from gateway.cli import app
+from gateway.metrics import Metrics
+from gateway.parsers.standard import parse_standard
+
+HOUSE = Path(__file__).parent.parent
+ROOMS = ("gateway", "cloud_sync", "firmware", "hardware")
+README = (HOUSE / "README.md").read_text("utf-8")
+
+SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+BODY = b'{"type": "readings.batch"}'
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def metric_names() -> Iterator[str]:
+    for family in Metrics().registry.collect():
+        yield f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def commands(group: Any, name: str = "neurogate") -> Iterator[str]:
+    for word, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{name} {word}")
+        else:
+            yield f"{name} {word}"
+
+
+COMMANDS = sorted(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("metric", sorted(metric_names()))
+def test_every_metric_is_named(metric: str) -> None:
+    assert f"`{metric}" in README
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_named(command: str) -> None:
+    assert command in README
+
+
+def test_every_command_that_is_named_exists() -> None:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    used = [line.split("neurogate ", 1)[1] for line in lines if re.match(r"(sudo )?neurogate \w", line)]
+    assert used
+    for line in used:
+        assert any(f"neurogate {line} ".startswith(f"{command} ") for command in COMMANDS), line
+
+
+def test_the_payload_is_one_that_the_gateway_takes() -> None:
+    payload = blocks("json")[0]
+    assert parse_standard(payload.encode()).bad_sensors == ()
+
+
+def test_the_python_snippet_verifies_what_the_specification_signs() -> None:
+    (snippet,) = blocks("python")
+    names: dict[str, Any] = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    is_genuine = names["is_genuine"]
+    now = datetime.now(UTC)
+    signature = Webhook(SECRET).sign("msg_1", now, BODY.decode())
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": str(int(now.timestamp()))}
+    assert is_genuine(SECRET, headers | {"webhook-signature": f"v1,AAAA {signature}"}, BODY)
+    assert not is_genuine(SECRET, headers | {"webhook-signature": signature}, BODY + b" ")
+    recorded = headers | {"webhook-signature": signature, "webhook-timestamp": "1700000000"}
+    assert not is_genuine(SECRET, recorded, BODY)
+
+
+def test_every_link_leads_somewhere() -> None:
+    pages = [HOUSE / page for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    pages += [page for room in ROOMS for page in (HOUSE / room).rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_changelog_and_the_installation_name_this_version() -> None:
+    assert f"[{__version__}]" in (HOUSE / "CHANGELOG.md").read_text("utf-8")
+    assert f"neurogate-{__version__}-py3" in README
