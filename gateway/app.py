@@ -108,7 +108,7 @@ class Gateway:
         key = load_or_create_key(data_dir.password_key)
         state = await stack.enter_async_context(State.open(data_dir.state_db, key, clock=clock))
         log = await stack.enter_async_context(
-            Log.open(
+            Log.create(
                 data_dir.log_db,
                 settings.storage,
                 dedupe_window_ms=settings.ingest.dedupe_window_s * 1000,

@@ -19,7 +19,6 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +29,7 @@ from rich.text import Text
 
 from gateway import logs
 from gateway.app import Gateway
+from gateway.cli.boards import simulated_boards, write_private
 from gateway.cli.live import show_live
 from gateway.config import load
 from gateway.model.errors import AlreadyExists, NeurogateError
@@ -40,7 +40,6 @@ from gateway.storage.data_dir import DataDir
 _HOST = "127.0.0.1"
 _START_S = 30.0  # a Pi with a slow card takes its time
 _LAST_DELIVERY_S = 3.0
-_LOCATIONS = ("kitchen", "hall", "office", "bedroom", "bathroom", "workshop", "cellar", "attic")
 
 _SIGN = "# Written by `neurogate demo` at every start; other commands use it with --config."
 _CONFIG = """\
@@ -124,12 +123,7 @@ def _prepare(folder: Folder) -> None:
         )
     DataDir(folder.path).ensure()
     if not folder.secret.exists():
-        _write_private(folder.secret, f"whsec_{b64encode(secrets.token_bytes(32)).decode()}\n")
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
+        write_private(folder.secret, f"whsec_{b64encode(secrets.token_bytes(32)).decode()}\n")
 
 
 def _write_config(folder: Folder, *, mqtt_port: int, http_port: int, receiver_port: int) -> None:
@@ -158,7 +152,7 @@ async def _run(folder: Folder, ports: tuple[int, int], sensors: int, seconds: fl
         gateway = Gateway(load(folder.config, os.environ).settings)
         async with _running(gateway, stop):
             status = await gateway.status()
-            boards = await _boards(gateway, folder, sensors, status.mqtt_port)
+            boards = await simulated_boards(gateway, folder.boards, sensors)
             _say_where_to_look(console, folder, status, boards[0], receiver_port)
             async with asyncio.TaskGroup() as tasks:
                 simulation = tasks.create_task(simulate(boards), name="simulate")
@@ -213,31 +207,6 @@ async def _running(gateway: Gateway, stop: asyncio.Event) -> AsyncIterator[None]
     finally:
         halt.set()
         await running
-
-
-async def _boards(gateway: Gateway, folder: Folder, count: int, port: int) -> list[SimulatedSensor]:
-    """Return `sim-01`, `sim-02`, …; the gateway learns those that it has not kept from an earlier run."""
-    logins: dict[str, list[str]] = {}
-    if folder.boards.exists():
-        logins = json.loads(folder.boards.read_text("utf-8"))
-    names = [f"sim-{number:02}" for number in range(1, count + 1)]
-    for name, location in zip(names, cycle(_LOCATIONS), strict=False):
-        try:
-            credential = await gateway.add_device(name, metadata={"location": location})
-        except AlreadyExists:
-            if name in logins:
-                continue
-            raise NeurogateError(
-                f"{folder.boards} has no password of {name}.",
-                hint=f"Remove {folder.path}, or choose another --data-dir.",
-            ) from None
-        logins[name] = [credential.username, credential.password]
-        _write_private(folder.boards, json.dumps(logins, indent=2))
-    boards = []
-    for seed, name in enumerate(names):
-        username, password = logins[name]
-        boards.append(SimulatedSensor(name, username, password, host=_HOST, port=port, seed=seed))
-    return boards
 
 
 async def _delivered(gateway: Gateway) -> GatewayStatus:

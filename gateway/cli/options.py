@@ -14,3 +14,5 @@ ConfigFile = Annotated[
         show_default="$NEUROGATE_CONFIG, ./neurogate.toml, /etc/neurogate/neurogate.toml",
     ),
 ]
+
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

@@ -23,17 +23,16 @@ from pathlib import Path
 from typing import Protocol, Self
 
 import aiosqlite
-from pydantic_core import from_json
 
 from gateway.clock import Clock
 from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
-from gateway.model.reading import NewQuarantine, NewReading, StoredReading, Stream, TimeSource
-from gateway.model.status import BufferStatus
+from gateway.model.reading import NewQuarantine, NewReading, Stream
 from gateway.storage.append import Append
 from gateway.storage.commit_thread import CommitThread
 from gateway.storage.cursors import Attempt, Cursor
+from gateway.storage.log_reader import LogReader, connect_reader
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.migrations import migrate
 
@@ -45,12 +44,6 @@ _STREAMS_IN_MEMORY = 20_000
 _METADATA_IN_MEMORY = 10_000
 _MOVE_FLUSH_S = 1.0  # a cursor move that no commit takes along is written by itself after this long
 _WAL_PAGES = 4_000  # 16 MB: fewer checkpoints, each of which syncs twice
-
-_READ = """SELECT h.id, s.organization_id, s.device_id, s.boot_id, h.seq, h.time_ms, h.time_source, h.received_at_ms,
-        h.payload, m.json
-    FROM device_telemetry_history h JOIN streams s ON s.id = h.stream
-    LEFT JOIN device_metadata m ON m.id = h.metadata
-    WHERE h.id > ? AND h.id <= ? ORDER BY h.id LIMIT ?"""
 
 
 class Owner(Protocol):
@@ -65,19 +58,20 @@ class Owner(Protocol):
         ...
 
 
-class Log:
+class Log(LogReader):
     """See the module's own words. Made by `Log.open`; every method is for the event loop's thread."""
 
     def __init__(
         self,
         path: Path,
+        reader: aiosqlite.Connection,
         db: sqlite3.Connection,
         settings: StorageSettings,
         dedupe_window_ms: int,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self._path = path
+        super().__init__(path, reader)
         self._settings = settings
         self._dedupe_window_ms = dedupe_window_ms
         self._clock = clock
@@ -85,12 +79,13 @@ class Log:
         self._loop = asyncio.get_running_loop()
         self._thread = CommitThread(db, self._loop)
         self._db = db
-        self._reader: aiosqlite.Connection | None = None
         self._streams: OrderedDict[tuple[str, str, str], Stream] = OrderedDict()
         self._interned_metadata: dict[str, int] = {}
         self._entries: list[Entry] = []
         self._owners: list[Owner | None] = []  # one for each entry; None where another entry of its message follows
         self._moves: dict[str, int] = {}
+        self._moved: dict[str, int] = {}
+        """Every cursor's newest move, on disk or not."""
         self._freezes: list[tuple[Attempt, asyncio.Future[None]]] = []
         self._committing = False
         self._due: asyncio.Handle | None = None
@@ -110,7 +105,7 @@ class Log:
 
     @classmethod
     @asynccontextmanager
-    async def open(
+    async def create(
         cls,
         path: Path,
         settings: StorageSettings,
@@ -119,24 +114,23 @@ class Log:
         clock: Clock,
         metrics: Metrics,
     ) -> AsyncIterator[Self]:
-        """Open or create the log; leaving the context commits what is pending and closes it.
+        """Open the log for writing, or create it; leaving the context commits what is pending and closes it.
 
         Raises SchemaTooNew or StoreFailed.
         """
         db = await asyncio.to_thread(_connect, path, settings)
-        self = cls(path, db, settings, dedupe_window_ms, clock, metrics)
-        self._prepare()
-        self._thread.start()
         try:
-            async with aiosqlite.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None) as reader:
-                self._reader = reader
+            async with connect_reader(path) as reader:
+                self = cls(path, reader, db, settings, dedupe_window_ms, clock, metrics)
+                self._prepare()
+                self._thread.start()
                 try:
                     yield self
                 finally:
                     await self._drain()
+                    await asyncio.to_thread(self._thread.close)
         finally:
-            await asyncio.to_thread(self._thread.close)
-            self._db.close()
+            db.close()
 
     def _prepare(self) -> None:
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('log_uuid', ?)", (uuid.uuid4().hex,))
@@ -291,102 +285,34 @@ class Log:
 
     # Reading
 
-    @property
-    def _db_reader(self) -> aiosqlite.Connection:
-        assert self._reader is not None, "the log is open only inside its context"
-        return self._reader
-
-    async def read(self, after: int, *, until: int | None = None, limit: int, max_bytes: int) -> list[StoredReading]:
-        """Return stored readings with `after` < row <= `until`, oldest first.
-
-        At most `limit` of them and about `max_bytes` of payload, but always one when there is one.
-        """
-        newest = self.last_row if until is None else until
-        rows = await self._db_reader.execute_fetchall(_READ, (after, newest, limit))
-        readings: list[StoredReading] = []
-        size = 0
-        for row, organization, device, boot, seq, time_ms, source, received, payload, metadata in rows:
-            size += len(payload)
-            if readings and size > max_bytes:
-                break
-            body = from_json(payload)
-            readings.append(
-                StoredReading(
-                    row,
-                    organization,
-                    device,
-                    boot or None,
-                    body.get("seq") if seq is None else seq,
-                    time_ms,
-                    TimeSource(source),
-                    received,
-                    body,
-                    from_json(metadata) if metadata else {},
-                    len(payload),
-                )
-            )
-        return readings
-
     async def wait_beyond(self, row: int) -> None:
         """Return when there is a committed row beyond `row`."""
         while self.last_row <= row:
             await asyncio.shield(self._grown)
 
-    async def count_after(self, row: int) -> tuple[int, int | None]:
-        """Return how many readings there are after `row`, and when the first of them was received (unix ms)."""
-        if row >= self.last_row:
-            return 0, None
-        # The narrow index answers the count many times faster than the table.
-        ((count,),) = await self._db_reader.execute_fetchall(
-            "SELECT count(*) FROM device_telemetry_history INDEXED BY device_telemetry_history_key WHERE id > ?",
-            (row,),
-        )
-        first = await self._db_reader.execute_fetchall(
-            "SELECT received_at_ms FROM device_telemetry_history WHERE id > ? ORDER BY id LIMIT 1", (row,)
-        )
-        return count, next((received for (received,) in first), None)
-
-    async def quarantined(self, after: int = 0, limit: int = 100) -> list[tuple[int, NewQuarantine]]:
-        """Return quarantined input, oldest first, with its row."""
-        rows = await self._db_reader.execute_fetchall(
-            "SELECT id, organization_id, device_id, source, code, reason, received_at_ms, payload"
-            " FROM quarantine WHERE id > ? ORDER BY id LIMIT ?",
-            (after, limit),
-        )
-        return [(row[0], NewQuarantine(*row[1:])) for row in rows]
-
-    async def buffer(self) -> BufferStatus:
-        """Return what is on disk now."""
-        ((readings, oldest, quarantined),) = await self._db_reader.execute_fetchall(
-            """SELECT (SELECT count(*) FROM device_telemetry_history INDEXED BY device_telemetry_history_key),
-                (SELECT coalesce(min(id), 0) FROM device_telemetry_history), (SELECT count(*) FROM quarantine)"""
-        )
-        return BufferStatus(readings, oldest, self.last_row, quarantined, self.size_bytes())
-
-    def size_bytes(self) -> int:
-        """Return the size of the log on disk, with its write-ahead log."""
-        files = (self._path, self._path.with_name(self._path.name + "-wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
-
     # Cursors
 
     async def open_cursor(self, name: str, *, start: str) -> Cursor:
         """Return the cursor of that name; a new one starts `now` or at the `oldest` stored row."""
-        found = await self._db_reader.execute_fetchall(
-            "SELECT position, batch_id, after_row, last_row, readings, body_sha256, created_at_ms"
-            " FROM cursors WHERE name = ?",
-            (name,),
-        )
-        for position, batch_id, *rest in found:
-            attempt = None if batch_id is None else Attempt(name, batch_id, *rest)
-            return Cursor(name, position, attempt)
+        for cursor in await self.cursors():
+            if cursor.name == name:
+                return self._up_to_date(cursor)
         position = 0 if start == "oldest" else self.last_row
         await self._execute("INSERT OR IGNORE INTO cursors (name, position) VALUES (?, ?)", (name, position))
         return Cursor(name, position, None)
 
+    def _up_to_date(self, stored: Cursor) -> Cursor:
+        """Add the move that may not be on disk yet: a reader that is restarted goes on where it was."""
+        position = max(stored.position, self._moved.get(stored.name, 0))
+        attempt = stored.attempt
+        if attempt is not None and attempt.last_row <= position:
+            attempt = None
+        return Cursor(stored.name, position, attempt)
+
     async def drop_cursor(self, name: str) -> None:
         """Give up a reader's place; should it come back, it starts anew."""
         self._moves.pop(name, None)
+        self._moved.pop(name, None)
         await self._execute("DELETE FROM cursors WHERE name = ?", (name,))
 
     async def _execute(self, sql: str, parameters: tuple[str | int, ...]) -> None:
@@ -414,7 +340,7 @@ class Log:
 
     def move_cursor(self, name: str, row: int) -> None:
         """Let the cursor pass `row`; the move rides along with the next commit, or goes alone within a second."""
-        self._moves[name] = row
+        self._moves[name] = self._moved[name] = row
         if self._flush_due is None:
             self._flush_due = self._loop.call_later(_MOVE_FLUSH_S, self._flush_moves)
 

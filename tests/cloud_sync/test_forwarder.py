@@ -109,7 +109,7 @@ class Site:
 @asynccontextmanager
 async def open_site(path: Path) -> AsyncIterator[Site]:
     metrics = Metrics()
-    async with Log.open(path, StorageSettings(), clock=ManualClock(NOW_MS), metrics=metrics) as log:
+    async with Log.create(path, StorageSettings(), clock=ManualClock(NOW_MS), metrics=metrics) as log:
         yield Site(log, metrics)
 
 
