@@ -4,6 +4,7 @@ A command may change the state while the gateway runs. `refresh` looks whether i
 so that a device added a moment ago gets in at once.
 """
 
+import asyncio
 import hmac
 import json
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from gateway.model.topics import owned_prefixes, telemetry_topics
 from gateway.storage.passwords import hash_password
-from gateway.storage.state import State
+from gateway.storage.state import CredentialRow, DeviceRow, State
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +44,7 @@ class Access:
         self._state = state
         self._password_key = password_key
         self._version: int | None = None
+        self._refreshing = asyncio.Lock()
         self._devices: dict[tuple[str, str], Device] = {}
         self._by_username: dict[str, tuple[bytes, Credential]] = {}
         self._by_hash: dict[bytes, Credential] = {}
@@ -70,31 +72,34 @@ class Access:
 
     async def refresh(self, *, force: bool = False) -> None:
         """Read the state again if another connection, or (`force`) our own, has changed it."""
-        version = await self._state.version()
-        if version == self._version and not force:
-            return
-        self._version = version
-        await self._load()
+        async with self._refreshing:
+            version = await self._state.version()
+            if version == self._version and not force:
+                return
+            credentials = await self._state.credentials()
+            devices = await self._state.devices()  # second: a credential's device is there before it
+            self._version = version
+            self._replace(devices, credentials)
         for changed in self.on_change:
             changed()
 
-    async def _load(self) -> None:
-        for row in await self._state.devices():
+    def _replace(self, devices: list[DeviceRow], credentials: list[CredentialRow]) -> None:
+        """Take over what was read; what has not changed stays the same object, as live connections hold it."""
+        for row in devices:
             key = (row.organization_id, row.device_id)
             device = self._devices.setdefault(key, Device(*key))
             device.metadata = json.dumps(row.metadata, separators=(",", ":")) if row.metadata else None
         old, self._by_username, self._by_hash = self._by_username, {}, {}
-        for credential_row in await self._state.credentials():
-            organization_id, device_id = credential_row.organization_id, credential_row.device_id
-            if device_id is None:
+        for login in credentials:
+            if login.device_id is None:
                 continue
-            password_hash, credential = old.get(credential_row.username, (b"", None))
-            if credential is None or password_hash != credential_row.password_hash:
+            password_hash, credential = old.get(login.username, (b"", None))
+            if credential is None or password_hash != login.password_hash:
                 credential = Credential(
-                    credential_row.username,
-                    self._devices[organization_id, device_id],
-                    owned_prefixes(organization_id, device_id),
-                    telemetry_topics(organization_id, device_id),
+                    login.username,
+                    self._devices[login.organization_id, login.device_id],
+                    owned_prefixes(login.organization_id, login.device_id),
+                    telemetry_topics(login.organization_id, login.device_id),
                 )
-            self._by_username[credential.username] = (credential_row.password_hash, credential)
-            self._by_hash[credential_row.password_hash] = credential
+            self._by_username[login.username] = (login.password_hash, credential)
+            self._by_hash[login.password_hash] = credential

@@ -1,18 +1,18 @@
 """One MQTT connection at the front door.
 
-It frames packets, checks them, and answers every inbound PUBLISH itself, in order, from one FIFO: telemetry when its
-commit is on disk, anything else when everything before it has been answered. Subscriptions go to the broker behind.
-It does not: decide who may come in (access), what a reading is (ingest), or when a connection is one too many (door).
+It frames packets, checks them, and answers every inbound PUBLISH itself (acknowledgements). Subscriptions go to the
+broker behind. It does not decide who may come in (access), what a reading is (ingest), or which connection is one too
+many (door).
 """
 
 import asyncio
 import logging
 import socket
-from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from gateway.access import Credential
 from gateway.broker import packets
+from gateway.broker.acknowledgements import Acknowledgements
 from gateway.broker.local import Attachment
 from gateway.broker.packets import Connect, MalformedPacket, Message, PacketType, UnsupportedProtocol
 from gateway.model.errors import StoreFailed
@@ -28,15 +28,6 @@ _LAST_WORD_S = 1.0
 _KEEPALIVE_FACTOR = 1.5  # MQTT 3.1.1, 3.1.2.10
 
 
-class _Pending(NamedTuple):
-    """A PUBLISH in the FIFO that is more than an acknowledgement to be sent after its commit."""
-
-    ack: bytes
-    message: Message | None
-    stored: bool
-    """Whether it waits for a commit of its own (telemetry), or only for its turn."""
-
-
 class Connection(asyncio.Protocol):
     """See the module's own words."""
 
@@ -50,9 +41,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._last_heard = 0.0
         self._topics: dict[bytes, tuple[str, bool]] = {}
-        self._fifo: deque[bytes | _Pending] = deque()
-        self._pending_messages = 0
-        """How many in the FIFO are `_Pending`; 0 is the fast lane."""
+        self._owed = Acknowledgements(door.fan_out)
         self._unreleased: set[bytes] = set()
         """Packet ids of QoS 2 messages that were taken and not yet released."""
         self._paused = False
@@ -152,25 +141,29 @@ class Connection(asyncio.Protocol):
             return
         ack = _acknowledgement(first, data[after_topic:body])
         if qos == 2 and not self._is_new(data[after_topic:body]):
-            self._enqueue(_Pending(ack, None, stored=False))
+            self._owe_in_turn(ack, None)
             return
         topic, is_telemetry = known
         payload = data[body:end]
         retain = bool(first & 0x01)
-        if not is_telemetry:
-            self._enqueue(_Pending(ack, Message(topic, payload, qos, retain), stored=False))
-        else:
+        if is_telemetry:
             if retain or self._door.local.wants(topic):
-                self._enqueue(_Pending(ack, Message(topic, payload, qos, retain), stored=True))
+                self._owed.owe_after_commit(ack, Message(topic, payload, qos, retain))
             else:
-                self._fifo.append(ack)
+                self._owed.owe_after_commit(ack)
             assert self.credential is not None
             self._door.ingest.take(
                 self.credential.device, payload, self, source=topic, maybe_repeated=bool(first & 0x08)
             )
-        if len(self._fifo) >= self._door.settings.max_inflight and not self._paused:
+        else:
+            self._owe_in_turn(ack, Message(topic, payload, qos, retain))
+        if len(self._owed) >= self._door.settings.max_inflight and not self._paused:
             self._paused = True
             self._transport.pause_reading()
+
+    def _owe_in_turn(self, ack: bytes, message: Message | None) -> None:
+        self._owed.owe_in_turn(ack, message)
+        self._send(self._owed.due())
 
     def _is_new(self, packet_id: bytes) -> bool:
         """Whether a QoS 2 message is seen for the first time; it then waits for its release."""
@@ -191,49 +184,20 @@ class Connection(asyncio.Protocol):
         known = self._topics[name] = (topic, topic in self.credential.telemetry_topics)
         return known
 
-    def _enqueue(self, pending: _Pending) -> None:
-        self._fifo.append(pending)
-        self._pending_messages += 1
-        if not pending.stored:
-            self._answer(0)
-
     def committed(self, count: int) -> None:
         """`count` more telemetry messages are on disk: acknowledge them, in one write."""
-        if not self._fifo:  # emptied when a commit failed
+        if not self._owed:  # withheld when a commit failed
             return
-        self._answer(count)
-        if self._paused and len(self._fifo) < self._door.settings.max_inflight // 2 and not self._ended:
+        self._send(self._owed.due(count))
+        if self._paused and len(self._owed) < self._door.settings.max_inflight // 2 and not self._ended:
             self._paused = False
+            self._last_heard = self._loop.time()  # its silence was ours
             self._transport.resume_reading()
 
     def failed(self, error: StoreFailed) -> None:
-        """Telemetry could not be stored: withhold every acknowledgement, and let the client send it again elsewhen."""
-        self._fifo.clear()
-        self._pending_messages = 0
+        """Telemetry could not be stored: acknowledge nothing more, and let the client send it again elsewhen."""
+        self._owed.withhold()
         self._end("store_failed", error.message)
-
-    def _answer(self, stored: int) -> None:
-        """Take from the FIFO what has become due and acknowledge it."""
-        fifo = self._fifo
-        if not self._pending_messages:
-            self._send(b"".join([fifo.popleft() for _ in range(stored)]))  # type: ignore[misc]  # only bytes there
-            return
-        acks = bytearray()
-        while fifo:
-            entry = fifo[0]
-            if isinstance(entry, bytes) or entry.stored:
-                if not stored:
-                    break
-                stored -= 1
-            fifo.popleft()
-            if isinstance(entry, bytes):
-                acks += entry
-                continue
-            self._pending_messages -= 1
-            if entry.message is not None:
-                self._door.fan_out(entry.message)
-            acks += entry.ack
-        self._send(bytes(acks))
 
     # Everything but PUBLISH
 

@@ -24,7 +24,7 @@ class Transaction(Protocol):
         ...
 
 
-Done = Callable[[sqlite3.Error | None], None]
+Done = Callable[[Exception | None], None]
 
 
 class CommitThread:
@@ -54,12 +54,12 @@ class CommitThread:
             transaction, done = job
             self._loop.call_soon_threadsafe(done, self._attempt(transaction))
 
-    def _attempt(self, transaction: Transaction) -> sqlite3.Error | None:
+    def _attempt(self, transaction: Transaction) -> Exception | None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             transaction.write(self._db)
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not end the thread that everybody waits for
             transaction.rolled_back()
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

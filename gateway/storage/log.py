@@ -59,7 +59,7 @@ class Owner(Protocol):
 
 
 class Log(LogReader):
-    """See the module's own words. Made by `Log.open`; every method is for the event loop's thread."""
+    """See the module's own words. Made by `Log.create`; every method is for the event loop's thread."""
 
     def __init__(
         self,
@@ -180,6 +180,7 @@ class Log(LogReader):
         return len(self._entries)
 
     def _schedule(self) -> None:
+        """Commit what waits: at once, or (to write less often) together with what comes within the delay."""
         delay_ms = self._settings.commit_max_delay_ms
         self._idle.clear()
         if delay_ms:
@@ -197,7 +198,7 @@ class Log(LogReader):
             self._flush_due = None
         if len(self._interned_metadata) > _METADATA_IN_MEMORY:
             self._interned_metadata.clear()
-        size = self._settings.max_commit_readings
+        size = self._next_size()
         append = Append(
             self._gateway_boot,
             self._dedupe_window_ms,
@@ -213,12 +214,19 @@ class Log(LogReader):
         self._idle.clear()
         self._thread.commit(append, lambda error: self._committed(append, owners, frozen, error))
 
+    def _next_size(self) -> int:
+        """How many entries the next commit takes: never only a part of a message, which is stored whole or not."""
+        size = self._settings.max_commit_readings
+        while size < len(self._owners) and self._owners[size - 1] is None:
+            size += 1
+        return size
+
     def _committed(
         self,
         append: Append,
         owners: list[Owner | None],
         frozen: list[asyncio.Future[None]],
-        error: sqlite3.Error | None,
+        error: Exception | None,
     ) -> None:
         self._committing = False
         if error is None:
@@ -237,7 +245,7 @@ class Log(LogReader):
         else:
             self._refuse(append, owners, frozen, error)
         if self._entries or self._freezes:
-            self._commit()
+            self._schedule()
         else:
             self._idle.set()
 
@@ -255,7 +263,7 @@ class Log(LogReader):
         append: Append,
         owners: list[Owner | None],
         frozen: list[asyncio.Future[None]],
-        error: sqlite3.Error,
+        error: Exception,
     ) -> None:
         failure = StoreFailed(
             f"The log could not be written: {error}.",
@@ -318,7 +326,7 @@ class Log(LogReader):
     async def _execute(self, sql: str, parameters: tuple[str | int, ...]) -> None:
         done = self._loop.create_future()
 
-        def settle(error: sqlite3.Error | None) -> None:
+        def settle(error: Exception | None) -> None:
             if done.done():
                 return
             if error is None:
@@ -334,8 +342,7 @@ class Log(LogReader):
         future = self._loop.create_future()
         self._freezes.append((attempt, future))
         if not self._committing and self._due is None:
-            self._idle.clear()
-            self._due = self._loop.call_soon(self._commit)
+            self._schedule()
         await future
 
     def move_cursor(self, name: str, row: int) -> None:

@@ -64,17 +64,18 @@ class Tally:
 class LoadClient(asyncio.Protocol):
     """One board with `window` unacknowledged readings at a time."""
 
-    def __init__(self, device: dict[str, str], window: int, boot_id: str, tally: Tally) -> None:
+    def __init__(self, device: dict[str, str], load: "Load", boot_id: str, tally: Tally) -> None:
         self.device = device
-        self.window = window
         self.tally = tally
+        self._last = load.messages
         self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when nothing more is sent and everything is acknowledged."""
         self.running = True
         self.seq = 0
         before, after = payload(device["device_id"], boot_id, _SEQ_MARK).split(f'"{_SEQ_MARK}"')
         topic = encode_text(f"neurobuild/sensors/{device['device_id']}/data")
         # One length for every packet: the sequence number is padded with spaces, which JSON allows.
-        self._head = topic
         self._before, self._after = before.encode(), after.encode()
         length = len(topic) + 2 + len(self._before) + 10 + len(self._after)
         self._fixed = encode_packet(0x32, bytes(length))[:-length] + topic
@@ -104,13 +105,17 @@ class LoadClient(asyncio.Protocol):
             self.tally.acked += whole
             self._acked += whole
             if self.running:
-                self.publish(whole)
+                self.publish(min(whole, self._last - self.seq) if self._last else whole)
+            if not self.unacknowledged and not self.finished.done():
+                self.finished.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         assert not self.running, f"connection lost: {exc}"
 
     def publish(self, count: int) -> None:
         """Send `count` more readings."""
+        if not count:
+            return
         now = time.perf_counter()
         parts: list[bytes] = []
         for _ in range(count):
@@ -132,31 +137,42 @@ class LoadClient(asyncio.Protocol):
         return self.seq - self._acked
 
 
-async def run(
-    port: int, devices: list[dict[str, str]], window: int, seconds: float, warm_up: float
-) -> dict[str, float]:
-    """Drive all clients for a while; returns counts, rate and latencies (of the first message of each ack burst)."""
+@dataclass(slots=True, frozen=True)
+class Load:
+    """How much is published."""
+
+    port: int
+    window: int
+    seconds: float
+    warm_up_s: float
+    messages: int = 0
+    """Instead of a time: readings of each client."""
+
+
+async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
+    """Drive one client for each device; returns counts, rate and latencies (of the first reading of each burst)."""
     loop = asyncio.get_running_loop()
     tally = Tally()
     clients: list[LoadClient] = []
     boot_id = f"{time.time_ns() & 0xFFFFFFFF:08x}"
     for device in devices:
-        client = LoadClient(device, window, boot_id, tally)
-        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+        client = LoadClient(device, load, boot_id, tally)
+        await loop.create_connection(lambda client=client: client, "127.0.0.1", load.port)  # type: ignore[misc]
         clients.append(client)
         await client.connected
     for client in clients:
-        client.publish(window)
-    await asyncio.sleep(warm_up)
+        client.publish(load.window)
+    await asyncio.sleep(load.warm_up_s)
     base, started = tally.acked, time.perf_counter()
     tally.latencies_s.clear()
-    await asyncio.sleep(seconds)
+    if load.messages:
+        await asyncio.gather(*(client.finished for client in clients))
+    else:
+        await asyncio.sleep(load.seconds)
     measured, elapsed = tally.acked - base, time.perf_counter() - started
     for client in clients:
         client.running = False
-    deadline = loop.time() + 10
-    while any(client.unacknowledged for client in clients) and loop.time() < deadline:  # noqa: ASYNC110 - a poll is enough here
-        await asyncio.sleep(0.05)
+    await asyncio.wait([client.finished for client in clients], timeout=10)
     latencies = sorted(tally.latencies_s)
     for client in clients:
         client.transport.close()
@@ -166,7 +182,6 @@ async def run(
         "unacknowledged": sum(client.unacknowledged for client in clients),
         "p50_ms": latencies[len(latencies) // 2] * 1000,
         "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,
-        "cpu_s": time.process_time(),
     }
 
 
@@ -175,12 +190,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--devices-file", type=Path, required=True)
-    parser.add_argument("--window", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--warm-up", type=float, default=1)
+    parser.add_argument("--window", type=int, default=10, help="unacknowledged readings of one client")
+    parser.add_argument("--seconds", type=float, default=10, help="how long it is measured")
+    parser.add_argument("--warm-up", type=float, default=1, help="seconds before")
+    parser.add_argument("--messages", type=int, default=0, help="instead of a time: readings of each client")
     arguments = parser.parse_args()
     devices = json.loads(arguments.devices_file.read_text())
-    print(json.dumps(uvloop.run(run(arguments.port, devices, arguments.window, arguments.seconds, arguments.warm_up))))
+    load = Load(arguments.port, arguments.window, arguments.seconds, arguments.warm_up, arguments.messages)
+    print(json.dumps(uvloop.run(run(load, devices))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""`scripts/bench`: measure this machine, print one table."""
+
+import argparse
+import asyncio
+import os
+import platform
+import shutil
+import sqlite3
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.measurements import Row, end_to_end, ingest
+
+
+def main() -> None:
+    """Parse arguments, measure, print."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything: does it run?")
+    parser.add_argument("--seconds", type=float, default=60, help="length of the ingest measurement")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="readings in the log before it")
+    parser.add_argument("--readings", type=int, default=300_000, help="readings sent end to end")
+    parser.add_argument("--folder", type=Path, help="where the data goes (default: beside the checkout's temp files)")
+    arguments = parser.parse_args()
+    scale = 10 if arguments.quick else 1
+    memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    rows: list[Row] = [
+        ("date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
+        ("machine", f"{os.cpu_count()} cores, {memory_gb:.0f} GB, {platform.machine()}, load generator included"),
+        ("software", f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, synchronous=FULL"),
+    ]
+    base = Path(tempfile.mkdtemp(prefix="neurogate-bench-", dir=arguments.folder or "/var/tmp"))
+    try:
+        rows += asyncio.run(_measure(base, arguments, scale))
+    finally:
+        shutil.rmtree(base)
+    table = Table("measured", "value", box=None)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+async def _measure(base: Path, arguments: argparse.Namespace, scale: int) -> list[Row]:
+    rows = await ingest(
+        base / "ingest",
+        connections=100,
+        window=10,
+        seconds=arguments.seconds / scale,
+        rows=arguments.rows // scale,
+    )
+    return rows + await end_to_end(base / "e2e", connections=100, window=10, readings=arguments.readings // scale)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""A gateway to be measured: a process of its own, on a data directory that was filled before."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.clock import SystemClock
+from gateway.config import StorageSettings
+from gateway.metrics import Metrics
+from gateway.model.reading import NewReading, TimeSource
+from gateway.storage.data_dir import DataDir, load_or_create_key
+from gateway.storage.log import Log
+from gateway.storage.state import State
+from tests.bench.load import payload
+
+_START_S = 60
+_STOP_S = 20
+_FILL_AT_ONCE = 5_000
+
+_CONFIG = """\
+version = 1
+[gateway]
+data_dir = "{data_dir}"
+[mqtt]
+host = "127.0.0.1"
+port = 0
+[http]
+host = "127.0.0.1"
+port = 0
+[log]
+format = "json"
+"""
+
+_WEBHOOK = """\
+[[integrations]]
+type = "webhook"
+name = "bench"
+url = "http://127.0.0.1:{port}/"
+secret = "${{file:{secret}}}"
+rate_limit_per_minute = 0
+"""
+
+
+@dataclass(slots=True, frozen=True)
+class Site:
+    """A running gateway."""
+
+    process: asyncio.subprocess.Process
+    mqtt_port: int
+    http_port: int
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time the gateway has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory_mb(self) -> float:
+        """Return its resident memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+async def prepare(folder: Path, *, devices: int, readings: int) -> Path:
+    """Register devices and fill the log with readings of theirs; returns the file with the devices' logins."""
+    data_dir = DataDir(folder).ensure()
+    key = load_or_create_key(data_dir.password_key)
+    logins = []
+    async with State.open(data_dir.state_db, key, clock=SystemClock()) as state:
+        for number in range(devices):
+            made = await state.add_device("default", f"bench-{number:04}", {"room": f"{number % 40}"})
+            logins.append({"device_id": made.device_id, "username": made.username, "password": made.password})
+    async with Log.create(data_dir.log_db, StorageSettings(), clock=SystemClock(), metrics=Metrics()) as log:
+        for first in range(0, readings, _FILL_AT_ONCE):
+            numbers = range(first, min(first + _FILL_AT_ONCE, readings))
+            await log.append([_reading(log, logins[number % devices]["device_id"], number) for number in numbers])
+    logins_file = folder / "logins.json"
+    logins_file.write_text(json.dumps(logins))
+    return logins_file
+
+
+def _reading(log: Log, device_id: str, number: int) -> NewReading:
+    now = SystemClock().now_ms()
+    return NewReading(
+        log.stream("default", device_id, "filled"),
+        number,
+        now,
+        TimeSource.DEVICE,
+        now,
+        0,
+        payload(device_id, "filled", number).encode(),
+        metadata='{"room":"1"}',
+    )
+
+
+@asynccontextmanager
+async def gateway(folder: Path, *, receiver_port: int = 0) -> AsyncIterator[Site]:
+    """Run the gateway on a prepared folder."""
+    config = folder / "neurogate.toml"
+    text = _CONFIG.format(data_dir=folder)
+    if receiver_port:
+        text += _WEBHOOK.format(port=receiver_port, secret=folder / "webhook.secret")
+    config.write_text(text)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway.cli", "run", "-c", str(config)), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        yield await asyncio.wait_for(_started(process), _START_S)
+    finally:
+        await _stop(process)
+
+
+@asynccontextmanager
+async def receiver(folder: Path) -> AsyncIterator[int]:
+    """Run the webhook receiver that verifies every signature; yields its port."""
+    secret = folder / "webhook.secret"
+    secret.write_text("whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cloud_sync.receiver", "--port", "0", "--secret-file", str(secret)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), _START_S)
+        yield json.loads(line)["listening"]
+    finally:
+        await _stop(process)
+
+
+async def load(site: Site, logins_file: Path, **options: float) -> dict[str, float]:
+    """Run the load generator as a process of its own; returns what it measured."""
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.load", f"--port={site.mqtt_port}", f"--devices-file={logins_file}"),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    measured: dict[str, float] = json.loads(output)
+    return measured
+
+
+async def _started(process: asyncio.subprocess.Process) -> Site:
+    assert process.stderr is not None
+    while line := await process.stderr.readline():
+        event = json.loads(line)
+        if event.get("mqtt_port"):
+            return Site(process, event["mqtt_port"], event["http_port"])
+    raise RuntimeError("the gateway did not start")
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(process.communicate(), _STOP_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
