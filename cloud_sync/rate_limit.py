@@ -3,16 +3,14 @@
 from collections.abc import Awaitable, Callable
 
 from gateway.clock import Clock
+from gateway.rate_limit import TokenBucket
 
 BURST = 20
 """Requests that may follow each other at once after a quiet time, if the limit is not lower."""
 
 
 class RateLimit:
-    """A token bucket with one waiter, kept as the moment when it will be full again (GCRA).
-
-    `per_minute` 0 lifts the limit; `min_interval_s` applies all the same.
-    """
+    """A token bucket with one waiter. `per_minute` 0 lifts the limit; `min_interval_s` applies all the same."""
 
     def __init__(
         self,
@@ -24,17 +22,13 @@ class RateLimit:
     ) -> None:
         self._clock = clock
         self._sleep = sleep
+        self._bucket = TokenBucket(clock, per_minute=per_minute, burst=min(BURST, per_minute))
         self._min_interval_ms = min_interval_s * 1000
-        self._token_ms = 60_000 / per_minute if per_minute else 0.0
-        self._slack_ms = self._token_ms * (min(BURST, per_minute) - 1)
-        now = clock.monotonic_ms()
-        self._full_at = float(now)
-        self._not_before = float(now)
+        self._not_before = float(clock.monotonic_ms())
 
     def delay_s(self) -> float:
         """Return how long it takes until a request is allowed; 0 when it is now."""
-        allowed_at = max(self._full_at - self._slack_ms, self._not_before)
-        return max(0.0, allowed_at - self._clock.monotonic_ms()) / 1000
+        return max(self._bucket.wait_s(), (self._not_before - self._clock.monotonic_ms()) / 1000)
 
     async def ready(self) -> None:
         """Wait until a request is allowed, without taking it."""
@@ -44,6 +38,5 @@ class RateLimit:
     async def take(self) -> None:
         """Wait until a request is allowed, and count it."""
         await self.ready()
-        now = self._clock.monotonic_ms()
-        self._full_at = max(self._full_at, now) + self._token_ms
-        self._not_before = now + self._min_interval_ms
+        self._bucket.take()
+        self._not_before = self._clock.monotonic_ms() + self._min_interval_ms

@@ -1,27 +1,52 @@
-"""Token buckets: so many a minute, with a burst (as GCRA, which keeps one number a key)."""
+"""Token buckets: so many a minute, with a burst. Kept as the moment at which the bucket is full again (GCRA)."""
 
 from gateway.clock import Clock
 
 _KEYS_IN_MEMORY = 10_000
 
 
-class RateLimits:
-    """One bucket for each key. `per_minute` 0 lifts the limit."""
+class TokenBucket:
+    """One bucket. `per_minute` 0 lifts the limit."""
+
+    __slots__ = ("_clock", "_full_at", "_slack_ms", "_token_ms")
 
     def __init__(self, clock: Clock, *, per_minute: int, burst: int) -> None:
         self._clock = clock
         self._token_ms = 60_000 / per_minute if per_minute else 0.0
         self._slack_ms = self._token_ms * (burst - 1)
-        self._full_at: dict[str, float] = {}
+        self._full_at = float(clock.monotonic_ms())
+
+    def wait_s(self) -> float:
+        """Return how long it takes until there is a token; 0 when there is one."""
+        return max(0.0, self._full_at - self._slack_ms - self._clock.monotonic_ms()) / 1000
+
+    def take(self) -> None:
+        """Take a token."""
+        self._full_at = max(self._full_at, self._clock.monotonic_ms()) + self._token_ms
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has rested long enough to be as good as new."""
+        return self._full_at <= self._clock.monotonic_ms()
+
+
+class RateLimits:
+    """One bucket for each key, for example each client."""
+
+    def __init__(self, clock: Clock, *, per_minute: int, burst: int) -> None:
+        self._clock = clock
+        self._per_minute = per_minute
+        self._burst = burst
+        self._buckets: dict[str, TokenBucket] = {}
 
     def take(self, key: str) -> float:
         """Take a token and return 0, or return the seconds until there is one."""
-        now = self._clock.monotonic_ms()
-        full_at = max(self._full_at.get(key, 0.0), now)
-        wait_ms = full_at - self._slack_ms - now
-        if wait_ms > 0:
-            return wait_ms / 1000
-        if len(self._full_at) >= _KEYS_IN_MEMORY:
-            self._full_at = {key: at for key, at in self._full_at.items() if at > now}
-        self._full_at[key] = full_at + self._token_ms
-        return 0.0
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= _KEYS_IN_MEMORY:
+                self._buckets = {name: one for name, one in self._buckets.items() if not one.is_full}
+            bucket = self._buckets[key] = TokenBucket(self._clock, per_minute=self._per_minute, burst=self._burst)
+        wait_s = bucket.wait_s()
+        if wait_s == 0:
+            bucket.take()
+        return wait_s
