@@ -25,6 +25,14 @@ logger = logging.getLogger(__name__)
 _MAX_AGE_MS = 10 * 366 * 24 * 3600 * 1000  # older than the product: not an age
 
 
+MAX_READINGS = 1_000
+"""In one document: while it is validated, nobody else is served."""
+
+
+class TooManyReadings(BadInput):
+    """A document holds more readings than are taken at once; none was."""
+
+
 @dataclass(slots=True, frozen=True)
 class Verdict:
     """What became of one reading that was handed in with others."""
@@ -52,6 +60,11 @@ class Ingest:
         except BadInput as error:
             self._log.submit(self._quarantine(device, data, error, source), owner)
             return
+        except Exception:  # a defect of ours may cost one message, never the connection that would send it again
+            logger.exception("input could not be read, by a fault of ours")
+            fault = BadInput("internal_error", "The gateway could not read this.")
+            self._log.submit(self._quarantine(device, data, fault, source), owner)
+            return
         if parsed.bad_sensors:
             self._log.submit(self._quarantine_sensors(device, parsed, source), None)
         self._log.submit(reading, owner)
@@ -59,7 +72,8 @@ class Ingest:
     async def take_document(self, device: Device, data: bytes, *, source: str) -> list[Verdict]:
         """Take in one reading, or `{"readings": […]}`; returns one verdict each, when everything is on disk.
 
-        Raises BadInput when the document itself is not JSON, after putting it into quarantine, and StoreFailed.
+        Raises BadInput when the document itself is not JSON, after putting it into quarantine; TooManyReadings, and
+        StoreFailed.
         """
         try:
             document = load_json(data)
@@ -69,7 +83,12 @@ class Ingest:
         entries: list[Entry] = []
         verdicts: list[Verdict] = []
         several = isinstance(document, dict) and isinstance(document.get("readings"), list)
-        for value in document["readings"] if several else [document]:
+        values = document["readings"] if several else [document]
+        if len(values) > MAX_READINGS:
+            raise TooManyReadings(
+                "too_many_readings", f"{len(values)} readings in one request.", hint=f"Send at most {MAX_READINGS}."
+            )
+        for value in values:
             made, verdict = self._entries(device, value, None if several else data, source)
             entries += made
             verdicts.append(verdict)
@@ -101,12 +120,12 @@ class Ingest:
         now = self._clock.now_ms()
         time_ms, time_source = self._honest_time(body, now)
         # seq counts within a boot: without boot_id it would call the first readings after a restart duplicates.
-        boot_id, seq = body.get("boot_id"), body.get("seq")
-        keyed = boot_id is not None and seq is not None
+        boot_id, seq = body.get("boot_id") or "", body.get("seq")
+        keyed = boot_id != "" and seq is not None
         device.readings += 1
         device.last_seen_ms = now
         return NewReading(
-            self._log.stream(device.organization_id, device.device_id, boot_id or ""),
+            self._log.stream(device.organization_id, device.device_id, boot_id),
             seq if keyed else None,
             time_ms,
             time_source,

@@ -8,7 +8,7 @@ many (door).
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from gateway.access import Credential
 from gateway.broker import packets
@@ -28,6 +28,15 @@ _LAST_WORD_S = 1.0
 _KEEPALIVE_FACTOR = 1.5  # MQTT 3.1.1, 3.1.2.10
 
 
+class _Topic(NamedTuple):
+    """What a topic is to a client."""
+
+    name: str
+    local: str
+    """Its name behind the door."""
+    is_telemetry: bool
+
+
 class Connection(asyncio.Protocol):
     """See the module's own words."""
 
@@ -40,14 +49,12 @@ class Connection(asyncio.Protocol):
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._last_heard = 0.0
-        self._topics: dict[bytes, tuple[str, bool]] = {}
+        self._topics: dict[bytes, _Topic] = {}
         self._owed = Acknowledgements(door.fan_out)
         self._unreleased: set[bytes] = set()
         """Packet ids of QoS 2 messages that were taken and not yet released."""
         self._paused = False
         self._attachment: Attachment | None = None
-        self._connack_due = False
-        """Whether the next packet from the broker behind is a CONNACK that the client already has."""
         self._ended = False
         self.credential: Credential | None = None
         self.client_id = ""
@@ -101,6 +108,8 @@ class Connection(asyncio.Protocol):
 
     def _handle_packets(self, data: bytes) -> None:
         position, size = 0, len(data)
+        if self.credential is None and data[0] >> 4 != PacketType.CONNECT:  # for example HTTP: no need to wait for more
+            raise MalformedPacket("the first packet is not CONNECT")
         limit = self._door.settings.max_packet_bytes
         while size - position >= 2:
             first, length = data[position], data[position + 1]
@@ -143,20 +152,19 @@ class Connection(asyncio.Protocol):
         if qos == 2 and not self._is_new(data[after_topic:body]):
             self._owe_in_turn(ack, None)
             return
-        topic, is_telemetry = known
         payload = data[body:end]
         retain = bool(first & 0x01)
-        if is_telemetry:
-            if retain or self._door.local.wants(topic):
-                self._owed.owe_after_commit(ack, Message(topic, payload, qos, retain))
+        if known.is_telemetry:
+            if retain or self._door.local.wants(known.local):
+                self._owed.owe_after_commit(ack, Message(known.local, payload, qos, retain))
             else:
                 self._owed.owe_after_commit(ack)
             assert self.credential is not None
             self._door.ingest.take(
-                self.credential.device, payload, self, source=topic, maybe_repeated=bool(first & 0x08)
+                self.credential.device, payload, self, source=known.name, maybe_repeated=bool(first & 0x08)
             )
         else:
-            self._owe_in_turn(ack, Message(topic, payload, qos, retain))
+            self._owe_in_turn(ack, Message(known.local, payload, qos, retain))
         if len(self._owed) >= self._door.settings.max_inflight and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -172,8 +180,8 @@ class Connection(asyncio.Protocol):
         self._unreleased.add(packet_id)
         return True
 
-    def _classify(self, name: bytes) -> tuple[str, bool] | None:
-        """Return the topic and whether it carries telemetry; closes the connection if it is not the client's."""
+    def _classify(self, name: bytes) -> _Topic | None:
+        """Return what a topic is to this client; closes the connection if it is not the client's."""
         assert self.credential is not None
         topic = packets.check_topic(name)
         if not topic.startswith(self.credential.prefixes):
@@ -181,7 +189,8 @@ class Connection(asyncio.Protocol):
             return None
         if len(self._topics) >= _TOPICS_CACHED:
             self._topics.clear()
-        known = self._topics[name] = (topic, topic in self.credential.telemetry_topics)
+        is_telemetry = topic in self.credential.telemetry_topics
+        known = self._topics[name] = _Topic(topic, self.namespace + topic, is_telemetry)
         return known
 
     def committed(self, count: int) -> None:
@@ -189,7 +198,7 @@ class Connection(asyncio.Protocol):
         if not self._owed:  # withheld when a commit failed
             return
         self._send(self._owed.due(count))
-        if self._paused and len(self._owed) < self._door.settings.max_inflight // 2 and not self._ended:
+        if self._paused and len(self._owed) <= self._door.settings.max_inflight // 2 and not self._ended:
             self._paused = False
             self._last_heard = self._loop.time()  # its silence was ours
             self._transport.resume_reading()
@@ -204,8 +213,6 @@ class Connection(asyncio.Protocol):
     def _other_packet(self, first: int, body: bytes, packet: bytes) -> None:
         kind, flags = first >> 4, first & 0x0F
         if self.credential is None:
-            if kind != PacketType.CONNECT:
-                raise MalformedPacket("the first packet is not CONNECT")
             self._start_connect(flags, body)
         elif kind == PacketType.PINGREQ and not flags and not body:
             self._send(packets.PINGRESP)
@@ -216,8 +223,8 @@ class Connection(asyncio.Protocol):
             self._connect = None  # a goodbye: no will
             self._end("disconnect")
         elif kind in (PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE):
-            packets.check_subscription(flags, body, with_qos=kind == PacketType.SUBSCRIBE)
-            self._attach().feed(packet)
+            subscription = packets.namespaced_subscription(first, body, self.namespace)
+            self._attach().feed(subscription)
         elif kind in (PacketType.PUBACK, PacketType.PUBREC, PacketType.PUBCOMP) and not flags:
             packets.packet_id(body)
             if self._attachment is not None:
@@ -238,17 +245,24 @@ class Connection(asyncio.Protocol):
         return self._attachment
 
     @property
+    def namespace(self) -> str:
+        """What the door puts before every topic: two organisations may have devices of the same name."""
+        assert self.credential is not None
+        return f"{self.credential.device.organization_id}/"
+
+    @property
     def local_id(self) -> str:
         """The client id behind the door: nobody can take over one that is not theirs."""
         assert self.credential is not None
         return f"{self.credential.username}|{self.client_id}"
 
     def _from_local(self, packet: bytes) -> None:
-        """Pass a packet of the broker behind on to the client."""
-        if self._connack_due and packet[0] >> 4 == PacketType.CONNACK:
-            self._connack_due = False
-            return
-        self._send(packet)
+        """Pass a packet of the broker behind on to the client, but for the CONNACK that it has already."""
+        kind = packet[0] >> 4
+        if kind == PacketType.PUBLISH:
+            self._send(packets.without_namespace(packet, self.namespace))
+        elif kind != PacketType.CONNACK:
+            self._send(packet)
 
     # Coming and going
 
@@ -286,11 +300,11 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._watch(connect.keepalive_s)
-        if connect.clean_session and not self._door.local.has_session(self.local_id):
-            self._send(packets.CONNACK_ACCEPTED)
-            self._connack_due = True  # should it subscribe, the broker behind will send another
-        else:
-            self._attach()  # knows whether there was a session, and says so in its CONNACK
+        has_session = self._door.local.has_session(self.local_id)
+        is_resumed = has_session and not connect.clean_session
+        self._send(packets.CONNACK_SESSION_PRESENT if is_resumed else packets.CONNACK_ACCEPTED)
+        if has_session or not connect.clean_session:
+            self._attach()  # to resume its session, to keep one, or to end one
 
     def _logged_in(self, task: asyncio.Task[None]) -> None:
         """Go on with what has arrived since CONNECT."""
@@ -319,7 +333,7 @@ class Connection(asyncio.Protocol):
         if left <= 0 and not self._paused:  # while we do not read, its silence is ours
             self._end("keepalive")
         else:
-            self._timer = self._loop.call_later(max(left, 1.0), self._check_alive, patience_s)
+            self._timer = self._loop.call_later(left if left > 0 else 1.0, self._check_alive, patience_s)
 
     def _refuse(self, answer: bytes, reason: str, detail: str = "") -> None:
         self._send(answer)
@@ -339,7 +353,7 @@ class Connection(asyncio.Protocol):
         if self._transport.get_write_buffer_size():  # a last word is on its way; a peer that does not read gets none
             self._loop.call_later(_LAST_WORD_S, self._transport.abort)
         if self._connect is not None and self._connect.will is not None and reason != "stopping":
-            self._door.publish_will(self.credential, self._connect.will)
+            self._door.publish_will(self, self._connect.will)
 
     def _send(self, data: bytes) -> None:
         if not data or self._transport.is_closing():

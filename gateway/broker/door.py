@@ -6,6 +6,7 @@ no limits. So nothing reaches it but subscriptions of clients that the door has 
 
 import asyncio
 import logging
+import os
 import resource
 import secrets
 from contextlib import suppress
@@ -66,8 +67,9 @@ class Door:
             )
         except OSError as error:
             await self.local.stop()
+            why = os.strerror(error.errno or 0)
             raise PortInUse(
-                f"Port {self.settings.port} on {self.settings.host} cannot be listened on: {error.strerror}.",
+                f"Port {self.settings.port} on {self.settings.host} cannot be listened on: {why}.",
                 hint="Stop what uses it (perhaps: systemctl stop mosquitto), or set mqtt.port.",
             ) from error
 
@@ -143,15 +145,16 @@ class Door:
             await asyncio.wait([old.lost], timeout=_TAKE_OVER_S)
 
     def fan_out(self, message: Message) -> None:
-        """Hand a message that has been dealt with to local subscribers."""
-        if not self.local.publish(message):
-            self._metrics.events_dropped.labels("local", "backlog").inc()
+        """Hand a message that has been dealt with to local subscribers; its topic is the one behind the door."""
+        if missed := self.local.publish(message):
+            self._metrics.events_dropped.labels("local", "slow_subscriber").inc(missed)
 
-    def publish_will(self, credential: Credential | None, will: Message) -> None:
+    def publish_will(self, connection: Connection, will: Message) -> None:
         """Publish what a client left for the case that it vanishes."""
+        credential = connection.credential
         if credential is not None and will.topic in credential.telemetry_topics:
             self.ingest.take(credential.device, will.payload, _Nobody(), source=will.topic)
-        self.fan_out(will)
+        self.fan_out(Message(connection.namespace + will.topic, will.payload, will.qos, will.retain))
 
     def _drop_revoked(self) -> None:
         for connection in list(self._connections):
@@ -162,7 +165,7 @@ class Door:
         connection = self._clients.get(local_id)
         if connection is None or connection.credential is None:
             return False
-        return is_inside(topic_filter, connection.credential.prefixes)
+        return is_inside(topic_filter.removeprefix(connection.namespace), connection.credential.prefixes)
 
 
 class _Nobody:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
-from amqtt.broker import Broker, BrokerContext
+from amqtt.broker import Broker, BrokerContext, RetainedApplicationMessage
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.session import Session as AmqttSession
 
-from gateway.broker.packets import Message, encode_connect
+from gateway.broker.packets import Message, encode_connect, encode_publish
 from gateway.model.topics import matches
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 _LISTENER = "door"
 _TOPICS_CACHED = 10_000
 _STOP_S = 2.0
+_QUEUED_AT_MOST = 10_000  # messages of QoS 1 and 2 that wait for one subscriber, connected or not
+_IN_FLIGHT = 20  # of them sent and not yet acknowledged
+_SESSIONS_KEPT = 10  # of one credential, while it is away
 
 MaySubscribe = Callable[[str, str], bool]
 """(client id behind the door, topic filter) → whether the filter lies inside the client's rights."""
@@ -36,16 +39,15 @@ class LocalBroker(Protocol):
         """Whether any subscription matches the topic."""
         ...
 
-    def publish(self, message: Message) -> bool:
-        """Hand a message to the subscribers, and retain it if it says so; False when it was too much to take."""
+    def publish(self, message: Message) -> int:
+        """Hand a message to its subscribers, and retain it if it says so; returns how many of them missed it."""
         ...
 
 
 class AmqttBroker:
     """See the module's own words."""
 
-    def __init__(self, may_subscribe: MaySubscribe, *, max_backlog: int = 5_000) -> None:
-        self._max_backlog = max_backlog
+    def __init__(self, may_subscribe: MaySubscribe) -> None:
         self._broker = _Broker(may_subscribe)
         self._context = BrokerContext(self._broker)
         self._wanted: dict[str, bool] = {}
@@ -78,15 +80,11 @@ class AmqttBroker:
             wanted = self._wanted[topic] = any(matches(topic, name) for name in filters)
         return wanted
 
-    def publish(self, message: Message) -> bool:
-        """Hand a message to the subscribers, and retain it if it says so; False when it was too much to take."""
-        wanted = self.wants(message.topic)
-        if not wanted and not message.retain:
-            return True
-        if self._broker.backlog > self._max_backlog:
-            return False
-        self._broker.take(message, broadcast=wanted)
-        return True
+    def publish(self, message: Message) -> int:
+        """Hand a message to its subscribers, and retain it if it says so; returns how many of them missed it."""
+        if message.retain:
+            self._broker.retain(message)
+        return self._broker.deliver(message) if self.wants(message.topic) else 0
 
     def has_session(self, client_id: str) -> bool:
         """Whether there is a session of that client id, connected or kept."""
@@ -98,13 +96,22 @@ class AmqttBroker:
         """Introduce an authenticated client; `send` gets every packet for it, the CONNACK first."""
         reader = _Reader()
         reader.feed(encode_connect(client_id, client_id, clean_session=clean_session))
-        writer = _Writer(send, peer)
-        task = asyncio.create_task(
-            self._broker.external_connected(reader, writer, _LISTENER), name=f"amqtt {client_id}"
-        )
+        outbox = _Outbox(send)
+        serving = self._serve(client_id, reader, _Writer(send, peer), outbox)
+        task = asyncio.create_task(serving, name=f"amqtt {client_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return Attachment(reader, task)
+
+    async def _serve(self, client_id: str, reader: "_Reader", writer: "_Writer", outbox: "_Outbox") -> None:
+        await self._broker.forget_oldest_session(client_id)
+        self._broker.outboxes[client_id] = outbox
+        try:
+            await self._broker.external_connected(reader, writer, _LISTENER)
+        finally:
+            outbox.close()
+            if self._broker.outboxes.get(client_id) is outbox:
+                del self._broker.outboxes[client_id]
 
 
 class Attachment:
@@ -127,6 +134,42 @@ class Attachment:
         await asyncio.wait([self._task], timeout=_STOP_S)
 
 
+class _Outbox:
+    """What one connected subscriber is still to be sent; bounded, so that a stuck one harms nobody else."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self.send = send
+        self._waiting: asyncio.Queue[Callable[[], asyncio.Future[Any]]] = asyncio.Queue(_QUEUED_AT_MOST)
+        self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
+        self._pump: asyncio.Task[None] | None = None
+
+    def put(self, publish: Callable[[], asyncio.Future[Any]]) -> bool:
+        """Queue a message of QoS 1 or 2; False when there are too many."""
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._run(), name="outbox")
+        if self._waiting.full():
+            return False
+        self._waiting.put_nowait(publish)
+        return True
+
+    def close(self) -> None:
+        """Forget what waits."""
+        if self._pump is not None:
+            self._pump.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            publish = await self._waiting.get()
+            await self._in_flight.acquire()
+            publish().add_done_callback(self._published)
+
+    def _published(self, sent: asyncio.Future[Any]) -> None:
+        """Go on; that a subscriber did not acknowledge in time is no error of ours."""
+        self._in_flight.release()
+        if not sent.cancelled():
+            sent.exception()
+
+
 class _Broker(Broker):
     """amqtt's broker with the defects mended that can be met through this door."""
 
@@ -137,30 +180,69 @@ class _Broker(Broker):
                     "default": ListenerConfig(bind=None),
                     _LISTENER: ListenerConfig(type=ListenerType.EXTERNAL, bind=_LISTENER),
                 },
-                plugins={"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+                plugins={},
             )
         )
         self._may_subscribe = may_subscribe
-        self._retaining: set[asyncio.Future[None]] = set()
+        self._retaining: set[asyncio.Future[Any]] = set()
+        self.outboxes: dict[str, _Outbox] = {}
         self.changes = 0
         """Rises whenever a subscription comes or goes."""
 
-    @property
-    def backlog(self) -> int:
-        """Messages taken and not yet written to every subscriber."""
-        return self._broadcast_queue.qsize() + len(self._tasks_queue)
+    async def _authenticate(self, session: AmqttSession, _: ListenerConfig) -> bool:
+        """The door has done it; and a session that counts as anonymous is forgotten after a second."""
+        session.is_anonymous = False
+        return True
 
-    def take(self, message: Message, *, broadcast: bool) -> None:
-        """Queue a message; amqtt's own way in is a coroutine only to wait for its unbounded queue."""
-        if broadcast:
-            queued: dict[str, Any] = {"session": None, "topic": message.topic, "data": message.payload}
-            if message.qos == 0:  # without it amqtt delivers at the granted QoS, which may not exceed the published one
-                queued["qos"] = 0
-            self._broadcast_queue.put_nowait(queued)
-        if message.retain:
-            retaining = asyncio.ensure_future(self.retain_message(None, message.topic, message.payload, message.qos))
-            self._retaining.add(retaining)
-            retaining.add_done_callback(self._retaining.discard)
+    def deliver(self, message: Message) -> int:
+        """Send to every subscriber, at the lower of published and granted QoS; returns how many missed it.
+
+        amqtt's own way makes a task per message and subscriber, without any bound, at the granted QoS.
+        """
+        missed = 0
+        for topic_filter, subscribers in self._subscriptions.items():
+            if subscribers and matches(message.topic, topic_filter):
+                for session, granted in subscribers:
+                    missed += not self._deliver_to(session, message, min(message.qos, granted))
+        return missed
+
+    def _deliver_to(self, session: AmqttSession, message: Message, qos: int) -> bool:
+        outbox = self.outboxes.get(session.client_id or "")
+        handler = self._get_handler(session)
+        if outbox is None or handler is None or session.transitions.state != "connected":
+            return self._keep_for(session, message, qos)
+        if qos == 0:
+            outbox.send(encode_publish(Message(message.topic, message.payload, 0, retain=False)))
+            return True
+        return outbox.put(
+            lambda: asyncio.ensure_future(handler.mqtt_publish(message.topic, message.payload, qos, retain=False))
+        )
+
+    def _keep_for(self, session: AmqttSession, message: Message, qos: int) -> bool:
+        """Keep a message for a persistent session whose client is away; False when there are too many."""
+        if qos == 0 or session.clean_session:
+            return True
+        if session.retained_messages.qsize() >= _QUEUED_AT_MOST:
+            return False
+        session.retained_messages.put_nowait(RetainedApplicationMessage(None, message.topic, message.payload, qos))
+        return True
+
+    def retain(self, message: Message) -> None:
+        """Keep as the topic's retained message; an empty one ends that."""
+        retaining = asyncio.ensure_future(self.retain_message(None, message.topic, message.payload, message.qos))
+        self._retaining.add(retaining)
+        retaining.add_done_callback(self._retaining.discard)
+
+    async def forget_oldest_session(self, client_id: str) -> None:
+        """Make room among the sessions of a credential whose clients are away: amqtt keeps any number, for ever."""
+        username = client_id.partition("|")[0] + "|"
+        kept = [
+            name
+            for name, (session, _) in self._sessions.items()
+            if name.startswith(username) and name != client_id and session.transitions.state != "connected"
+        ]
+        for name in kept[: max(0, len(kept) - _SESSIONS_KEPT + 1)]:
+            await self._delete_session(name)
 
     async def add_subscription(self, subscription: tuple[str, int], session: AmqttSession) -> int:
         """Refuse a filter outside the client's rights: amqtt has no notion of them without a plugin per check."""

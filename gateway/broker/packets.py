@@ -33,6 +33,7 @@ PUBCOMP = b"\x70\x02"
 PINGRESP = b"\xd0\x00"
 
 CONNACK_ACCEPTED = b"\x20\x02\x00\x00"
+CONNACK_SESSION_PRESENT = b"\x20\x02\x01\x00"
 CONNACK_BAD_PROTOCOL = b"\x20\x02\x00\x01"
 CONNACK_BAD_CLIENT_ID = b"\x20\x02\x00\x02"
 CONNACK_UNAVAILABLE = b"\x20\x02\x00\x03"
@@ -151,20 +152,41 @@ def decode_connect(flags: int, body: bytes) -> Connect:
     return Connect(client_id, bool(connect_flags & 0x02), keepalive, username, password, will)
 
 
-def check_subscription(flags: int, body: bytes, *, with_qos: bool) -> None:
-    """Check that a SUBSCRIBE (3.8) or UNSUBSCRIBE (3.10) is well formed."""
-    if flags != 0x02:
+def namespaced_subscription(first: int, body: bytes, namespace: str) -> bytes:
+    """Check a SUBSCRIBE (3.8) or UNSUBSCRIBE (3.10), and return it with `namespace` before every topic filter."""
+    if first & 0x0F != 0x02:
         raise MalformedPacket("SUBSCRIBE or UNSUBSCRIBE has wrong flags")
+    with_qos = first >> 4 == PacketType.SUBSCRIBE
     reader = _Reader(body)
     if reader.integer() == 0:
         raise MalformedPacket("packet id 0")
-    if reader.at_end:
-        raise MalformedPacket("no topic filter")
-    while not reader.at_end:
-        if not _utf8(reader.binary(), "topic filter"):
+    changed = bytearray(body[:2])
+    while not reader.at_end():
+        topic_filter = _utf8(reader.binary(), "topic filter")
+        if not topic_filter:
             raise MalformedPacket("the topic filter is empty")
-        if with_qos and reader.byte() > 2:
-            raise MalformedPacket("QoS 3")
+        changed += encode_text(namespace + topic_filter)
+        if with_qos:
+            qos = reader.byte()
+            if qos > 2:
+                raise MalformedPacket("QoS 3")
+            changed.append(qos)
+    if len(changed) == 2:
+        raise MalformedPacket("no topic filter")
+    return encode_packet(first, bytes(changed))
+
+
+def encode_publish(message: Message) -> bytes:
+    """Encode a PUBLISH of QoS 0, which needs no packet id."""
+    return encode_packet(0x31 if message.retain else 0x30, encode_text(message.topic) + message.payload)
+
+
+def without_namespace(publish: bytes, namespace: str) -> bytes:
+    """Return a PUBLISH packet of ours with `namespace` taken from the front of its topic."""
+    _, start = remaining_length(publish, 1)
+    end = start + 2 + int.from_bytes(publish[start : start + 2], "big")
+    topic = publish[start + 2 : end].decode().removeprefix(namespace)
+    return encode_packet(publish[0], encode_text(topic) + publish[end:])
 
 
 def packet_id(body: bytes) -> bytes:
@@ -198,7 +220,6 @@ class _Reader:
         self._body = body
         self._position = 0
 
-    @property
     def at_end(self) -> bool:
         return self._position == len(self._body)
 
@@ -219,5 +240,5 @@ class _Reader:
         return self._take(self.integer())
 
     def end(self) -> None:
-        if not self.at_end:
+        if not self.at_end():
             raise MalformedPacket("the packet is longer than its content")

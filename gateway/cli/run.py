@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -33,13 +34,19 @@ async def _run(settings: Settings, boards: int) -> None:
         loop.add_signal_handler(number, stop.set)
     gateway = Gateway(settings)
     ready = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(gateway.run(stop, ready=ready.set), name="gateway")
-        if boards:
-            simulation = tasks.create_task(_simulate(gateway, ready, settings, boards), name="simulation")
-            running.add_done_callback(lambda _: simulation.cancel())
+    simulation = asyncio.create_task(_simulate(gateway, ready, settings, boards), name="simulation")
+    simulation.add_done_callback(lambda _: stop.set())  # it ends only by an error, or because we end it
+    try:
+        await gateway.run(stop, ready=ready.set)
+    finally:
+        simulation.cancel()
+    with suppress(asyncio.CancelledError):
+        await simulation
 
 
 async def _simulate(gateway: Gateway, ready: asyncio.Event, settings: Settings, boards: int) -> None:
+    """Let boards measure, once the gateway is ready for them; without boards, wait to be cancelled."""
     await ready.wait()
-    await simulate(await simulated_boards(gateway, settings.gateway.data_dir / "boards.json", boards))
+    sensors = await simulated_boards(gateway, settings.gateway.data_dir / "boards.json", boards) if boards else []
+    await simulate(sensors)
+    await asyncio.Event().wait()

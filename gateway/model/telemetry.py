@@ -6,13 +6,13 @@ from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from gateway.model.sensors import Ld2410, Mq134, Pir
-from gateway.model.wire import WIRE
+from gateway.model.wire import WIRE, Json
 
 _BIGGEST_SQLITE_INTEGER = 2**63 - 1
 
 
 @with_config(WIRE)
-class Sensors(TypedDict):
+class Sensors(TypedDict, extra_items=Json):  # type: ignore[call-arg]  # PEP 728
     """The sensors of a reading by wire name; others than these may be there too."""
 
     ld2410: NotRequired[Ld2410]
@@ -21,7 +21,7 @@ class Sensors(TypedDict):
 
 
 @with_config(WIRE)
-class Envelope(TypedDict):
+class Envelope(TypedDict, extra_items=Json):  # type: ignore[call-arg]  # PEP 728
     """Everything of a reading but what its sensors say."""
 
     device_id: Annotated[str, Field(min_length=1, max_length=100)]
@@ -33,10 +33,11 @@ class Envelope(TypedDict):
     seq: NotRequired[Annotated[int, Field(ge=0, le=_BIGGEST_SQLITE_INTEGER)] | None]
     firmware: NotRequired[str | None]
     sensors: Annotated[dict[str, Any], Field(min_length=1)]
-    health: NotRequired[dict[str, Any] | None]
+    health: NotRequired[dict[str, Json] | None]
 
 
-class Telemetry(Envelope):
+@with_config(WIRE)
+class Telemetry(Envelope, extra_items=Json):  # type: ignore[call-arg]  # PEP 728
     """A whole reading whose sensors are all valid."""
 
     sensors: Annotated[Sensors, Field(min_length=1)]  # type: ignore[misc]  # narrowed on purpose

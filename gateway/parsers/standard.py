@@ -1,5 +1,7 @@
 """The parser `standard`: one JSON object, validated strictly; one bad sensor does not spoil the others."""
 
+import contextlib
+import math
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -37,11 +39,8 @@ class Parsed(NamedTuple):
 
 def parse_standard(data: bytes) -> Parsed:
     """Read one standard reading. Raises BadInput when nothing of it can be used."""
-    if b"NaN" not in data and b"Infinity" not in data:  # the validator would take these, in fields we do not know
-        try:
-            return Parsed(_validate(data), data, None, ())
-        except ValidationError:
-            pass  # find out what exactly is wrong, and whether something can be saved
+    with contextlib.suppress(ValidationError):  # then find out what exactly is wrong, and what can be saved
+        return Parsed(_validate(data), data, None, ())
     return parse_object(load_json(data), data)
 
 
@@ -57,6 +56,8 @@ def parse_object(value: Any, data: bytes | None) -> Parsed:
     """Validate one parsed JSON value; `data` is what it came from, when it was the whole of it. Raises BadInput."""
     if not isinstance(value, dict):
         raise BadInput("not_an_object", f"A reading is a JSON object, not {_json_type(value)}.", hint=_HINT)
+    if not _is_finite({name: field for name, field in value.items() if name != "sensors"}):
+        raise BadInput("not_finite", "The reading holds a number too large to be one.", hint="Leave the field out.")
     try:
         _validate_envelope(value)
     except ValidationError as error:
@@ -85,14 +86,26 @@ def explain(error: ValidationError) -> str:
 def _bad_sensors(sensors: dict[str, Any]) -> list[BadSensor]:
     bad = []
     for name, fields in sensors.items():
-        validate = _validate_sensor.get(name)
-        if validate is None:
+        if not _is_finite(fields):
+            bad.append(BadSensor(name, f"{name}: holds a number too large to be one"))
             continue
+        validate = _validate_sensor.get(name)
         try:
-            validate(fields)
+            if validate is not None:
+                validate(fields)
         except ValidationError as error:
             bad.append(BadSensor(name, f"{name}: {explain(error)}"))
     return bad
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return True
 
 
 def _json_type(value: Any) -> str:

@@ -18,12 +18,11 @@ def unix_ms(timestamp: object) -> int | None:
     if isinstance(timestamp, str):
         try:
             moment = datetime.fromisoformat(timestamp)
-        except ValueError:
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            ms = round(moment.timestamp() * 1000)
+        except (ValueError, OverflowError):
             return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        ms = round(moment.timestamp() * 1000)
-    elif isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
+    elif isinstance(timestamp, int | float) and 0 < timestamp < LAST_CREDIBLE_MS and not isinstance(timestamp, bool):
         ms = round(timestamp if timestamp >= _MILLISECONDS_FROM else timestamp * 1000)
     else:
         return None

@@ -274,7 +274,7 @@ class Log(LogReader):
         self.failure = failure
         self._metrics.errors.labels("store").inc(len(append.entries))
         for name, row in append.moves.items():  # a move is not lost: it rides along with a later commit
-            self._moves.setdefault(name, row)
+            self.move_cursor(name, self._moves.get(name, row))
         for owner in set(owners) - {None}:
             assert owner is not None
             owner.failed(failure)
@@ -289,6 +289,8 @@ class Log(LogReader):
                 self._commit()
             await self._idle.wait()
             if self.failure is not None:
+                for owner in filter(None, self._owners):
+                    owner.failed(self.failure)
                 break
 
     # Reading

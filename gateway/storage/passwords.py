@@ -16,4 +16,4 @@ def generate_password() -> str:
 
 def hash_password(key: bytes, password: str) -> bytes:
     """Return HMAC-SHA256 of the password under the gateway's own key (32 bytes)."""
-    return hmac.new(key, password.encode(), hashlib.sha256).digest()
+    return hmac.new(key, password.encode(errors="surrogateescape"), hashlib.sha256).digest()

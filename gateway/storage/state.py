@@ -95,6 +95,11 @@ class State:
                     f"{name!r} cannot be a {what} id: it becomes part of MQTT topics.",
                     hint="Use letters, digits, '_', '.', ':' and '-', at most 100.",
                 )
+        metadata_json = json.dumps(dict(metadata or {}), ensure_ascii=False)
+        if not metadata_json.isprintable():
+            raise BadInput(
+                "invalid_metadata", "The metadata is not text.", hint="Use UTF-8 without control characters."
+            )
         credential = DeviceCredential(organization_id, device_id, f"{organization_id}/{device_id}", generate_password())
         now = self._clock.now_ms()
         try:
@@ -103,7 +108,7 @@ class State:
                 """INSERT INTO devices (organization_id, id, metadata, created_at) VALUES (?, ?, ?, ?)
                 ON CONFLICT DO UPDATE SET status = 'active', metadata = excluded.metadata
                 WHERE status = 'revoked'""",
-                (organization_id, device_id, json.dumps(dict(metadata or {})), now),
+                (organization_id, device_id, metadata_json, now),
             )
             await self._db.execute(
                 """INSERT INTO mqtt_credentials
@@ -133,13 +138,17 @@ class State:
     async def revoke_device(self, organization_id: str, device_id: str) -> None:
         """Take the device's credential away. Its readings and its registration stay. Raises NotFound."""
         key = (organization_id, device_id)
-        await self._db.execute("BEGIN IMMEDIATE")
-        changed = await self._db.execute(
-            "UPDATE devices SET status = 'revoked' WHERE organization_id = ? AND id = ? AND status <> 'revoked'",
-            key,
-        )
-        await self._db.execute("DELETE FROM mqtt_credentials WHERE organization_id = ? AND device_id = ?", key)
-        await self._db.execute("COMMIT")
+        try:
+            await self._db.execute("BEGIN IMMEDIATE")
+            changed = await self._db.execute(
+                "UPDATE devices SET status = 'revoked' WHERE organization_id = ? AND id = ? AND status <> 'revoked'",
+                key,
+            )
+            await self._db.execute("DELETE FROM mqtt_credentials WHERE organization_id = ? AND device_id = ?", key)
+            await self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            await self._db.rollback()
+            raise StoreFailed(f"The device could not be revoked: {error}.", hint="Try again.") from error
         if changed.rowcount == 0:
             raise NotFound(
                 f"There is no active device {device_id} in {organization_id}.",

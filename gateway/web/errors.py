@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
+from gateway.ingest import TooManyReadings
 from gateway.model.errors import BadInput, StoreFailed
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
     try:
         return await handler(request)
     except BadInput as error:
-        return error_response(400, error.code, error.message, hint=error.hint)
+        status = 413 if isinstance(error, TooManyReadings) else 400
+        return error_response(status, error.code, error.message, hint=error.hint)
     except StoreFailed as error:
         return error_response(
             503, "store_failed", error.message, hint=error.hint, headers={"Retry-After": str(_STORE_RETRY_S)}

@@ -1,5 +1,6 @@
 """The HTTP listener."""
 
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -47,7 +48,7 @@ class WebServer:
         except OSError as error:
             await self._runner.cleanup()
             raise PortInUse(
-                f"Port {self._port} on {self._host} cannot be listened on: {error.strerror}.",
+                f"Port {self._port} on {self._host} cannot be listened on: {os.strerror(error.errno or 0)}.",
                 hint="Stop what uses it, or set http.port.",
             ) from error
 

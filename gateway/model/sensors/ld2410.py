@@ -9,11 +9,11 @@ from typing import NotRequired
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from gateway.model.wire import WIRE
+from gateway.model.wire import WIRE, Json
 
 
 @with_config(WIRE)
-class Ld2410(TypedDict):
+class Ld2410(TypedDict, extra_items=Json):  # type: ignore[call-arg]  # PEP 728
     """What one report of the radar says."""
 
     presence: bool

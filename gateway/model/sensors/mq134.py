@@ -8,11 +8,11 @@ from typing import NotRequired
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from gateway.model.wire import WIRE
+from gateway.model.wire import WIRE, Json
 
 
 @with_config(WIRE)
-class Mq134(TypedDict):
+class Mq134(TypedDict, extra_items=Json):  # type: ignore[call-arg]  # PEP 728
     """One measurement of the gas channel."""
 
     gas_concentration: float

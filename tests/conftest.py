@@ -1,0 +1,28 @@
+"""Fixtures that several rooms share."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.storage.commit_thread import CommitThread, Transaction
+from tests.site import FailingDisk, Site, running_site
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """A running gateway with the device `kitchen`; its clock stands still."""
+    async with running_site(tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> FailingDisk:
+    """The disk under every log: `disk.failing = True` lets each commit fail after its statements."""
+    disk = FailingDisk()
+
+    def attempt(thread: CommitThread, transaction: Transaction) -> object:
+        return disk.attempt(thread, transaction)
+
+    monkeypatch.setattr(CommitThread, "_attempt", attempt)
+    return disk

@@ -1,0 +1,148 @@
+"""A whole gateway inside the test's own event loop, on free ports, with devices."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.app import Gateway
+from gateway.clock import ManualClock
+from gateway.config import Settings
+from gateway.model.reading import NewQuarantine, StoredReading
+from gateway.storage.commit_thread import CommitThread, Transaction
+from gateway.storage.log import Log
+from gateway.storage.state import DeviceCredential, State
+
+PATIENCE_S = 5.0
+"""How long a test waits for what must happen."""
+
+
+def reading(device_id: str = "kitchen", **fields: Any) -> bytes:
+    """A small valid reading."""
+    return json.dumps({"device_id": device_id, "sensors": {"pir": {"motion_detected": True}}} | fields).encode()
+
+
+async def until(holds: Callable[[], bool], what: str = "the condition") -> None:
+    """Return as soon as it holds."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds():  # noqa: ASYNC110 - of what is watched, most cannot be waited for
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"{what} did not come true within {PATIENCE_S} s") from None
+
+
+@dataclass
+class Site:
+    """A running gateway and what a test needs of it."""
+
+    gateway: Gateway
+    clock: ManualClock
+    settings: Settings
+    kitchen: DeviceCredential
+    """A device that is always there."""
+    http: aiohttp.ClientSession
+
+    @property
+    def mqtt_port(self) -> int:
+        return self.gateway._running.door.port
+
+    @property
+    def log(self) -> Log:
+        return self.gateway._running.log
+
+    @property
+    def state_db(self) -> Path:
+        return self.settings.gateway.data_dir / "state.db"
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.gateway._running.web.port}{path}"
+
+    async def stored(self, count: int) -> list[StoredReading]:
+        """Return the log once it holds that many readings; more are a failure."""
+        await until(lambda: self.log.last_row >= count, f"{count} readings stored")
+        return await self.log.read(0, limit=count + 10)
+
+    async def quarantined(self) -> list[NewQuarantine]:
+        return [entry for _, entry in await self.log.quarantined()]
+
+    async def metric(self, line_start: str) -> float:
+        """Return the value of one sample of /metrics, 0 when it is not there."""
+        async with self.http.get(self.url("/metrics")) as response:
+            for line in (await response.text()).splitlines():
+                if line.startswith(line_start):
+                    return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[State]:
+        """The state as a command beside the gateway opens it."""
+        key = (self.settings.gateway.data_dir / "password.key").read_bytes()
+        async with State.open(self.state_db, key, clock=self.clock) as state:
+            yield state
+
+
+@asynccontextmanager
+async def running_site(data_dir: Path, **tables: Mapping[str, Any]) -> AsyncIterator[Site]:
+    """Run a gateway; `tables` are sections of its settings."""
+    local = {"host": "127.0.0.1", "port": 0}
+    settings = Settings.model_validate(
+        {name: dict(table) for name, table in tables.items()}
+        | {
+            "gateway": {"data_dir": data_dir},
+            "mqtt": local | dict(tables.get("mqtt", {})),
+            "http": local | dict(tables.get("http", {})),
+        }
+    )
+    clock = ManualClock()
+    gateway = Gateway(settings, clock=clock)
+    stop, ready = asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(gateway.run(stop, ready=ready.set))
+    waiting = asyncio.create_task(ready.wait())
+    await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S)
+    waiting.cancel()
+    if running.done():
+        running.result()
+    try:
+        kitchen = await gateway.add_device("kitchen")
+        async with aiohttp.ClientSession() as http:
+            yield Site(gateway, clock, settings, kitchen, http)
+    finally:
+        stop.set()
+        async with asyncio.timeout(10):
+            await running
+
+
+class FailingDisk:
+    """Lets commits fail like a broken disk while it is told to."""
+
+    def __init__(self) -> None:
+        self.failing = False
+        self.failed = 0
+
+    def attempt(self, thread: CommitThread, transaction: Transaction) -> Exception | None:
+        if not self.failing:
+            return _REAL_ATTEMPT(thread, transaction)
+        self.failed += 1
+        return _REAL_ATTEMPT(thread, _Failing(transaction))
+
+
+class _Failing:
+    """A transaction that fails at its very end."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self.rolled_back = transaction.rolled_back
+
+    def write(self, db: sqlite3.Connection) -> None:
+        self._transaction.write(db)
+        raise sqlite3.OperationalError("disk I/O error")
+
+
+_REAL_ATTEMPT = CommitThread._attempt

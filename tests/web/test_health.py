@@ -1,0 +1,40 @@
+"""/health, /ready and /metrics."""
+
+import re
+from pathlib import Path
+
+from tests.site import FailingDisk, Site, reading
+
+README = Path(__file__).parent.parent.parent / "README.md"
+
+
+async def test_a_process_that_turns_is_healthy_and_ready_and_asks_no_token(site: Site) -> None:
+    async with site.http.get(site.url("/health")) as response:
+        assert (response.status, await response.json()) == (200, {"status": "ok"})
+    async with site.http.get(site.url("/ready")) as response:
+        body = await response.json()
+        assert (response.status, body["status"], body["problems"]) == (200, "ready", [])
+
+
+async def test_a_failing_disk_is_a_reason_not_to_be_ready_until_a_commit_succeeds(
+    site: Site, disk: FailingDisk
+) -> None:
+    headers = {"x-api-key": site.kitchen.password, "Content-Type": "application/json"}
+    for failing, status in ((True, 503), (False, 200)):
+        disk.failing = failing
+        async with site.http.post(site.url("/api/v1/sensor-data"), data=reading(), headers=headers):
+            pass
+        async with site.http.get(site.url("/ready")) as response:
+            assert response.status == status
+            assert ("disk I/O error" in str(await response.json())) is failing
+
+
+async def test_every_documented_metric_is_there(site: Site) -> None:
+    documented = set(
+        re.findall(r"^\| `((?:neurogate_|sensor_data_|active_|queue_)\w+)", README.read_text(), re.MULTILINE)
+    )
+    assert len(documented) > 10
+    async with site.http.get(site.url("/metrics")) as response:
+        assert response.headers["Content-Type"].startswith("text/plain")
+        families = set(re.findall(r"^# TYPE (\w+)", await response.text(), re.MULTILINE))
+    assert documented <= families

@@ -1,0 +1,145 @@
+"""POST /api/v1/sensor-data: every answer of the documentation, given when everything is on disk."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.site import FailingDisk, Site, reading, running_site
+
+PATH = "/api/v1/sensor-data"
+JSON = {"Content-Type": "application/json"}
+
+
+async def post(site: Site, body: bytes, headers: dict[str, str] | None = None, path: str = PATH) -> tuple[int, Any]:
+    if headers is None:
+        headers = {"x-api-key": site.kitchen.password}
+    async with site.http.post(site.url(path), data=body, headers=JSON | headers) as response:
+        return response.status, await response.json()
+
+
+@pytest.mark.parametrize("path", [PATH, "/functions/v1/sensor-data"])
+async def test_one_reading_is_on_disk_when_202_comes(site: Site, path: str) -> None:
+    assert await post(site, reading(), path=path) == (202, {"accepted": 1, "results": [{"stored": True}]})
+    assert (await site.log.buffer()).readings == 1
+
+
+async def test_a_list_of_good_ones_is_202_and_a_mixed_one_207_with_results(site: Site) -> None:
+    good, bad = json.loads(reading()), json.loads(reading("hall"))
+    assert (await post(site, json.dumps({"readings": [good, good]}).encode()))[0] == 202
+    status, body = await post(site, json.dumps({"readings": [good, bad, 5]}).encode())
+    assert status == 207
+    assert body["accepted"] == 1
+    assert [result.get("code") for result in body["results"]] == [None, "foreign_device", "not_an_object"]
+    assert [bad.code for bad in await site.quarantined()] == ["foreign_device", "not_an_object"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "kept"),
+    [
+        (b"{", "invalid_json", 1),
+        (b"[]", "not_an_object", 1),
+        (reading("hall"), "foreign_device", 1),
+        (b'{"readings":[1,2]}', "no_reading_usable", 2),
+        (b'{"readings":[]}', "no_readings", 0),
+        (reading(timestamp=-1e308).replace(b"true", b"1"), "invalid_sensors", 1),
+    ],
+)
+async def test_nothing_usable_is_400_and_kept_all_the_same(site: Site, body: bytes, code: str, kept: int) -> None:
+    status, answer = await post(site, body)
+    assert (status, answer["error"]["code"]) == (400, code)
+    assert len(await site.quarantined()) == kept
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"x-api-key": "wrong"}, {"x-api-key": ""}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}],
+)
+async def test_without_the_right_key_it_is_401(site: Site, headers: dict[str, str]) -> None:
+    status, body = await post(site, reading(), headers)
+    assert (status, body["error"]["code"]) == (401, "unauthorized")
+
+
+async def test_a_key_of_arbitrary_bytes_is_just_a_wrong_key(site: Site) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.gateway._running.web.port)
+    head = b"POST /api/v1/sensor-data HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    writer.write(head + b"Content-Length: 0\r\nx-api-key: \xff\r\n\r\n")
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+async def test_a_bearer_token_works_and_a_revoked_one_does_not(site: Site) -> None:
+    headers = {"Authorization": f"Bearer {site.kitchen.password}"}
+    assert (await post(site, reading(), headers))[0] == 202
+    async with site.beside() as state:
+        await state.revoke_device("default", "kitchen")
+    async with asyncio.timeout(3):
+        while (await post(site, reading(), headers))[0] != 401:  # noqa: ASYNC110 - another process would ask, too
+            await asyncio.sleep(0.1)
+
+
+async def test_another_content_type_is_415(site: Site) -> None:
+    assert (await post(site, reading(), {"x-api-key": site.kitchen.password, "Content-Type": "text/plain"}))[0] == 415
+
+
+async def test_a_body_that_is_too_large_is_413(tmp_path: Path) -> None:
+    async with running_site(tmp_path, http={"max_body_bytes": 1000}) as site:
+        status, body = await post(site, reading(padding="x" * 1000))
+        assert (status, body["error"]["code"]) == (413, "too_large")
+
+
+async def test_too_many_requests_wait_as_long_as_they_are_told(tmp_path: Path) -> None:
+    async with running_site(tmp_path, http={"rate_limit_per_minute": 60, "rate_limit_burst": 2}) as site:
+        assert [(await post(site, reading()))[0] for _ in range(3)] == [202, 202, 429]
+        async with site.http.post(site.url(PATH), data=b"", headers={"x-api-key": site.kitchen.password}) as response:
+            assert response.status == 429
+            wait_s = int(response.headers["Retry-After"])
+        site.clock.advance(wait_s * 1000)
+        assert (await post(site, reading()))[0] == 202
+
+
+async def test_p1_what_is_not_on_disk_is_503_and_may_come_again(site: Site, disk: FailingDisk) -> None:
+    disk.failing = True
+    headers = {"x-api-key": site.kitchen.password} | JSON
+    async with site.http.post(site.url(PATH), data=reading(), headers=headers) as response:
+        assert response.status == 503
+        assert int(response.headers["Retry-After"]) > 0
+        assert (await response.json())["error"]["code"] == "store_failed"
+    disk.failing = False
+    assert (await post(site, reading()))[0] == 202
+    assert (await site.log.buffer()).readings == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"), [(PATH, 405, "method_not_allowed"), ("/nothing", 404, "not_found")]
+)
+async def test_the_wrong_method_or_path_is_told_in_the_documented_shape(
+    site: Site, path: str, status: int, code: str
+) -> None:
+    async with site.http.get(site.url(path)) as response:
+        assert response.status == status
+        assert (await response.json())["error"]["code"] == code
+
+
+async def test_p9_one_request_of_the_largest_size_stops_nobody_else(site: Site) -> None:
+    """The event loop is everybody's: no request may hold it for long, nor be answered with a hundred times its size."""
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            started = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - started)
+
+    watching = asyncio.create_task(watch())
+    body = b'{"readings":[' + b",".join([b"0"] * 50_000) + b"]}"
+    _, answer = await post(site, body)
+    watching.cancel()
+    assert longest < 0.5
+    assert len(json.dumps(answer)) < 1_000_000
