@@ -149,7 +149,8 @@ class Gateway:
     async def _say_goodbye(self, parts: _Parts) -> None:
         for status in await self._destination_statuses(parts):
             if status.undelivered:
-                logger.warning(
+                # A logger of its own: equal warnings of one logger are counted, and each destination must be named.
+                logging.getLogger(f"{__name__}.{status.name}").warning(
                     "stopped with undelivered readings; they are kept and go out after the next start",
                     extra={"destination": status.name, "undelivered": status.undelivered},
                 )
