@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.promises.boards import Board, acknowledged, running
 from tests.promises.dead_ends import silent_server
 from tests.promises.gateway_process import GatewayProcess
-from tests.promises.ports import free_port
 from tests.promises.readings import missing, repeated, stored
 from tests.promises.receiver_process import ReceiverProcess, delivered
 from tests.promises.site import Site

@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.clock import SystemClock
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.state import DeviceCredential, State
-from tests.promises.ports import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 """Where the packages are, for processes that run elsewhere."""

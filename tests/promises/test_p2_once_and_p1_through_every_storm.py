@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.promises.boards import Board, acknowledged, running
 from tests.promises.gateway_process import GatewayProcess
 from tests.promises.lossy_link import LossyLink
-from tests.promises.ports import free_port
 from tests.promises.readings import Stored, missing, repeated, stored
 from tests.promises.receiver_process import ReceiverProcess, Request, delivered
 from tests.promises.site import Site

@@ -9,9 +9,9 @@ from gateway.app import Gateway
 from gateway.config import load
 from gateway.storage.log_reader import LogReader
 from gateway.storage.state import DeviceCredential
+from tests.ports import free_port
 from tests.promises.boards import Board, acknowledged, running
 from tests.promises.dead_ends import refusing_port, silent_server
-from tests.promises.ports import free_port
 from tests.promises.readings import missing
 from tests.promises.receiver_process import ReceiverProcess, delivered
 from tests.promises.site import Site

@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +18,7 @@ from aiomqtt import Client, MqttError
 
 from gateway.sources.room import Room
 from gateway.sources.simulator import SimulatedSensor, simulate
+from tests.ports import free_port
 
 Reading = dict[str, Any]
 
@@ -27,9 +27,7 @@ class Mosquitto:
     """A broker that keeps its port and its persistent sessions across restarts."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._config = folder / "mosquitto.conf"
         self._config.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\n"
