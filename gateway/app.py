@@ -154,7 +154,7 @@ class Gateway:
                     "stopped with undelivered readings; they are kept and go out after the next start",
                     extra={"destination": status.name, "undelivered": status.undelivered},
                 )
-        logger.info("gateway stopped", extra={"readings_stored": parts.log.last_row})
+        logger.info("gateway stopped", extra={"readings_stored": parts.log.stored})
 
     async def add_device(
         self,

@@ -57,13 +57,8 @@ class Ingest:
         try:
             parsed = parse_standard(data)
             reading = self._reading(device, parsed, maybe_repeated)
-        except BadInput as error:
-            self._log.submit(self._quarantine(device, data, error, source), owner)
-            return
-        except Exception:  # a defect of ours may cost one message, never the connection that would send it again
-            logger.exception("input could not be read, by a fault of ours")
-            fault = BadInput("internal_error", "The gateway could not read this.")
-            self._log.submit(self._quarantine(device, data, fault, source), owner)
+        except Exception as fault:  # noqa: BLE001 - a defect of ours costs one message, not the connection it came by
+            self._log.submit(self._quarantine(device, data, _as_bad_input(fault), source), owner)
             return
         if parsed.bad_sensors:
             self._log.submit(self._quarantine_sensors(device, parsed, source), None)
@@ -99,7 +94,8 @@ class Ingest:
         try:
             parsed = parse_object(value, data)
             reading = self._reading(device, parsed, maybe_repeated=False)
-        except BadInput as error:
+        except Exception as fault:  # noqa: BLE001 - as in `take`
+            error = _as_bad_input(fault)
             raw = to_json(value) if data is None else data
             return [self._quarantine(device, raw, error, source)], Verdict(
                 stored=False, code=error.code, message=error.message, hint=error.hint
@@ -170,3 +166,11 @@ class Ingest:
         error = BadInput("invalid_sensor", f"Stored without {names}: {reasons}")
         assert parsed.raw is not None
         return self._quarantine(device, parsed.raw, error, source)
+
+
+def _as_bad_input(error: Exception) -> BadInput:
+    """Return what is wrong with the input; a defect of ours is logged, and the input is kept for its repair."""
+    if isinstance(error, BadInput):
+        return error
+    logger.error("input could not be read, by a fault of ours", exc_info=error)
+    return BadInput("internal_error", "The gateway could not read this.", hint="Its log says more.")

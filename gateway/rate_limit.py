@@ -45,6 +45,8 @@ class RateLimits:
         if bucket is None:
             if len(self._buckets) >= _KEYS_IN_MEMORY:
                 self._buckets = {name: one for name, one in self._buckets.items() if not one.is_full}
+                while len(self._buckets) >= _KEYS_IN_MEMORY:
+                    del self._buckets[next(iter(self._buckets))]
             bucket = self._buckets[key] = TokenBucket(self._clock, per_minute=self._per_minute, burst=self._burst)
         wait_s = bucket.wait_s()
         if wait_s == 0:

@@ -92,12 +92,14 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything; a client that did not say goodbye leaves its will."""
-        self._end("connection_lost" if exc is None else "connection_error")
+        try:
+            self._end("connection_lost" if exc is None else "connection_error")
+        finally:
+            self._door.forget(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._attachment is not None:
             self._attachment.close()
-        self._door.forget(self)
         detaching = self._loop.create_task(self._detach(), name="detach")
         self._door.keep(detaching)
 
@@ -272,7 +274,8 @@ class Connection(asyncio.Protocol):
         except UnsupportedProtocol as error:
             self._refuse(error.answer, "unsupported_protocol")
             return
-        if not connect.client_id and not connect.clean_session:
+        is_nameless = not connect.client_id and not connect.clean_session  # nothing to keep a session by
+        if is_nameless or len(connect.client_id) > packets.LONGEST_CLIENT_ID:
             self._refuse(packets.CONNACK_BAD_CLIENT_ID, "bad_client_id")
             return
         self._transport.pause_reading()

@@ -32,6 +32,11 @@ PUBCOMP = b"\x70\x02"
 """Each followed by the two bytes of the packet id."""
 PINGRESP = b"\xd0\x00"
 
+_LONGEST_STANDARD = 65_535
+_LONGEST_TEXT = 65_000  # before a topic the door puts the organisation
+LONGEST_CLIENT_ID = 1_000
+"""The standard asks for 23 characters at least; a longer one than this is answered with "identifier rejected"."""
+
 CONNACK_ACCEPTED = b"\x20\x02\x00\x00"
 CONNACK_SESSION_PRESENT = b"\x20\x02\x01\x00"
 CONNACK_BAD_PROTOCOL = b"\x20\x02\x00\x01"
@@ -142,7 +147,7 @@ def decode_connect(flags: int, body: bytes) -> Connect:
         raise MalformedPacket("the will flags contradict each other")
     if connect_flags & 0x40 and not connect_flags & 0x80:
         raise MalformedPacket("a password without a username")
-    client_id = _utf8(reader.binary(), "client id")
+    client_id = _utf8(reader.binary(), "client id", at_most=_LONGEST_STANDARD)
     will = None
     if will_flag:
         will = Message(check_topic(reader.binary()), reader.binary(), will_qos, bool(will_retain))
@@ -202,8 +207,10 @@ def _refusal(protocol: bytes, level: int) -> bytes:
     return CONNACK_BAD_PROTOCOL if protocol in (b"MQTT", b"MQIsdp") else b""
 
 
-def _utf8(data: bytes, what: str) -> str:
-    """Decode a string of the standard: UTF-8, without U+0000 (1.5.3)."""
+def _utf8(data: bytes, what: str, *, at_most: int = _LONGEST_TEXT) -> str:
+    """Decode a string of the standard: UTF-8, without U+0000 (1.5.3). The door must be able to add to it."""
+    if len(data) > at_most:
+        raise MalformedPacket(f"the {what} is longer than {at_most} bytes")
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -9,6 +9,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 
@@ -60,8 +61,8 @@ class CommitThread:
             transaction.write(self._db)
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - a defect of ours must not end the thread that everybody waits for
-            transaction.rolled_back()
-            if self._db.in_transaction:
+            with suppress(sqlite3.Error):  # SQLite has rolled back by itself where it must
                 self._db.execute("ROLLBACK")
+            transaction.rolled_back()
             return error
         return None

@@ -16,9 +16,10 @@ import logging
 import sqlite3
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -88,6 +89,9 @@ class Log(LogReader):
         """Every cursor's newest move, on disk or not."""
         self._freezes: list[tuple[Attempt, asyncio.Future[None]]] = []
         self._committing = False
+        self._left_over = False
+        """Whether a commit was too small for all that had waited long enough."""
+        self._closing = False
         self._due: asyncio.Handle | None = None
         self._flush_due: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event = asyncio.Event()
@@ -122,7 +126,10 @@ class Log(LogReader):
         try:
             async with connect_reader(path) as reader:
                 self = cls(path, reader, db, settings, dedupe_window_ms, clock, metrics)
-                self._prepare()
+                try:
+                    self._prepare()
+                except sqlite3.Error as error:
+                    raise _cannot_open(path, error) from error
                 self._thread.start()
                 try:
                     yield self
@@ -133,6 +140,7 @@ class Log(LogReader):
             db.close()
 
     def _prepare(self) -> None:
+        """Read where the log stands, and note this start."""
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('log_uuid', ?)", (uuid.uuid4().hex,))
         (self.uuid,) = self._db.execute("SELECT value FROM meta WHERE key = 'log_uuid'").fetchone()
         boot = self._db.execute(
@@ -183,7 +191,7 @@ class Log(LogReader):
         """Commit what waits: at once, or (to write less often) together with what comes within the delay."""
         delay_ms = self._settings.commit_max_delay_ms
         self._idle.clear()
-        if delay_ms:
+        if delay_ms and not self._closing:
             self._due = self._loop.call_later(delay_ms / 1000, self._commit)
         else:
             self._due = self._loop.call_soon(self._commit)
@@ -210,6 +218,7 @@ class Log(LogReader):
         owners, frozen = self._owners[:size], [future for _, future in self._freezes]
         self._entries, self._owners = self._entries[size:], self._owners[size:]
         self._moves, self._freezes = {}, []
+        self._left_over = bool(self._entries)
         self._committing = True
         self._idle.clear()
         self._thread.commit(append, lambda error: self._committed(append, owners, frozen, error))
@@ -234,7 +243,7 @@ class Log(LogReader):
             self._count(append)
             for owner, count in Counter(owners).items():
                 if owner is not None:
-                    owner.committed(count)
+                    self._tell(partial(owner.committed, count))
             for future in frozen:
                 if not future.done():
                     future.set_result(None)
@@ -244,10 +253,20 @@ class Log(LogReader):
                 self._grown = self._loop.create_future()
         else:
             self._refuse(append, owners, frozen, error)
-        if self._entries or self._freezes:
+        if self._left_over:
+            self._commit()
+        elif self._entries or self._freezes:
             self._schedule()
         else:
             self._idle.set()
+
+    @staticmethod
+    def _tell(hear: Callable[[], None]) -> None:
+        """Tell an owner; a defect of its own stops nobody else."""
+        try:
+            hear()
+        except Exception:
+            logger.exception("whoever waited for a commit failed, by a fault of ours")
 
     def _count(self, append: Append) -> None:
         self.stored += append.inserted
@@ -274,23 +293,24 @@ class Log(LogReader):
         self.failure = failure
         self._metrics.errors.labels("store").inc(len(append.entries))
         for name, row in append.moves.items():  # a move is not lost: it rides along with a later commit
-            self.move_cursor(name, self._moves.get(name, row))
-        for owner in set(owners) - {None}:
-            assert owner is not None
-            owner.failed(failure)
+            if name in self._moved:  # else it was dropped meanwhile
+                self.move_cursor(name, self._moves.get(name, row))
+        for owner in filter(None, set(owners)):
+            self._tell(partial(owner.failed, failure))
         for future in frozen:
             if not future.done():
                 future.set_exception(failure)
 
     async def _drain(self) -> None:
         """Commit what is pending, as closing must."""
+        self._closing = True
         while self._committing or self._entries or self._freezes or self._moves:
             if not self._committing:
                 self._commit()
             await self._idle.wait()
             if self.failure is not None:
-                for owner in filter(None, self._owners):
-                    owner.failed(self.failure)
+                for owner in filter(None, set(self._owners)):
+                    self._tell(partial(owner.failed, self.failure))
                 break
 
     # Reading
@@ -389,7 +409,10 @@ class _Statement:
 
 
 def _connect(path: Path, settings: StorageSettings) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    try:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    except sqlite3.Error as error:
+        raise _cannot_open(path, error) from error
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {settings.synchronous}")
@@ -397,8 +420,12 @@ def _connect(path: Path, settings: StorageSettings) -> sqlite3.Connection:
         migrate(db, LOG_MIGRATIONS, path)
     except sqlite3.Error as error:
         db.close()
-        raise StoreFailed(f"{path} cannot be opened: {error}.") from error
+        raise _cannot_open(path, error) from error
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _cannot_open(path: Path, error: sqlite3.Error) -> StoreFailed:
+    return StoreFailed(f"{path} cannot be opened: {error}.", hint="Look at its owner, its rights and the disk.")

@@ -9,7 +9,7 @@ import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ import aiosqlite
 
 from gateway.clock import Clock
 from gateway.model.errors import AlreadyExists, BadInput, NotFound, StoreFailed
+from gateway.model.text import is_clean_text
 from gateway.model.topics import telemetry_topics
 from gateway.storage.migrations import migrate
 from gateway.storage.passwords import generate_password, hash_password
@@ -70,6 +71,7 @@ class State:
         self._db = db
         self._password_key = password_key
         self._clock = clock
+        self._writing = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -95,65 +97,71 @@ class State:
                     f"{name!r} cannot be a {what} id: it becomes part of MQTT topics.",
                     hint="Use letters, digits, '_', '.', ':' and '-', at most 100.",
                 )
-        metadata_json = json.dumps(dict(metadata or {}), ensure_ascii=False)
-        if not metadata_json.isprintable():
+        pairs = dict(metadata or {})
+        if not all(map(is_clean_text, (*pairs, *pairs.values()))):
             raise BadInput(
                 "invalid_metadata", "The metadata is not text.", hint="Use UTF-8 without control characters."
             )
         credential = DeviceCredential(organization_id, device_id, f"{organization_id}/{device_id}", generate_password())
         now = self._clock.now_ms()
         try:
-            await self._db.execute("BEGIN IMMEDIATE")
-            await self._db.execute(
-                """INSERT INTO devices (organization_id, id, metadata, created_at) VALUES (?, ?, ?, ?)
-                ON CONFLICT DO UPDATE SET status = 'active', metadata = excluded.metadata
-                WHERE status = 'revoked'""",
-                (organization_id, device_id, metadata_json, now),
-            )
-            await self._db.execute(
-                """INSERT INTO mqtt_credentials
-                    (username, organization_id, device_id, password_hash, topic_prefix, created_at)
-                    VALUES (?, ?, ?, ?, ?, ?)""",
-                (
-                    credential.username,
-                    organization_id,
-                    device_id,
-                    hash_password(self._password_key, credential.password),
-                    f"org_{organization_id}/devices/{device_id}/#",
-                    now,
-                ),
-            )
-            await self._db.execute("COMMIT")
+            async with self._transaction() as db:
+                await db.execute(
+                    """INSERT INTO devices (organization_id, id, metadata, created_at) VALUES (?, ?, ?, ?)
+                    ON CONFLICT DO UPDATE SET status = 'active', metadata = excluded.metadata
+                    WHERE status = 'revoked'""",
+                    (organization_id, device_id, json.dumps(pairs, ensure_ascii=False), now),
+                )
+                await db.execute(
+                    """INSERT INTO mqtt_credentials
+                        (username, organization_id, device_id, password_hash, topic_prefix, created_at)
+                        VALUES (?, ?, ?, ?, ?, ?)""",
+                    (
+                        credential.username,
+                        organization_id,
+                        device_id,
+                        hash_password(self._password_key, credential.password),
+                        f"org_{organization_id}/devices/{device_id}/#",
+                        now,
+                    ),
+                )
         except sqlite3.IntegrityError as error:
-            await self._db.execute("ROLLBACK")
             raise AlreadyExists(
                 f"Device {device_id} of {organization_id} is registered already.",
                 hint=f"To give it a new password: neurogate device revoke {device_id}, then add it again.",
             ) from error
-        except sqlite3.Error as error:
-            await self._db.rollback()
-            raise StoreFailed(f"The device could not be stored: {error}.") from error
         return credential
 
     async def revoke_device(self, organization_id: str, device_id: str) -> None:
         """Take the device's credential away. Its readings and its registration stay. Raises NotFound."""
         key = (organization_id, device_id)
-        try:
-            await self._db.execute("BEGIN IMMEDIATE")
-            changed = await self._db.execute(
+        async with self._transaction() as db:
+            changed = await db.execute(
                 "UPDATE devices SET status = 'revoked' WHERE organization_id = ? AND id = ? AND status <> 'revoked'",
                 key,
             )
-            await self._db.execute("DELETE FROM mqtt_credentials WHERE organization_id = ? AND device_id = ?", key)
-            await self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            await self._db.rollback()
-            raise StoreFailed(f"The device could not be revoked: {error}.", hint="Try again.") from error
+            await db.execute("DELETE FROM mqtt_credentials WHERE organization_id = ? AND device_id = ?", key)
         if changed.rowcount == 0:
             raise NotFound(
                 f"There is no active device {device_id} in {organization_id}.",
                 hint="neurogate device list shows what there is.",
             )
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
+        """Yield the connection for one transaction at a time: committed at the end, or rolled back whole."""
+        async with self._writing:
+            try:
+                await self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                await self._db.execute("COMMIT")
+            except BaseException as error:
+                await self._db.rollback()
+                if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+                    raise StoreFailed(
+                        f"The state could not be written: {error}.", hint="Look at the disk that holds it."
+                    ) from error
+                raise
 
     async def devices(self) -> list[DeviceRow]:
         """Return all devices."""
@@ -176,13 +184,13 @@ class State:
 
 
 def _migrate(path: Path) -> None:
-    db = sqlite3.connect(path, isolation_level=None, timeout=10)
     try:
-        path.chmod(0o600)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = full")
-        migrate(db, STATE_MIGRATIONS, path)
-    except sqlite3.Error as error:
-        raise StoreFailed(f"{path} cannot be opened: {error}.") from error
-    finally:
-        db.close()
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
+            path.chmod(0o600)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = full")
+            migrate(db, STATE_MIGRATIONS, path)
+    except (sqlite3.Error, OSError) as error:
+        raise StoreFailed(
+            f"{path} cannot be opened: {error}.", hint="Look at its owner, its rights and the disk."
+        ) from error

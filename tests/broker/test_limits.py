@@ -1,0 +1,211 @@
+"""Everything a client can make the gateway keep has a bound, and reaching it harms nobody else."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.broker import local
+from gateway.broker.local import AmqttBroker
+from gateway.broker.packets import remaining_length
+from tests.broker.raw import ACCEPTED, DISCONNECT, RawClient, connect, puback, publish, subscribe
+from tests.site import Site, reading, running_site, until
+
+TOPIC = "devices/kitchen/telemetry"
+STATUS = "devices/kitchen/status"
+REFUSED = b"\x20\x02\x00\x05"
+LONGEST = 65_535
+"""Bytes a topic may have (MQTT 3.1.1, 1.5.3)."""
+DROPPED = 'neurogate_events_dropped_total{destination="local",reason="slow_subscriber"}'
+
+
+async def refused(site: Site, reason: str) -> float:
+    return await site.metric(f'neurogate_front_door_refused_total{{reason="{reason}"}}')
+
+
+def amqtt(site: Site) -> local._Broker:
+    broker = site.gateway._running.door.local
+    assert isinstance(broker, AmqttBroker)
+    return broker._broker
+
+
+def away(site: Site, client_id: str) -> bool:
+    session, _ = amqtt(site)._sessions[f"{site.kitchen.username}|{client_id}"]
+    return bool(session.transitions.state != "connected")
+
+
+@asynccontextmanager
+async def subscriber(site: Site, client_id: str, *, qos: int, clean: bool = True) -> AsyncIterator[RawClient]:
+    async with RawClient.login(site, client_id=client_id, clean=clean) as client:
+        client.send(subscribe(STATUS, qos=qos))
+        assert await client.packet() == b"\x90\x03\x00\x01" + bytes([qos])
+        yield client
+
+
+async def leave_behind(site: Site, client_id: str) -> None:
+    """Subscribe in a persistent session, and go."""
+    async with subscriber(site, client_id, qos=1, clean=False) as client:
+        client.send(DISCONNECT)
+        await client.rest()
+    await until(lambda: away(site, client_id), "the session at rest")
+
+
+@pytest.mark.parametrize("first", [b"", connect("slow", "default/kitchen", "x")[:-1]], ids=["silent", "unfinished"])
+async def test_p9_a_connect_that_never_comes_is_not_waited_for(tmp_path: Path, first: bytes) -> None:
+    async with running_site(tmp_path, mqtt={"connect_timeout_s": 0.3}) as site, RawClient.login(site) as other:
+        started = time.monotonic()
+        async with RawClient.open(site, first) as client:
+            assert await client.rest() == b""
+        assert 0.25 < time.monotonic() - started < 1.5
+        assert await refused(site, "connect_timeout") == 1
+        assert await other.is_alive()
+
+
+async def test_p9_the_connection_that_is_one_too_many_is_closed_and_no_other(tmp_path: Path) -> None:
+    async with running_site(tmp_path, mqtt={"max_connections": 2}) as site, RawClient.login(site, client_id="a") as a:
+        async with RawClient.login(site, client_id="b") as b:
+            async with RawClient.open(site) as third:
+                assert await third.rest() == b""
+            assert await refused(site, "too_many_connections") == 1
+            assert await site.metric("active_connections") == 2
+            assert await a.is_alive()
+            assert await b.is_alive()
+        door = site.gateway._running.door
+        await until(lambda: door.connections == 1, "room for another")
+        async with RawClient.login(site, client_id="c") as c:
+            assert await c.is_alive()
+
+
+async def test_p9_a_stranger_cannot_announce_more_than_a_packet_may_have(tmp_path: Path) -> None:
+    async with running_site(tmp_path, mqtt={"max_packet_bytes": 1000}) as site:
+        async with RawClient.open(site, b"\x10\xff\xff\xff\x7f") as client:
+            assert await client.rest() == b""
+        assert await refused(site, "packet_too_big") == 1
+
+
+async def test_a_packet_of_exactly_the_largest_size_is_taken(tmp_path: Path) -> None:
+    async with running_site(tmp_path, mqtt={"max_packet_bytes": 1000}) as site, RawClient.login(site) as client:
+        around, _ = remaining_length(publish(TOPIC, reading(padding=""), qos=1), 1)
+        client.send(publish(TOPIC, reading(padding="x" * (1000 - around)), qos=1, packet_id=1))
+        await client.expect(puback(1))
+        client.send(publish(TOPIC, reading(padding="x" * (1001 - around)), qos=1, packet_id=2))
+        assert await client.rest() == b""
+
+
+async def test_a_will_on_a_foreign_topic_is_refused_and_never_published(site: Site) -> None:
+    hall = await site.gateway.add_device("hall")
+    will = ("devices/kitchen/status", b"dead")
+    async with subscriber(site, "watcher", qos=0) as watcher:
+        async with RawClient.open(site, connect("evil", hall.username, hall.password, will=will)) as client:
+            assert await client.rest() == REFUSED
+        assert await refused(site, "foreign_will") == 1
+        assert await watcher.is_alive()
+
+
+async def test_p9_persistent_sessions_of_one_credential_do_not_grow_without_bound(site: Site) -> None:
+    for number in range(local._SESSIONS_KEPT + 5):
+        await leave_behind(site, f"client-{number}")
+    assert len(amqtt(site)._sessions) <= local._SESSIONS_KEPT
+    assert sum(map(len, amqtt(site).subscriptions.values())) <= local._SESSIONS_KEPT
+    newest = connect("client-14", site.kitchen.username, site.kitchen.password, clean=False)
+    async with RawClient.open(site, newest) as client:
+        assert await client.packet() == b"\x20\x02\x01\x00"
+    oldest = connect("client-0", site.kitchen.username, site.kitchen.password, clean=False)
+    async with RawClient.open(site, oldest) as client:
+        assert await client.packet() == ACCEPTED
+
+
+async def test_p9_sessions_of_other_credentials_stay(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_SESSIONS_KEPT", 1)
+    hall = await site.gateway.add_device("kitchen2")
+    async with RawClient.login(site, hall, "kept", clean=False) as client:
+        client.send(DISCONNECT)
+        await client.rest()
+    for number in range(3):
+        await leave_behind(site, f"client-{number}")
+    assert f"{hall.username}|kept" in amqtt(site)._sessions
+
+
+async def test_p9_clients_with_clean_sessions_leave_nothing_behind(site: Site) -> None:
+    for number in range(20):
+        async with subscriber(site, f"client-{number}", qos=1):
+            pass
+    await until(lambda: not amqtt(site)._sessions, "every session gone")
+    assert not any(amqtt(site).subscriptions.values())
+
+
+async def test_p9_what_waits_for_a_client_that_is_away_is_bounded_and_the_rest_counted(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_QUEUED_AT_MOST", 5)
+    await leave_behind(site, "sleeper")
+    async with RawClient.login(site, client_id="board") as board:
+        for number in range(1, 9):
+            board.send(publish(STATUS, b"%d" % number, qos=1, packet_id=number))
+            await board.expect(puback(number))
+    assert await site.metric(DROPPED) == 3
+    back = connect("sleeper", site.kitchen.username, site.kitchen.password, clean=False)
+    async with RawClient.open(site, back) as client:
+        assert await client.packet() == b"\x20\x02\x01\x00"
+        got = []
+        for _ in range(5):
+            packet = await client.packet()
+            got.append(packet[-1:])
+            client.send(b"\x40\x02" + packet[-3:-1])
+        assert sorted(got) == [b"1", b"2", b"3", b"4", b"5"]
+        assert await client.is_alive()
+
+
+async def test_p9_what_waits_for_a_client_that_acknowledges_nothing_is_bounded_and_the_rest_counted(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_QUEUED_AT_MOST", 5)
+    async with subscriber(site, "silent", qos=1) as silent, RawClient.login(site, client_id="board") as board:
+        for number in range(1, 41):
+            board.send(publish(STATUS, b"x", qos=1, packet_id=number))
+            await board.expect(puback(number))
+        queued = local._IN_FLIGHT + 5
+        assert 40 - queued - 1 <= await site.metric(DROPPED) <= 40 - queued
+        for _ in range(local._IN_FLIGHT):
+            assert (await silent.packet())[0] >> 4 == 3
+        assert await silent.is_alive()
+
+
+async def test_p9_a_topic_as_long_as_can_be_stops_no_commit(site: Site) -> None:
+    """It stands behind a reading, so it is its commit that hands it on."""
+    hall = await site.gateway.add_device("hall")
+    longest = STATUS + "/" + "x" * (65_536 - 2 - 2 - len(STATUS) - 1)
+    async with RawClient.login(site, client_id="board") as board, RawClient.login(site, hall, "other") as other:
+        board.send(subscribe("devices/kitchen/#"))
+        await board.packet()
+        board.send(publish(TOPIC, reading(), qos=1, packet_id=1), publish(longest, b"", qos=1, packet_id=2))
+        await site.stored(1)
+        for number in (1, 2):
+            other.send(publish("devices/hall/telemetry", reading("hall"), qos=1, packet_id=number))
+            await other.expect(puback(number))
+
+
+async def test_p9_a_will_as_long_as_can_be_frees_its_connection(tmp_path: Path) -> None:
+    topic = STATUS + "/" + "x" * (LONGEST - len(STATUS) - 1)
+    async with (
+        running_site(tmp_path, mqtt={"max_packet_bytes": 200_000}) as site,
+        RawClient.login(site, client_id="watcher") as watcher,
+    ):
+        watcher.send(subscribe("devices/kitchen/#"))
+        await watcher.packet()
+        hello = connect("dying", site.kitchen.username, site.kitchen.password, will=(topic, b"x"))
+        async with RawClient.open(site, hello) as client:
+            assert await client.rest() == b""
+        door = site.gateway._running.door
+        await until(lambda: door.connections == 1, "the connection forgotten")
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_p9_a_client_id_as_long_as_can_be_is_an_answer_and_no_fault_of_ours(tmp_path: Path, clean: bool) -> None:
+    async with running_site(tmp_path, mqtt={"max_packet_bytes": 200_000}) as site:
+        hello = connect("x" * LONGEST, site.kitchen.username, site.kitchen.password, clean=clean)
+        async with RawClient.open(site, hello) as client:
+            assert await client.rest() == b"\x20\x02\x00\x02"
+        assert await refused(site, "internal_error") + await refused(site, "connection_error") == 0
