@@ -136,6 +136,8 @@ class SimulatedSensor:
         while self._backlog:
             oldest = self._backlog[0]
             await client.publish(self.topic, oldest, qos=1)
+            if _being_cancelled():  # before 3.12 wait_for loses a cancellation that meets its result
+                raise asyncio.CancelledError
             self.acknowledged += 1
             if self._backlog and self._backlog[0] is oldest:  # else the bound took it meanwhile
                 self._backlog.popleft()

@@ -93,6 +93,9 @@ class Collector:
                         async with self._changed:
                             self.readings.append(reading)
                             self._changed.notify_all()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the client made an error of its own of it
+                return
             await asyncio.sleep(0.05)
 
 
