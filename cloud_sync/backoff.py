@@ -1,14 +1,17 @@
 """How long to wait after a failed attempt."""
 
+import math
 from collections.abc import Callable
 
 from tenacity import RetryCallState
-from tenacity.wait import wait_base, wait_exponential
+from tenacity.wait import wait_base
 
 from cloud_sync.contract import AuthFailed, Outcome, RetryAfter, WrongAddress
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 300.0
+
+_DOUBLINGS = 10  # by then the longest wait is reached
 
 
 class Backoff(wait_base):
@@ -20,13 +23,15 @@ class Backoff(wait_base):
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
-        self._window = wait_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """Return the seconds to wait after the attempt that has just failed."""
         assert retry_state.outcome is not None
-        outcome: Outcome = retry_state.outcome.result()
-        backoff = self._random() * self._window(retry_state)
+        return self.seconds(retry_state.outcome.result(), retry_state.attempt_number)
+
+    def seconds(self, outcome: Outcome, failures: int) -> float:
+        """Return the seconds to wait after the last of so many failures in a row."""
+        backoff = self._random() * min(math.ldexp(FIRST_WAIT_S, min(failures - 1, _DOUBLINGS)), LONGEST_WAIT_S)
         match outcome:
             case AuthFailed() | WrongAddress():
                 return LONGEST_WAIT_S

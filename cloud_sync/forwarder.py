@@ -6,27 +6,38 @@ Promises
   the same id and bytes, also after a restart. A batch that cannot be made again (readings were erased, or a
   new release writes them differently) is replaced by a new one with a new id.
 - Forwarders share nothing: a dead or hanging destination delays no other.
+- One bad record blocks nothing. A refused batch is split until the culprit is alone; that one goes to the dead
+  letters. A wrong address is not a bad record: ten lone rejections in a row dead-letter nothing.
 
-A batch that is too large is halved, down to one reading. A batch that is rejected, or one reading that is too
-large, stands: the state is `error` with the reason, and the same batch is tried again after the backoff.
+What is on disk, at every moment of a split
+- A part of a refused batch is an attempt like any other: a new id, frozen in place of the attempt before it. That
+  one was answered, so nothing of it is known to the destination under its id.
+- A reading that is refused alone is *provisional*: a row among the dead letters, written in the commit that ends its
+  attempt. The cursor stands before it. Sending goes on after it (`_reach`), so later readings never overtake it: it
+  has had its answer.
+- The next success moves the cursor, and in the same commit that confirms what it passes. The tenth rejection without
+  a success withdraws them all instead: the cursor has not moved, and everything from there on is sent again, one by
+  one until something succeeds.
+
+Why on disk, and not in memory until the success: the batch after a provisional rejection may have arrived although its
+answer did not. After a crash it must be sent again under its own id, and it begins behind the rejected reading; were
+that forgotten, the success would move the cursor over a reading that is nowhere.
+
+The newest reading, if it is refused, stays provisional until something succeeds, and the state is `error`.
 """
 
 import asyncio
+import json
 import logging
 import random
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import Protocol
-from uuid import uuid4
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
-from cloud_sync.backoff import Backoff
+from cloud_sync.backoff import LONGEST_WAIT_S, Backoff
 from cloud_sync.contract import (
-    AuthFailed,
-    Batch,
     Forwards,
     Gone,
     IntegrationConfig,
@@ -36,26 +47,23 @@ from cloud_sync.contract import (
     Rejected,
     RetryAfter,
     TooLarge,
-    WrongAddress,
 )
 from cloud_sync.rate_limit import RateLimit
+from cloud_sync.replay import Replay
+from cloud_sync.sender import OUTCOME_LABELS, Encoded, ReadingsErased, Sender, new_batch_id
+from cloud_sync.splitting import BatchSize, Splitting
 from gateway.clock import Clock
 from gateway.metrics import Metrics
+from gateway.model.errors import StoreFailed
 from gateway.model.reading import StoredReading
 from gateway.model.status import DestinationStatus
 from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log
 
-_OUTCOME_LABELS: dict[type[Outcome], str] = {
-    Ok: "ok",
-    RetryAfter: "retry_after",
-    NotConnected: "not_connected",
-    AuthFailed: "auth_failed",
-    WrongAddress: "wrong_address",
-    Gone: "gone",
-    TooLarge: "too_large",
-    Rejected: "rejected",
-}
+_STORE_WAIT_S = 5.0  # until a log that could not be written is tried again
+
+LONE_REJECTIONS = 10
+"""So many readings in a row, refused one by one, are the destination's error and not theirs."""
 
 
 class Destination(Forwards, Protocol):
@@ -73,23 +81,6 @@ class Destination(Forwards, Protocol):
     async def __aexit__(self, *exc: object) -> None:
         """Close it."""
         ...
-
-
-@dataclass(slots=True, frozen=True)
-class _Frozen:
-    """A batch on its way, with the bytes that are sent."""
-
-    batch: Batch
-    body: bytes
-    body_sha256: str
-
-    @property
-    def last_row(self) -> int:
-        return self.batch.readings[-1].row
-
-    @property
-    def received_at_ms(self) -> int:
-        return self.batch.readings[0].received_at_ms
 
 
 class Forwarder:
@@ -113,38 +104,66 @@ class Forwarder:
         self._config = config
         self._log = log
         self._clock = clock
-        self._gateway_id = gateway_id
         self._sleep = sleep
         self._backoff = Backoff(random)
         self._rate = RateLimit(
             clock, sleep, per_minute=config.rate_limit_per_minute, min_interval_s=config.min_interval_s
         )
-        self._deliveries = metrics.delivery
-        self._latency = metrics.delivery_latency.labels(config.name)
+        self._sender = Sender(
+            config.name, integration, self._rate, clock, metrics, gateway_id=gateway_id, log_uuid=log.uuid
+        )
+        self._replay = Replay(config, log.dead_letters, self._sender, self._backoff, clock, self._logger)
+        self._dead_letters = metrics.dead_letters.labels(config.name)
         metrics.buffer_oldest.labels(config.name).set_function(self._oldest_seconds)
 
-        self._position = 0
-        self._batch_readings = config.batch_max_readings
+        self._position = 0  # what is acknowledged, or a dead letter
+        self._reach = 0  # and what was refused provisionally
+        self._provisional = 0
+        self._at_fault = False
+        self._erasures = 0  # of the log, as of when what is in memory was last known to be there
+        self._parts = Splitting()
+        self._size = BatchSize(config.batch_max_readings)
         self._oldest_ms: int | None = None
         self._state = "idle"
         self._delivered = 0
         self._failures = 0
-        self._failing_since_ms = 0
+        self._failing_since_ms: int | None = None
         self._last_error = ""
 
     async def run(self) -> None:
-        """Deliver until cancelled. What the other side does never ends it; a defect of ours does."""
+        """Deliver until cancelled. What the other side or the disk does never ends it; a defect of ours does."""
         async with self._integration:
-            cursor = await self._log.open_cursor(self._config.name, start=self._config.start)
-            self._position = cursor.position
-            batch = await self._thaw(cursor.attempt) if cursor.attempt else None
             while True:
-                await self._deliver(batch or await self._next_batch())
-                batch = None
+                try:
+                    await self._work()
+                except ReadingsErased:  # what is in memory is not what is on disk any more: take that up
+                    continue
+                except StoreFailed as error:  # nothing is sent that could not be frozen; what is on disk still holds
+                    self._state, self._last_error = "retrying", error.message
+                    self._logger.warning("the log cannot note what is sent: %s", error.message)
+                    await self._sleep(_STORE_WAIT_S)
+
+    async def _work(self) -> None:
+        """Take up what is on disk, and go on from there."""
+        thawed = await self._open()
+        if thawed is not None:
+            await self._deliver(thawed)
+        while True:
+            await self._wait_for_work()
+            if self._log.last_row > self._reach and (batch := await self._next_batch()) is not None:
+                await self._deliver(batch)
+            if self._replay.is_due:
+                await self._take_replay_turn()
+
+    def replay(self) -> None:
+        """Send again the dead letters whose replay was requested."""
+        self._replay.wake()
 
     async def status(self) -> DestinationStatus:
         """Count what is still to be delivered, and say how it goes."""
         undelivered, oldest_ms = await self._log.count_after(self._position)
+        dead_letters = (await self._log.dead_letters.counts()).get(self._config.name, 0)
+        self._dead_letters.set(dead_letters)
         return DestinationStatus(
             name=self._config.name,
             type=self._config.type,
@@ -154,114 +173,202 @@ class Forwarder:
             oldest_seconds=self._seconds_since(oldest_ms),
             delivered=self._delivered,
             failures=self._failures,
+            dead_letters=dead_letters,
             last_error=self._last_error,
+            lost=await self._log.loss(self._config.name),
         )
 
-    async def _next_batch(self) -> _Frozen:
-        """Wait for readings and for the rate limit, then freeze what there is."""
-        while True:
-            if self._log.last_row <= self._position:
-                self._state, self._oldest_ms = "idle", None
-            await self._log.wait_beyond(self._position)
-            if self._rate.delay_s() > 0:
-                first = await self._log.read(self._position, limit=1, max_bytes=self._config.batch_max_bytes)
-                self._oldest_ms = first[0].received_at_ms if first else None
-                await self._rate.ready()
-            until = self._log.last_row
-            readings = await self._log.read(
-                self._position,
-                until=until,
-                limit=self._batch_readings,
-                max_bytes=self._config.batch_max_bytes,
-            )
-            if readings:
-                return await self._freeze(readings)
-            self._pass(until)  # what was there has been erased
+    # What goes out next
 
-    async def _freeze(self, readings: list[StoredReading]) -> _Frozen:
-        frozen = await self._encode(f"msg_{uuid4().hex}", readings)
+    async def _open(self) -> Encoded | None:
+        """Take up what is on disk; returns the batch that was under way."""
+        name = self._config.name
+        cursor = await self._log.open_cursor(name, start=self._config.start)
+        provisional = [
+            letter for letter in await self._log.dead_letters.provisional(name) if letter.reading.row > cursor.position
+        ]
+        self._position = self._reach = cursor.position
+        self._provisional = len(provisional)
+        self._at_fault = False
+        self._parts.clear()
+        if provisional:
+            self._reach = provisional[-1].reading.row
+            self._oldest_ms = provisional[0].reading.received_at_ms
+            self._state, self._last_error = "error", provisional[-1].reason
+        await self._replay.open()
+        return await self._thaw(cursor.attempt) if cursor.attempt else None
+
+    async def _wait_for_work(self) -> None:
+        """Wait until there are readings, or a replay is due."""
+        if self._log.last_row > self._reach or self._replay.is_due:
+            return
+        if not self._provisional:
+            self._state, self._oldest_ms = "idle", None
+        await _first_of(self._log.wait_beyond(self._reach), self._wait_for_replay())
+
+    async def _wait_for_replay(self) -> None:
+        await self._replay.wait_wanted()
+        while self._replay.waits_s:
+            await self._sleep(self._replay.waits_s)
+
+    async def _next_batch(self) -> Encoded | None:
+        """Wait for the rate limit, then freeze what there is; None when that has been erased."""
+        if self._rate.delay_s() > 0:
+            first = await self._log.read(self._reach, limit=1, max_bytes=self._config.batch_max_bytes)
+            if first:
+                self._note_oldest(first[0].received_at_ms)
+            await self._rate.ready()
+        until = self._log.last_row if self._parts.end is None else self._parts.end
+        readings = await self._log.read(
+            self._reach,
+            until=until,
+            limit=1 if self._at_fault else self._size.readings,
+            max_bytes=self._config.batch_max_bytes,
+        )
+        if readings:
+            return await self._freeze(readings[: self._parts.cut([reading.row for reading in readings])])
+        self._parts.passed(until, clean=False)
+        if self._provisional:  # only a success may confirm them
+            self._reach = until
+        else:
+            self._pass(until)
+        return None
+
+    async def _freeze(self, readings: list[StoredReading]) -> Encoded | None:
+        """Freeze a batch; None when rows of it have left for want of room since they were read."""
+        batch = await self._sender.encode(new_batch_id(), readings)
         attempt = Attempt(
             destination=self._config.name,
-            batch_id=frozen.batch.id,
-            after_row=self._position,
-            last_row=frozen.last_row,
+            batch_id=batch.batch.id,
+            after_row=self._reach,
+            last_row=batch.rows[-1],
             readings=len(readings),
-            body_sha256=frozen.body_sha256,
+            body_sha256=batch.body_sha256,
             created_at_ms=self._clock.now_ms(),
+            epochs=json.dumps({one.gateway_boot: one.epoch_ms for one in readings if one.epoch_ms is not None}),
         )
-        await self._log.freeze(attempt)
-        return frozen
+        return batch if await self._log.freeze(attempt) else None
 
-    async def _thaw(self, attempt: Attempt) -> _Frozen | None:
+    async def _thaw(self, attempt: Attempt) -> Encoded | None:
         """Make the batch that was under way when the gateway stopped; None when it cannot be the same."""
         readings = await self._log.read(
-            attempt.after_row, until=attempt.last_row, limit=attempt.readings, max_bytes=sys.maxsize
+            attempt.after_row,
+            until=attempt.last_row,
+            limit=attempt.readings,
+            max_bytes=sys.maxsize,
+            epochs={int(boot): epoch for boot, epoch in json.loads(attempt.epochs).items()},
         )
         if len(readings) == attempt.readings:
-            frozen = await self._encode(attempt.batch_id, readings)
-            if frozen.body_sha256 == attempt.body_sha256:
-                return frozen
+            batch = await self._sender.encode(attempt.batch_id, readings)
+            if batch.body_sha256 == attempt.body_sha256:
+                return batch
         self._logger.warning(
             "a batch cannot be made again as it was; its readings go out under a new id",
             extra={"batch_id": attempt.batch_id},
         )
         return None
 
-    async def _encode(self, batch_id: str, readings: list[StoredReading]) -> _Frozen:
-        batch = Batch(batch_id, readings, self._gateway_id, self._log.uuid)
+    # Sending, and what follows from the answer
 
-        def encode() -> _Frozen:
-            body = self._integration.encode(batch)
-            return _Frozen(batch, body, sha256(body).hexdigest())
-
-        return await asyncio.to_thread(encode)
-
-    async def _deliver(self, frozen: _Frozen) -> None:
-        """Send until it is acknowledged, or until it is clear that this batch is too large."""
-        self._oldest_ms = frozen.received_at_ms
-
-        def is_unsettled(outcome: Outcome) -> bool:
-            return not isinstance(outcome, Ok) and not self._can_be_halved(outcome, frozen)
-
+    async def _deliver(self, batch: Encoded) -> None:
+        """Send until the destination has said what becomes of it."""
+        self._note_oldest(batch.received_at_ms)
         retrying = AsyncRetrying(
-            retry=retry_if_result(is_unsettled),
+            retry=retry_if_result(lambda outcome: not isinstance(outcome, Ok | TooLarge | Rejected)),
             wait=self._backoff,
             sleep=self._sleep,
             before_sleep=self._note_failure,
         )
-        outcome: Outcome = await retrying(self._attempt, frozen)
-        size = len(frozen.batch.readings)
-        if isinstance(outcome, TooLarge):
-            self._batch_readings = size // 2
-            self._logger.debug("a batch is halved: %s", outcome.reason, extra={"readings": size})
-            return
-        self._batch_readings += 1 + self._batch_readings // 32  # after it was halved, feel the way back up
-        self._batch_readings = min(self._batch_readings, self._config.batch_max_readings)
-        self._delivered += size
-        self._pass(frozen.last_row)
-        if self._failures:
-            await self._note_recovery()
+        outcome: Outcome = await retrying(self._attempt, batch)
+        rows = batch.rows
+        match outcome:
+            case TooLarge() if len(rows) > 1:
+                self._size.too_large(len(rows))
+                self._logger.debug("a batch is halved: %s", outcome.reason, extra={"readings": len(rows)})
+            case Rejected() if len(rows) > 1:
+                self._parts.refused(rows, outcome.rows)
+                self._logger.debug("a batch is split: %s", outcome.reason, extra={"readings": len(rows)})
+            case TooLarge() | Rejected():
+                await self._refused(batch.batch.readings[0], outcome)
+            case _:
+                self._size.accepted()
+                self._parts.passed(rows[-1], clean=True)
+                self._delivered += len(rows)
+                await self._succeeded(rows[-1])
 
-    async def _attempt(self, frozen: _Frozen) -> Outcome:
-        await self._rate.take()
+    async def _attempt(self, batch: Encoded) -> Outcome:
         if not self._failures:
             self._state = "sending"
-        started_ms = self._clock.monotonic_ms()
-        outcome = await self._integration.send(frozen.batch, frozen.body)
-        self._latency.observe((self._clock.monotonic_ms() - started_ms) / 1000)
-        self._deliveries.labels(self._config.name, _OUTCOME_LABELS[type(outcome)]).inc()
+        outcome = await self._sender.send(batch, lambda: self._is_there(batch))
         if isinstance(outcome, Gone):
-            self._failed(outcome, next_attempt_s=None)
-            await asyncio.get_running_loop().create_future()  # for ever: it asked us not to come back
+            await self._end(outcome)
         return outcome
 
-    @staticmethod
-    def _can_be_halved(outcome: Outcome, frozen: _Frozen) -> bool:
-        return isinstance(outcome, TooLarge) and len(frozen.batch.readings) > 1
+    async def _is_there(self, batch: Encoded) -> bool:
+        """Whether none of it has been erased since it was read."""
+        erasures = self._log.erasures
+        if erasures != self._erasures:
+            if await self._log.count_rows(batch.rows[0], batch.rows[-1]) != len(batch.rows):
+                return False
+            self._erasures = erasures
+        return True
+
+    async def _take_replay_turn(self) -> None:
+        outcome = await self._replay.turn()
+        if isinstance(outcome, Gone):
+            await self._end(outcome)
+        elif isinstance(outcome, Ok) and self._provisional:
+            await self._succeeded(self._reach)
+
+    async def _end(self, outcome: Gone) -> None:
+        """Keep the place and send no more: it asked us not to come back."""
+        self._failed(outcome, next_attempt_s=None)
+        await asyncio.get_running_loop().create_future()
+
+    async def _refused(self, reading: StoredReading, outcome: TooLarge | Rejected) -> None:
+        """Set one reading aside; the tenth in a row is too many."""
+        name = self._config.name
+        if self._provisional + 1 < LONE_REJECTIONS:
+            await self._log.dead_letters.set_aside(name, reading, outcome.reason, self._clock.now_ms())
+            self._provisional += 1
+            self._reach = reading.row
+            self._parts.passed(reading.row, clean=False)
+            self._failures += 1
+            if not self._at_fault:
+                self._state, self._last_error = "error", outcome.reason
+                self._logger.warning(
+                    "a reading was refused and is set aside: %s", outcome.reason, extra={"row": reading.row}
+                )
+            return
+        await self._log.dead_letters.withdraw(name)
+        self._provisional = 0
+        self._reach = self._position
+        self._parts.clear()
+        self._at_fault = True
+        words = f"{LONE_REJECTIONS} readings in a row were refused one by one, so nothing is dead-lettered"
+        self._failed(Rejected(f"{words}: {outcome.reason}"), next_attempt_s=LONGEST_WAIT_S)
+        await self._sleep(LONGEST_WAIT_S)
+
+    async def _succeeded(self, row: int) -> None:
+        """Move the cursor, which confirms what was refused before, and leave the error behind."""
+        self._pass(row)
+        if self._provisional:
+            self._logger.warning(
+                "refused readings are dead letters now; see: neurogate buffer dead-letters",
+                extra={"readings": self._provisional, "reason": self._last_error},
+            )
+        if self._failing_since_ms is not None:
+            down_s = (self._clock.monotonic_ms() - self._failing_since_ms) / 1000
+            waiting, _ = await self._log.count_after(row)
+            self._logger.info("delivery works again", extra={"down_s": round(down_s, 1), "undelivered": waiting})
+        self._provisional = self._failures = 0
+        self._at_fault = False
+        self._failing_since_ms = None
+        self._last_error = ""
 
     def _pass(self, row: int) -> None:
         self._log.move_cursor(self._config.name, row)
-        self._position = row
+        self._position = self._reach = row
 
     def _note_failure(self, retry_state: RetryCallState) -> None:
         assert retry_state.outcome is not None
@@ -270,28 +377,39 @@ class Forwarder:
     def _failed(self, outcome: Outcome, *, next_attempt_s: float | None) -> None:
         """Remember a failure, and log it unless it only goes on; without a next attempt it is for good."""
         assert not isinstance(outcome, Ok)
+        goes_on = self._failing_since_ms is not None
         before = self._state
         self._state = "retrying" if isinstance(outcome, NotConnected | RetryAfter) else "error"
-        if not self._failures:
+        if not goes_on:
             self._failing_since_ms = self._clock.monotonic_ms()
         self._failures += 1
         self._last_error = outcome.reason
         self._logger.log(
-            logging.DEBUG if self._state == before else logging.WARNING,
+            logging.DEBUG if goes_on and self._state == before else logging.WARNING,
             "delivery failed: %s",
             outcome.reason,
-            extra={"outcome": _OUTCOME_LABELS[type(outcome)], "next_attempt_s": next_attempt_s},
+            extra={"outcome": OUTCOME_LABELS[type(outcome)], "next_attempt_s": next_attempt_s},
         )
 
-    async def _note_recovery(self) -> None:
-        down_s = (self._clock.monotonic_ms() - self._failing_since_ms) / 1000
-        waiting, _ = await self._log.count_after(self._position)
-        self._logger.info("delivery works again", extra={"down_s": round(down_s, 1), "undelivered": waiting})
-        self._failures = 0
-        self._last_error = ""
+    def _note_oldest(self, received_at_ms: int) -> None:
+        if not self._provisional:  # else the first of those is the oldest
+            self._oldest_ms = received_at_ms
 
     def _oldest_seconds(self) -> float:
         return self._seconds_since(self._oldest_ms)
 
     def _seconds_since(self, unix_ms: int | None) -> float:
         return 0.0 if unix_ms is None else max(0.0, (self._clock.now_ms() - unix_ms) / 1000)
+
+
+async def _first_of(*waits: Coroutine[Any, Any, None]) -> None:
+    """Return when one of them has; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -93,6 +93,9 @@ class Metrics:
             ["destination", "reason"],
             registry=registry,
         )
+        self.dead_letters = Gauge(
+            "neurogate_dead_letters", "Readings a destination has refused.", ["destination"], registry=registry
+        )
         self.delivery = Counter(
             "neurogate_delivery_total",
             "Attempts to deliver a batch.",

@@ -78,6 +78,20 @@ class StorageSettings(Section):
         0, ge=0, le=10_000, description="More means fewer writes on an SD card and later acknowledgements."
     )
     max_commit_readings: int = Field(5_000, ge=1, description="Readings in one commit at most.")
+    max_bytes: int = Field(
+        2_000_000_000, ge=50_000_000, description="What both databases may take on disk, with all that belongs to them."
+    )
+    min_free_bytes: int = Field(200_000_000, ge=0, description="What the disk must keep free for others.")
+    overflow: Literal["drop_oldest", "reject"] = Field(
+        "drop_oldest",
+        description="When there is no room: lose the oldest readings and count them, or take no more until there is.",
+    )
+    retention_days: float = Field(
+        30.0, ge=0, description="Delivered readings older than this leave; 0 keeps them until their room is needed."
+    )
+    quarantine_max_bytes: int = Field(
+        20_000_000, ge=0, description="Quarantined input kept; beyond, the oldest leaves."
+    )
 
 
 class ClockSettings(Section):

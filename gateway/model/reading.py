@@ -12,6 +12,10 @@ LATE_AFTER_MS = 60_000
 Fixed, not configurable: a batch that is sent again after a restart must have the very same bytes."""
 
 
+CLOCK_STEP_MS = 1_000
+"""A clock that is wrong by less has drifted; only a step is worth a correction."""
+
+
 class TimeSource(IntEnum):
     """Where a reading's time came from (stored as its number, shown as its lower-case name)."""
 
@@ -20,7 +24,7 @@ class TimeSource(IntEnum):
     GATEWAY = 1
     """When the gateway received it: the device sent no usable time."""
     CORRECTED = 2
-    """Worked out from what the device knew, for example how long ago it measured (`age_ms`)."""
+    """Worked out later: from how long ago the device measured (`age_ms`), or after the gateway's clock was set."""
 
 
 @dataclass(slots=True)
@@ -89,6 +93,18 @@ class StoredReading:
     device_metadata: dict[str, Any] = field(default_factory=dict)
     size_bytes: int = 0
     """Length of the stored payload, for bounding batches."""
+    gateway_boot: int = field(default=0, compare=False)
+    epoch_ms: int | None = field(default=None, compare=False)
+    """When the gateway's monotonic clock was 0 in that boot, as far as it was known when this was read."""
+
+    def correct_by(self, offset_ms: int) -> None:
+        """Apply what was learned of the gateway's clock after receipt; a device's own time is its own."""
+        if abs(offset_ms) < CLOCK_STEP_MS:
+            return
+        self.received_at_ms += offset_ms
+        if self.time_source != TimeSource.DEVICE:
+            self.time_ms += offset_ms
+            self.time_source = TimeSource.CORRECTED
 
     @property
     def late(self) -> bool:

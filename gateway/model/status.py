@@ -11,6 +11,20 @@ class DeviceActivity:
     device_id: str
     readings: int
     last_seen_ms: int
+    """0 while nothing came."""
+    connections: int = 0
+    """Its open MQTT connections."""
+
+
+@dataclass(slots=True, frozen=True)
+class Loss:
+    """What one destination will never get, because there was no room to keep it."""
+
+    readings: int
+    first_row: int
+    last_row: int
+    since_ms: int
+    """When the first of them was lost (unix milliseconds)."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -31,7 +45,10 @@ class DestinationStatus:
     """Readings delivered since the gateway started."""
     failures: int
     """Failed attempts since the last success."""
+    dead_letters: int = 0
+    """Readings it refused for good; they can be replayed."""
     last_error: str = ""
+    lost: Loss | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -19,14 +19,12 @@ def owned_prefixes(organization_id: str, device_id: str) -> tuple[str, ...]:
     )
 
 
-def telemetry_topics(organization_id: str, device_id: str) -> frozenset[str]:
-    """Return the topics on which this device's readings arrive."""
-    return frozenset(
-        {
-            DATA.format(device_id=device_id),
-            f"org_{organization_id}/devices/{device_id}/telemetry",
-            f"devices/{device_id}/telemetry",
-        }
+def telemetry_topics(organization_id: str, device_id: str) -> tuple[str, ...]:
+    """Return the topics on which this device's readings arrive, the usual one first."""
+    return (
+        DATA.format(device_id=device_id),
+        f"org_{organization_id}/devices/{device_id}/telemetry",
+        f"devices/{device_id}/telemetry",
     )
 
 

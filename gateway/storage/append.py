@@ -3,10 +3,13 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from gateway.model.reading import NewQuarantine, NewReading, Stream
 from gateway.storage.cursors import Attempt
+from gateway.storage.dead_letters import CONFIRM
+from gateway.storage.reclaim import read_pages
+from gateway.storage.space import Pages
 
 _INSERT = """INSERT INTO device_telemetry_history (stream, seq, time_ms, time_source, received_at_ms,
     gateway_boot, monotonic_ms, metadata, payload, raw) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -21,10 +24,12 @@ _QUARANTINE = """INSERT INTO quarantine (organization_id, device_id, source, cod
     VALUES (?, ?, ?, ?, ?, ?, ?)"""
 
 _FREEZE = """UPDATE cursors SET batch_id = ?, after_row = ?, last_row = ?, readings = ?, body_sha256 = ?,
-    created_at_ms = ? WHERE name = ?"""
+    created_at_ms = ?, epochs = ? WHERE name = ?"""
+
+_COUNT = "SELECT count(*) FROM device_telemetry_history WHERE id > ? AND id <= ?"
 
 _MOVE = """UPDATE cursors SET position = ?, batch_id = NULL, after_row = NULL, last_row = NULL, readings = NULL,
-    body_sha256 = NULL, created_at_ms = NULL WHERE name = ?"""
+    body_sha256 = NULL, created_at_ms = NULL, epochs = NULL WHERE name = ?"""
 
 Row = tuple[int, int | None, int, int, int, int, int, int | None, bytes, bytes | None]
 
@@ -36,12 +41,16 @@ class Append:
     gateway_boot: int
     dedupe_window_ms: int
     interned: dict[str, int]
+    erased_streams: set[int]
     entries: list[NewReading | NewQuarantine]
     moves: dict[str, int]
     freezes: list[Attempt]
     inserted: int = 0
     duplicates: int = 0
     last_row: int = 0
+    frozen: set[str] = field(default_factory=set)
+    """Batch ids of the attempts that were frozen."""
+    pages: Pages | None = None
     received: Counter[int] = field(default_factory=Counter)
     """How many readings were received at which monotonic millisecond."""
     _new_streams: list[Stream] = field(default_factory=list)
@@ -56,21 +65,10 @@ class Append:
             db.executemany(_QUARANTINE, [entry for entry in self.entries if type(entry) is NewQuarantine])
         # Moves first: a freeze belongs to the position after them.
         db.executemany(_MOVE, [(row, name) for name, row in self.moves.items()])
-        db.executemany(
-            _FREEZE,
-            [
-                (
-                    a.batch_id,
-                    a.after_row,
-                    a.last_row,
-                    a.readings,
-                    a.body_sha256,
-                    a.created_at_ms,
-                    a.destination,
-                )
-                for a in self.freezes
-            ],
-        )
+        db.executemany(CONFIRM, self.moves.items())
+        for attempt in self.freezes:
+            self._freeze(db, attempt)
+        self.pages = read_pages(db)
 
     def rolled_back(self) -> None:
         """Forget the rows that streams and metadata were promised."""
@@ -79,9 +77,17 @@ class Append:
         for text in self._new_metadata:
             self.interned.pop(text, None)
 
+    def _freeze(self, db: sqlite3.Connection, a: Attempt) -> None:
+        """Freeze an attempt, unless rows of it have left since they were read: those have been counted as lost."""
+        (there,) = db.execute(_COUNT, (a.after_row, a.last_row)).fetchone()
+        if there == a.readings:
+            _, batch_id, *values = astuple(a)
+            db.execute(_FREEZE, (batch_id, *values, a.destination))
+            self.frozen.add(a.batch_id)
+
     def _write_readings(self, db: sqlite3.Connection, readings: list[NewReading]) -> None:
         for reading in readings:
-            if reading.stream.row is None:
+            if reading.stream.row is None or reading.stream.row in self.erased_streams:
                 self._intern_stream(db, reading.stream)
             if reading.metadata is not None and reading.metadata not in self.interned:
                 self._intern_metadata(db, reading.metadata)

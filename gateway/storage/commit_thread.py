@@ -5,11 +5,13 @@ the next commit.
 """
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 
@@ -27,6 +29,13 @@ class Transaction(Protocol):
 
 Done = Callable[[Exception | None], None]
 
+Progress = Callable[[int, int], bool]
+"""Hears of (pages left, pages in all), in the writing thread; False ends the copying."""
+
+_COPY_PAGES = 250
+
+logger = logging.getLogger(__name__)
+
 
 class CommitThread:
     """Runs transactions one after another; `done` is called on the event loop after the commit is on disk."""
@@ -34,7 +43,7 @@ class CommitThread:
     def __init__(self, db: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         self._db = db
         self._loop = loop
-        self._jobs: queue.SimpleQueue[tuple[Transaction, Done] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
 
     def start(self) -> None:
@@ -43,17 +52,31 @@ class CommitThread:
 
     def commit(self, transaction: Transaction, done: Done) -> None:
         """Queue a transaction."""
-        self._jobs.put((transaction, done))
+        self._jobs.put(lambda: self._commit(transaction, done))
+
+    def call(self, work: Callable[[sqlite3.Connection], None], done: Done) -> None:
+        """Queue work that cannot be part of a transaction; `done` is called on the event loop after it."""
+        self._jobs.put(lambda: self._call(work, done))
+
+    def copy(self, path: Path, progress: Progress, done: Done) -> None:
+        """Queue a copy of the database into a new file. What is queued meanwhile is carried out between its steps."""
+        self._jobs.put(lambda: self._call(lambda db: self._copy(db, path, progress), done))
+
+    def execute(self, sql: str) -> None:
+        """Queue a statement that cannot be part of a transaction; nobody waits for it."""
+        self._jobs.put(lambda: self._execute(sql))
 
     def close(self) -> None:
-        """Carry out what is queued, then end the thread. Blocks for at most one commit."""
+        """Carry out what is queued, then end the thread. Blocks for at most what is queued."""
         self._jobs.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            transaction, done = job
-            self._loop.call_soon_threadsafe(done, self._attempt(transaction))
+            job()
+
+    def _commit(self, transaction: Transaction, done: Done) -> None:
+        self._loop.call_soon_threadsafe(done, self._attempt(transaction))
 
     def _attempt(self, transaction: Transaction) -> Exception | None:
         try:
@@ -66,3 +89,42 @@ class CommitThread:
             transaction.rolled_back()
             return error
         return None
+
+    def _call(self, work: Callable[[sqlite3.Connection], None], done: Done) -> None:
+        error: Exception | None = None
+        try:
+            work(self._db)
+        except Exception as raised:  # noqa: BLE001 - as in `_attempt`
+            error = raised
+        self._loop.call_soon_threadsafe(done, error)
+
+    def _copy(self, db: sqlite3.Connection, path: Path, progress: Progress) -> None:
+        def between(_: int, left: int, total: int) -> None:
+            if not progress(left, total):
+                raise InterruptedError("nobody wants the copy any more")
+            self._carry_out_what_waits()
+
+        copy = sqlite3.connect(path, isolation_level=None)
+        try:
+            copy.execute("PRAGMA journal_mode = off")  # should it fail, it is thrown away
+            copy.execute("PRAGMA synchronous = off")
+            db.backup(copy, pages=_COPY_PAGES, progress=between)
+        finally:
+            copy.close()
+
+    def _carry_out_what_waits(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return
+            if job is None:
+                self._jobs.put(None)
+                raise InterruptedError("the log is being closed")
+            job()
+
+    def _execute(self, sql: str) -> None:
+        try:
+            self._db.executescript(sql)  # `execute` would end incremental_vacuum after one page
+        except sqlite3.Error as error:
+            logger.warning("%s failed: %s", sql, error)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Attempt:
     """A batch frozen on disk before its first byte leaves, so that a retry is the same batch, also after a restart.
 
-    What it contains follows from the rows it covers: they are never rewritten. The hash proves it.
+    What it contains follows from the rows it covers, which are never rewritten, and from `epochs`. The hash proves it.
     """
 
     destination: str
@@ -20,6 +20,8 @@ class Attempt:
     body_sha256: str
     """Hexadecimal."""
     created_at_ms: int
+    epochs: str = "{}"
+    """What was known of the gateway's clock (JSON, epoch by boot): what is learned later does not change the batch."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -5,13 +5,14 @@
 - a key is either complete or absent, also after a power cut
 """
 
+import asyncio
 import fcntl
 import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -19,12 +20,14 @@ from gateway.model.errors import ConfigError, DataDirLocked
 
 KEY_BYTES = 32
 
+_LOCK_RETRY_S = 0.05
+
 _OWNER_ONLY = 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class DataDir:
-    """Paths inside one data directory. A command calls `ensure`; a running gateway holds `lock`."""
+    """Paths inside one data directory. Whoever writes there holds `lock`: a gateway, or a command while none runs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,6 +52,31 @@ class DataDir:
         """Holds the lock, and the pid of who has it."""
         return self.path / "lock"
 
+    @property
+    def control_socket(self) -> Path:
+        """Where a running gateway is spoken to; bind and connect through `short_control_socket`."""
+        return self.path / "control.sock"
+
+    @contextmanager
+    def short_control_socket(self) -> Iterator[str]:
+        """Yield a path of the control socket that fits into a socket address (108 bytes), however deep the folder is.
+
+        It holds while the context does. Raises OSError, for example when there is no such folder.
+        """
+        folder = os.open(self.path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{folder}/{self.control_socket.name}"
+        finally:
+            os.close(folder)
+
+    @property
+    def holder(self) -> str:
+        """The pid of whoever holds the lock, `unknown` if the file does not say."""
+        try:
+            return self.lock_file.read_text("ascii").strip() or "unknown"
+        except (OSError, ValueError):
+            return "unknown"
+
     def ensure(self) -> Self:
         """Create the folder where it is missing. Raises ConfigError when that is impossible."""
         try:
@@ -59,6 +87,22 @@ class DataDir:
                 hint="Create it for the gateway's user, or set gateway.data_dir.",
             ) from error
         return self
+
+    @asynccontextmanager
+    async def lock_within(self, patience_s: float) -> AsyncIterator[Self]:
+        """As `lock`, but wait up to `patience_s` for a command that holds it for a moment."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience_s
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(self.lock())
+                    break
+                except DataDirLocked:
+                    if loop.time() >= deadline:
+                        raise
+                await asyncio.sleep(_LOCK_RETRY_S)  # the kernel's lock cannot be awaited
+            yield self
 
     @contextmanager
     def lock(self) -> Iterator[Self]:
@@ -87,9 +131,8 @@ class DataDir:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
             raise DataDirLocked(
-                f"Another gateway (pid {pid}) uses {self.path}.",
+                f"Another gateway (pid {self.holder}) uses {self.path}.",
                 hint="Stop it, or give this one its own folder with gateway.data_dir.",
             ) from None
 

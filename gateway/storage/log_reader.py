@@ -1,35 +1,48 @@
-"""Reading the log: for the gateway's own readers, and for commands beside a running gateway.
+"""Reading the log: for the gateway's own readers, and for commands when no gateway runs.
 
 Every query is one statement on a read-only connection, so no read transaction outlives it and keeps the write-ahead
 log from being reused.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
 import aiosqlite
-from pydantic_core import from_json
 
 from gateway.model.errors import NotFound
-from gateway.model.reading import NewQuarantine, StoredReading, TimeSource
-from gateway.model.status import BufferStatus
+from gateway.model.reading import NewQuarantine, StoredReading
+from gateway.model.status import BufferStatus, Loss
 from gateway.storage.cursors import Attempt, Cursor
+from gateway.storage.dead_letters import DeadLetterReader
+from gateway.storage.stored_row import to_reading
 
 _NEWEST = 2**63 - 1
 
 _READ = """SELECT h.id, s.organization_id, s.device_id, s.boot_id, h.seq, h.time_ms, h.time_source, h.received_at_ms,
-        h.payload, m.json
+        h.payload, m.json, h.gateway_boot, h.monotonic_ms, b.epoch_ms
     FROM device_telemetry_history h JOIN streams s ON s.id = h.stream
+    LEFT JOIN gateway_boots b ON b.id = h.gateway_boot
     LEFT JOIN device_metadata m ON m.id = h.metadata
     WHERE h.id > ? AND h.id <= ? ORDER BY h.id LIMIT ?"""
 
+_SIZES = "SELECT id, length(payload) FROM device_telemetry_history WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+
 # The index is far narrower than the table, and answers a count many times faster.
+_COUNT_FEW = "SELECT count(*) FROM device_telemetry_history"
+_FEW_ROWS = 20_000  # so many rows at its end are counted faster in the table itself
 _COUNT = "SELECT count(*) FROM device_telemetry_history INDEXED BY device_telemetry_history_key"
 
-_CURSORS = """SELECT name, position, batch_id, after_row, last_row, readings, body_sha256, created_at_ms
-    FROM cursors"""
+_LAST_RECEIVED = """SELECT received_at_ms FROM device_telemetry_history WHERE id = (
+        SELECT max(h.id) FROM streams s
+        JOIN device_telemetry_history h INDEXED BY device_telemetry_history_key ON h.stream = s.id
+        WHERE s.organization_id = ? AND s.device_id = ?
+    )"""
+
+_CURSORS = """SELECT name, position, batch_id, after_row, last_row, readings, body_sha256, created_at_ms,
+    epochs FROM cursors"""
 
 
 class LogReader:
@@ -38,6 +51,7 @@ class LogReader:
     def __init__(self, path: Path, reader: aiosqlite.Connection) -> None:
         self._path = path
         self._reader = reader
+        self.dead_letters = DeadLetterReader(reader)
 
     @classmethod
     @asynccontextmanager
@@ -59,45 +73,64 @@ class LogReader:
         return int(row)
 
     async def read(
-        self, after: int, *, until: int | None = None, limit: int, max_bytes: int = _NEWEST
+        self,
+        after: int,
+        *,
+        until: int | None = None,
+        limit: int,
+        max_bytes: int = _NEWEST,
+        epochs: Mapping[int, int] | None = None,
     ) -> list[StoredReading]:
         """Return stored readings with `after` < row <= `until`, oldest first.
 
-        At most `limit` of them and about `max_bytes` of payload, but always one when there is one.
+        At most `limit` of them and about `max_bytes` of payload, but always one when there is one. Times that came
+        from the gateway's clock are corrected by what is known of it now, or by the given `epochs` (by gateway boot).
         """
         newest = _NEWEST if until is None else until
+        if max_bytes < _NEWEST:  # look at the sizes first: thousands of large payloads need not fit into memory
+            sizes = await self._reader.execute_fetchall(_SIZES, (after, newest, limit))
+            totals = accumulate(size for _, size in sizes)
+            limit = max(1, sum(total <= max_bytes for total in totals))
         rows = await self._reader.execute_fetchall(_READ, (after, newest, limit))
         readings: list[StoredReading] = []
-        size = 0
-        for row, organization, device, boot, seq, time_ms, source, received, payload, metadata in rows:
-            size += len(payload)
-            if readings and size > max_bytes:
-                break
-            body = from_json(payload)
-            readings.append(
-                StoredReading(
-                    row,
-                    organization,
-                    device,
-                    boot or None,
-                    body.get("seq") if seq is None else seq,
-                    time_ms,
-                    TimeSource(source),
-                    received,
-                    body,
-                    from_json(metadata) if metadata else {},
-                    len(payload),
-                )
-            )
+        for row in rows:
+            *stored, gateway_boot, monotonic_ms, epoch_ms = row
+            reading = to_reading(tuple(stored))
+            reading.gateway_boot = gateway_boot
+            reading.epoch_ms = epoch_ms if epochs is None else epochs.get(gateway_boot)
+            if reading.epoch_ms is not None:
+                reading.correct_by(reading.epoch_ms + monotonic_ms - reading.received_at_ms)
+            readings.append(reading)
         return readings
 
     async def count_after(self, row: int) -> tuple[int, int | None]:
         """Return how many readings there are after `row`, and when the first of them was received (unix ms)."""
-        ((count,),) = await self._reader.execute_fetchall(f"{_COUNT} WHERE id > ?", (row,))
+        newest = await self.newest_row()
+        if newest <= row:
+            return 0, None
+        counting = _COUNT if newest - row > _FEW_ROWS else _COUNT_FEW
+        ((count,),) = await self._reader.execute_fetchall(f"{counting} WHERE id > ?", (row,))
         first = await self._reader.execute_fetchall(
             "SELECT received_at_ms FROM device_telemetry_history WHERE id > ? ORDER BY id LIMIT 1", (row,)
         )
         return count, next((received for (received,) in first), None)
+
+    async def count_between(self, after: int, until: int) -> int:
+        """Return how many readings there are with `after` < row <= `until`."""
+        ((count,),) = await self._reader.execute_fetchall(f"{_COUNT} WHERE id > ? AND id <= ?", (after, until))
+        return int(count)
+
+    async def count_rows(self, first: int, last: int) -> int:
+        """Return how many readings there are with `first` <= row <= `last`, for a narrow range."""
+        ((count,),) = await self._reader.execute_fetchall(
+            "SELECT count(*) FROM device_telemetry_history WHERE id BETWEEN ? AND ?", (first, last)
+        )
+        return int(count)
+
+    async def last_received_ms(self, organization_id: str, device_id: str) -> int | None:
+        """Return when the device's newest reading was received (unix ms)."""
+        rows = await self._reader.execute_fetchall(_LAST_RECEIVED, (organization_id, device_id))
+        return next((received for (received,) in rows), None)
 
     async def quarantined(self, after: int = 0, limit: int = 100) -> list[tuple[int, NewQuarantine]]:
         """Return quarantined input, oldest first, with its row."""
@@ -115,6 +148,13 @@ class LogReader:
                 (SELECT coalesce(max(id), 0) FROM device_telemetry_history), (SELECT count(*) FROM quarantine)"""  # noqa: S608 - only constants
         )
         return BufferStatus(readings, oldest, newest, quarantined, self.size_bytes())
+
+    async def loss(self, destination: str) -> Loss | None:
+        """Return what the destination has lost for want of room."""
+        rows = await self._reader.execute_fetchall(
+            "SELECT readings, first_row, last_row, since_ms FROM losses WHERE destination = ?", (destination,)
+        )
+        return next((Loss(*row) for row in rows), None)
 
     def size_bytes(self) -> int:
         """Return the size of the log on disk, with its write-ahead log."""

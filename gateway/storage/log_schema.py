@@ -4,7 +4,8 @@ LOG_MIGRATIONS = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
         # A row keeps the gateway's boot and monotonic time, so that a clock set later can be applied on reading.
-        "CREATE TABLE gateway_boots (id INTEGER PRIMARY KEY, started_at_ms INTEGER NOT NULL)",
+        # epoch_ms is the wall time at which that boot's monotonic clock was 0, as a synchronised clock told it last.
+        "CREATE TABLE gateway_boots (id INTEGER PRIMARY KEY, started_at_ms INTEGER NOT NULL, epoch_ms INTEGER)",
         # (device, boot_id) interned to one integer: text keys halve the append rate.
         """CREATE TABLE streams (
             id INTEGER PRIMARY KEY,
@@ -28,6 +29,15 @@ LOG_MIGRATIONS = (
             raw BLOB
         )""",
         "CREATE UNIQUE INDEX device_telemetry_history_key ON device_telemetry_history (stream, seq)",
+        # What each destination has lost for want of room, since it was first lost.
+        """CREATE TABLE losses (
+            destination TEXT PRIMARY KEY,
+            readings INTEGER NOT NULL,
+            first_row INTEGER NOT NULL,
+            last_row INTEGER NOT NULL,
+            since_ms INTEGER NOT NULL,
+            last_ms INTEGER NOT NULL
+        ) WITHOUT ROWID""",
         """CREATE TABLE quarantine (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             organization_id TEXT NOT NULL,
@@ -47,7 +57,33 @@ LOG_MIGRATIONS = (
             last_row INTEGER,
             readings INTEGER,
             body_sha256 TEXT,
-            created_at_ms INTEGER
+            created_at_ms INTEGER,
+            epochs TEXT
         ) WITHOUT ROWID""",
+        # What a destination refused, with all that is needed to send it again when the log no longer has it.
+        """CREATE TABLE dead_letters (
+            destination TEXT NOT NULL,
+            row INTEGER NOT NULL,
+            organization_id TEXT NOT NULL,
+            device_id TEXT NOT NULL,
+            boot_id TEXT NOT NULL,
+            seq INTEGER,
+            time_ms INTEGER NOT NULL,
+            time_source INTEGER NOT NULL,
+            received_at_ms INTEGER NOT NULL,
+            payload BLOB NOT NULL,
+            metadata TEXT,
+            reason TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            first_at_ms INTEGER NOT NULL,
+            last_at_ms INTEGER NOT NULL,
+            provisional INTEGER NOT NULL,
+            replay_requested INTEGER NOT NULL DEFAULT 0,
+            replay_batch TEXT,
+            replay_sha256 TEXT,
+            PRIMARY KEY (destination, row)
+        )""",
+        "CREATE INDEX dead_letters_counted ON dead_letters (destination, provisional, row)",
+        "CREATE INDEX dead_letters_requested ON dead_letters (destination, row) WHERE replay_requested",
     ),
 )

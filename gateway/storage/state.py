@@ -1,7 +1,7 @@
 """`state.db`: the devices and their credentials.
 
 Small and rarely written, through one aiosqlite connection; every change is on disk when its method returns.
-A command may write it while the gateway runs: `version` tells the gateway to look again.
+Whoever holds the data directory's lock is the only one who writes it.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class DeviceCredential:
     @property
     def topics(self) -> list[str]:
         """Where the device publishes its readings, the usual one first."""
-        return sorted(telemetry_topics(self.organization_id, self.device_id), reverse=True)
+        return list(telemetry_topics(self.organization_id, self.device_id))
 
 
 class State:
@@ -102,7 +102,7 @@ class State:
             raise BadInput(
                 "invalid_metadata", "The metadata is not text.", hint="Use UTF-8 without control characters."
             )
-        credential = DeviceCredential(organization_id, device_id, f"{organization_id}/{device_id}", generate_password())
+        credential = _new_credential(organization_id, device_id)
         now = self._clock.now_ms()
         try:
             async with self._transaction() as db:
@@ -128,8 +128,20 @@ class State:
         except sqlite3.IntegrityError as error:
             raise AlreadyExists(
                 f"Device {device_id} of {organization_id} is registered already.",
-                hint=f"To give it a new password: neurogate device revoke {device_id}, then add it again.",
+                hint=f"To give it a new password: neurogate device rotate {device_id}",
             ) from error
+        return credential
+
+    async def rotate_device(self, organization_id: str, device_id: str) -> DeviceCredential:
+        """Give an active device a new password; the old one is worth nothing any more. Raises NotFound."""
+        credential = _new_credential(organization_id, device_id)
+        async with self._transaction() as db:
+            changed = await db.execute(
+                "UPDATE mqtt_credentials SET password_hash = ? WHERE organization_id = ? AND device_id = ?",
+                (hash_password(self._password_key, credential.password), organization_id, device_id),
+            )
+        if changed.rowcount == 0:
+            raise _no_active_device(organization_id, device_id)
         return credential
 
     async def revoke_device(self, organization_id: str, device_id: str) -> None:
@@ -142,10 +154,7 @@ class State:
             )
             await db.execute("DELETE FROM mqtt_credentials WHERE organization_id = ? AND device_id = ?", key)
         if changed.rowcount == 0:
-            raise NotFound(
-                f"There is no active device {device_id} in {organization_id}.",
-                hint="neurogate device list shows what there is.",
-            )
+            raise _no_active_device(organization_id, device_id)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -170,6 +179,17 @@ class State:
         )
         return [DeviceRow(org, device, json.loads(metadata), status, at) for org, device, metadata, status, at in rows]
 
+    async def copy_to(self, path: Path) -> None:
+        """Copy the state to a new file. Raises StoreFailed."""
+        copy = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            async with self._writing:
+                await self._db.backup(copy)
+        except sqlite3.Error as error:
+            raise StoreFailed(f"The state could not be copied: {error}.") from error
+        finally:
+            copy.close()
+
     async def credentials(self) -> list[CredentialRow]:
         """Return all credentials."""
         rows = await self._db.execute_fetchall(
@@ -177,10 +197,16 @@ class State:
         )
         return [CredentialRow(*row) for row in rows]
 
-    async def version(self) -> int:
-        """Return a number that changes when another connection has changed the state."""
-        ((version,),) = await self._db.execute_fetchall("PRAGMA data_version")
-        return int(version)
+
+def _new_credential(organization_id: str, device_id: str) -> DeviceCredential:
+    return DeviceCredential(organization_id, device_id, f"{organization_id}/{device_id}", generate_password())
+
+
+def _no_active_device(organization_id: str, device_id: str) -> NotFound:
+    return NotFound(
+        f"There is no active device {device_id} in {organization_id}.",
+        hint="neurogate device list shows what there is.",
+    )
 
 
 def _migrate(path: Path) -> None:

@@ -1,0 +1,171 @@
+"""Keeps the store within its bounds, and says so when it cannot.
+
+- after every commit it is known how much room is left; the log grows beyond its bounds by one batch at most
+- rows that every active reader has passed make room first; then `drop_oldest` loses the oldest readings and counts
+  them per destination, or `reject` lets nothing more in until there is room
+- retention takes delivered readings that are older than asked, and only by a clock that is synchronised
+- a disk that others have filled is left again with the ballast's help; when it has room again, all goes on by itself
+- freed pages go back to the file system little by little, while nothing else waits
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+
+from gateway.clock import Clock
+from gateway.config import StorageSettings
+from gateway.metrics import Metrics
+from gateway.model.errors import StoreFull
+from gateway.storage.commit_thread import CommitThread
+from gateway.storage.reclaim import Reclaim, TrimQuarantine
+from gateway.storage.space import HIGH_WATER_BYTES, LOW_WATER_BYTES, Pages, Space
+
+logger = logging.getLogger(__name__)
+
+_SQLITE_FULL = 13
+_ROWS_PER_STEP = 2_000
+_ROWS_PER_STEP_AT_MOST = 20_000
+_DAY_MS = 86_400_000
+_SHRINK_FROM_BYTES = 16_000_000
+_SHRINK = "PRAGMA incremental_vacuum(500)"
+_START_WAL_ANEW = "PRAGMA wal_checkpoint(RESTART)"
+
+
+class Bounds:
+    """See the module's own words. For the event loop's thread; the work is done by the log's writing thread."""
+
+    def __init__(
+        self, settings: StorageSettings, space: Space, thread: CommitThread, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._space = space
+        self._thread = thread
+        self._clock = clock
+        self._metrics = metrics
+        self._pages = Pages(4096, 0, 0)
+        self._making_room = False
+        self._quarantine_grew = True
+        self.readers: dict[str, int] = {}
+        """The active readers, with the newest position that is known of each."""
+        self.full: StoreFull | None = None
+        """Why nothing more is taken in; None while it is."""
+        self.on_full: list[Callable[[], None]] = []
+
+    def committed(self, pages: Pages, rows: int, *, quarantined: bool) -> None:
+        """Hear how the file is used after a commit of so many rows."""
+        self._pages = pages
+        self._quarantine_grew |= quarantined
+        room = self._space.room_bytes(pages)
+        if room < LOW_WATER_BYTES:
+            self._make_room(rows)
+        elif self.full is not None and room >= HIGH_WATER_BYTES:
+            self._has_room()
+
+    def failed(self, error: Exception) -> None:
+        """Hear of a failed commit: a full disk is left again."""
+        if _is_disk_full(error):
+            self._leave_full_disk()
+            self._make_room(0)
+
+    def tick(self) -> None:
+        """Do what is due; called about once a second."""
+        if self._space.room_bytes(self._pages) < LOW_WATER_BYTES or self.full is not None:
+            self._make_room(0)
+            return
+        self._space.keep_ballast()
+        if self._settings.retention_days and self._clock.is_synced():
+            self._retain()
+        if self._quarantine_grew:
+            self._trim_quarantine()
+        if self._pages.free_bytes > max(_SHRINK_FROM_BYTES, self._pages.live_bytes // 4):
+            self._thread.execute(_SHRINK)
+
+    def _leave_full_disk(self) -> bool:
+        """Make it possible to write again; False when there was nothing left to give."""
+        given = self._space.drop_ballast()
+        self._thread.execute(_START_WAL_ANEW)  # what it takes already is used again
+        return given
+
+    def _make_room(self, rows: int) -> None:
+        """Let rows leave, step by step, until there is room; `rows` were stored by the last commit."""
+        if not self._making_room:
+            self._making_room = True
+            self._reclaim(min(_ROWS_PER_STEP + 2 * rows, _ROWS_PER_STEP_AT_MOST), may_lose=False)
+
+    def _reclaim(self, rows: int, *, may_lose: bool) -> None:
+        step = Reclaim(self.readers, rows, may_lose=may_lose, now_ms=self._clock.now_ms())
+        self._thread.commit(step, lambda error: self._reclaimed(step, error))
+
+    def _reclaimed(self, step: Reclaim, error: Exception | None) -> None:
+        """Go on until there is room, nothing may leave any more, or the disk fails."""
+        if step.pages is not None:
+            self._pages = step.pages
+        self._note_losses(step)
+        if error is None and self._space.room_bytes(self._pages) >= HIGH_WATER_BYTES:
+            self._making_room = False
+            self._has_room()
+        elif error is None and step.deleted:
+            self._reclaim(step.rows, may_lose=step.may_lose)
+        elif error is None and not step.may_lose and self._settings.overflow == "drop_oldest":
+            self._reclaim(step.rows, may_lose=True)
+        elif error is not None and _is_disk_full(error) and self._leave_full_disk():
+            self._reclaim(step.rows, may_lose=step.may_lose)
+        else:
+            self._making_room = False
+            self._has_no_room()
+
+    def _has_room(self) -> None:
+        if self.full is not None:
+            logger.warning("the store has room again: readings are taken in")
+            self.full = None
+
+    def _has_no_room(self) -> None:
+        if self.full is not None:
+            return
+        self.full = StoreFull(
+            "The store is full: no reading is taken in until there is room.",
+            hint="Free some disk space, raise storage.max_bytes, or repair the destinations that are behind.",
+        )
+        logger.error("%s", self.full.message, extra={"disk_free_bytes": self._space.disk_free_bytes()})
+        for hear in self.on_full:
+            hear()
+
+    def _note_losses(self, step: Reclaim) -> None:
+        for loss in step.losses:
+            self._metrics.events_dropped.labels(loss.destination, "overflow").inc(loss.readings)
+            logger.warning(
+                "readings lost for want of room",
+                extra={
+                    "destination": loss.destination,
+                    "readings": loss.readings,
+                    "first_row": loss.first_row,
+                    "last_row": loss.last_row,
+                },
+            )
+
+    def _retain(self) -> None:
+        before = self._clock.now_ms() - round(self._settings.retention_days * _DAY_MS)
+        step = Reclaim(
+            self.readers, _ROWS_PER_STEP, may_lose=False, now_ms=self._clock.now_ms(), received_before_ms=before
+        )
+
+        def done(error: Exception | None) -> None:
+            if error is None and step.pages is not None:
+                self._pages = step.pages
+
+        self._thread.commit(step, done)
+
+    def _trim_quarantine(self) -> None:
+        self._quarantine_grew = False
+        step = TrimQuarantine(self._settings.quarantine_max_bytes, _ROWS_PER_STEP)
+
+        def done(error: Exception | None) -> None:
+            if error is None and step.deleted:
+                self._quarantine_grew = True  # perhaps not the last of it
+                self._metrics.events_dropped.labels("quarantine", "overflow").inc(step.deleted)
+
+        self._thread.commit(step, done)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == _SQLITE_FULL

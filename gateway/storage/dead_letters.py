@@ -1,0 +1,264 @@
+"""What a destination refused, reading by reading, and why.
+
+- a dead letter carries the reading itself, so that it can be sent again when the log no longer has it
+- it begins as provisional: the cursor has not passed it, and either passes it later, which confirms it in the same
+  commit (`CONFIRM`), or the rejection is withdrawn and the reading is sent again in its turn
+- a confirmed one stays until the destination has acknowledged it after all (a replay), or until it is dropped
+- a replay's batch is frozen on disk, as its rows' `replay_batch`, before its first byte leaves
+
+It does not: decide what a rejection is, or send anything (cloud_sync).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import aiosqlite
+from pydantic_core import to_json
+
+from gateway.model.reading import StoredReading
+from gateway.storage.stored_row import to_reading
+
+Statement = tuple[str, Iterable[tuple[str | int | bytes | None, ...]]]
+"""SQL with one or more rows of parameters."""
+Write = Callable[..., Awaitable[None]]
+"""Carries out statements in one transaction; returns when it is on disk, raises StoreFailed."""
+
+CONFIRM = "UPDATE dead_letters SET provisional = 0 WHERE destination = ? AND provisional = 1 AND row <= ?"
+"""For (destination, row): its cursor has passed the row."""
+FORGET_PROVISIONAL = "DELETE FROM dead_letters WHERE destination = ? AND provisional = 1"
+
+_END_ATTEMPT = """UPDATE cursors SET batch_id = NULL, after_row = NULL, last_row = NULL, readings = NULL,
+    body_sha256 = NULL, created_at_ms = NULL, epochs = NULL WHERE name = ?"""
+
+_SET_ASIDE = """INSERT OR REPLACE INTO dead_letters (destination, row, organization_id, device_id, boot_id, seq,
+        time_ms, time_source, received_at_ms, payload, metadata, reason, attempts, first_at_ms, last_at_ms, provisional)
+    SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1
+    WHERE EXISTS (SELECT 1 FROM device_telemetry_history WHERE id = ?)"""  # not when it was erased meanwhile
+
+_READING = """row, organization_id, device_id, boot_id, seq, time_ms, time_source, received_at_ms, payload, metadata"""
+_LETTER = f"destination, reason, attempts, first_at_ms, last_at_ms, provisional, replay_requested, {_READING}"
+_REQUESTED = "destination = ? AND replay_requested AND provisional = 0"
+_FREEZE = "UPDATE dead_letters SET replay_batch = ?, replay_sha256 = ? WHERE destination = ? AND row = ?"
+_THAW = """UPDATE dead_letters SET replay_batch = NULL, replay_sha256 = NULL
+    WHERE destination = ? AND replay_requested AND replay_batch IS NOT NULL"""
+_REFUSED_AGAIN = """UPDATE dead_letters SET reason = ?, attempts = attempts + 1, last_at_ms = ?, replay_requested = 0,
+    replay_batch = NULL, replay_sha256 = NULL WHERE destination = ? AND replay_batch = ?"""
+
+
+@dataclass(slots=True, frozen=True)
+class DeadLetter:
+    """One reading that one destination refused."""
+
+    destination: str
+    reason: str
+    """What the destination said last."""
+    attempts: int
+    """How often it was refused, alone."""
+    first_at_ms: int
+    last_at_ms: int
+    provisional: bool
+    """The cursor has not passed it: the next success confirms it."""
+    replay_requested: bool
+    reading: StoredReading
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What names it."""
+        return self.destination, self.reading.row
+
+
+@dataclass(slots=True, frozen=True)
+class FrozenReplay:
+    """Dead letters on their way again."""
+
+    batch_id: str
+    body_sha256: str
+    readings: list[StoredReading]
+
+
+class DeadLetterReader:
+    """The dead letters, read-only."""
+
+    def __init__(self, reader: aiosqlite.Connection) -> None:
+        self._reader = reader
+
+    async def letters(
+        self, destination: str | None = None, *, after: tuple[int, str] = (0, ""), limit: int = 1_000
+    ) -> list[DeadLetter]:
+        """Return dead letters beyond (row, destination), provisional ones too, in that order."""
+        rows = await self._reader.execute_fetchall(
+            f"SELECT {_LETTER} FROM dead_letters WHERE (row, destination) > (?, ?)"  # noqa: S608 - only constants
+            " AND destination = coalesce(?, destination) ORDER BY row, destination LIMIT ?",
+            (*after, destination, limit),
+        )
+        return [_letter(tuple(row)) for row in rows]
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many each destination has, without the provisional ones."""
+        rows = await self._reader.execute_fetchall(
+            "SELECT destination, count(*) FROM dead_letters WHERE provisional = 0 GROUP BY destination"
+        )
+        return {str(destination): int(count) for destination, count in rows}
+
+    async def provisional(self, destination: str) -> list[DeadLetter]:
+        """Return those that the cursor has not passed."""
+        rows = await self._reader.execute_fetchall(
+            f"SELECT {_LETTER} FROM dead_letters WHERE destination = ? AND provisional = 1 ORDER BY row",  # noqa: S608 - only constants
+            (destination,),
+        )
+        return [_letter(tuple(row)) for row in rows]
+
+    async def keys(self, destination: str | None = None) -> set[tuple[str, int]]:
+        """Return (destination, row) of each, without the provisional ones."""
+        rows = await self._reader.execute_fetchall(
+            "SELECT destination, row FROM dead_letters"
+            " WHERE provisional = 0 AND destination = coalesce(?, destination)",
+            (destination,),
+        )
+        return {(str(name), int(row)) for name, row in rows}
+
+    async def requested_keys(self) -> set[tuple[str, int]]:
+        """Return (destination, row) of each whose replay is requested and not yet settled."""
+        rows = await self._reader.execute_fetchall("SELECT destination, row FROM dead_letters WHERE replay_requested")
+        return {(str(name), int(row)) for name, row in rows}
+
+    async def requested(self, destination: str, *, until: int, limit: int, max_bytes: int) -> list[StoredReading]:
+        """Return what is to be replayed, up to row `until`; bounds as in `LogReader.read`."""
+        rows = await self._reader.execute_fetchall(
+            f"SELECT {_READING} FROM dead_letters WHERE {_REQUESTED} AND row <= ? ORDER BY row LIMIT ?",  # noqa: S608 - only constants
+            (destination, until, limit),
+        )
+        readings: list[StoredReading] = []
+        size = 0
+        for row in rows:
+            reading = to_reading(tuple(row))
+            size += reading.size_bytes
+            if readings and size > max_bytes:
+                break
+            readings.append(reading)
+        return readings
+
+    async def count_in_replay(self, destination: str, batch_id: str) -> int:
+        """Return how many are still to go out in that batch."""
+        ((count,),) = await self._reader.execute_fetchall(
+            "SELECT count(*) FROM dead_letters WHERE destination = ? AND replay_requested AND replay_batch = ?",
+            (destination, batch_id),
+        )
+        return int(count)
+
+    async def replay_under_way(self, destination: str) -> FrozenReplay | None:
+        """Return the replay that was frozen and not settled."""
+        rows = await self._reader.execute_fetchall(
+            f"SELECT replay_batch, replay_sha256, {_READING} FROM dead_letters"  # noqa: S608 - only constants
+            " WHERE destination = ? AND replay_requested AND replay_batch IS NOT NULL ORDER BY row",
+            (destination,),
+        )
+        letters = [tuple(row) for row in rows]
+        if not letters:
+            return None
+        batch_id, body_sha256 = letters[0][:2]
+        return FrozenReplay(batch_id, body_sha256, [to_reading(letter[2:]) for letter in letters])
+
+
+class DeadLetters(DeadLetterReader):
+    """The dead letters, for whoever may write."""
+
+    def __init__(self, reader: aiosqlite.Connection, write: Write) -> None:
+        super().__init__(reader)
+        self._write = write
+        self.settled = 0
+        """Grows whenever replays were answered, or readings were given up."""
+        self._has_settled = asyncio.Event()
+
+    # Rejections
+
+    async def set_aside(self, destination: str, reading: StoredReading, reason: str, now_ms: int) -> None:
+        """Note that the reading was refused alone: provisional, and the end of the attempt that is frozen."""
+        letter = (
+            destination,
+            reading.row,
+            reading.organization_id,
+            reading.device_id,
+            reading.boot_id or "",
+            reading.seq,
+            reading.time_ms,
+            int(reading.time_source),
+            reading.received_at_ms,
+            to_json(reading.body),
+            to_json(reading.device_metadata).decode() if reading.device_metadata else None,
+            reason,
+            now_ms,
+            now_ms,
+            reading.row,
+        )
+        await self._write((_SET_ASIDE, [letter]), (_END_ATTEMPT, [(destination,)]))
+
+    async def withdraw(self, destination: str) -> None:
+        """Take its provisional rejections back: it is the destination that errs. Its frozen attempt ends, too."""
+        await self._write((FORGET_PROVISIONAL, [(destination,)]), (_END_ATTEMPT, [(destination,)]))
+
+    # Replays
+
+    async def request_replay(self, keys: Iterable[tuple[str, int]]) -> None:
+        """Ask that these be sent again."""
+        await self._write(
+            (
+                "UPDATE dead_letters SET replay_requested = 1 WHERE destination = ? AND row = ? AND provisional = 0",
+                list(keys),
+            )
+        )
+
+    async def freeze_replay(self, destination: str, replay: FrozenReplay) -> None:
+        """Put a replay's batch on disk, in place of one that was frozen before."""
+        rows = [(replay.batch_id, replay.body_sha256, destination, reading.row) for reading in replay.readings]
+        await self._write((_THAW, [(destination,)]), (_FREEZE, rows))
+
+    async def thaw_replay(self, destination: str) -> None:
+        """Forget the frozen batch; what was in it is still to be replayed, under another id."""
+        await self._write((_THAW, [(destination,)]))
+
+    async def replayed(self, destination: str, batch_id: str) -> None:
+        """Remove what the destination has acknowledged."""
+        await self._write(
+            ("DELETE FROM dead_letters WHERE destination = ? AND replay_batch = ?", [(destination, batch_id)])
+        )
+        self.note_settled()
+
+    async def refused_again(self, destination: str, batch_id: str, reason: str, now_ms: int) -> None:
+        """Note a renewed rejection; it is not sent again until somebody asks."""
+        await self._write((_REFUSED_AGAIN, [(reason, now_ms, destination, batch_id)]))
+        self.note_settled()
+
+    async def drop(self, keys: Iterable[tuple[str, int]]) -> None:
+        """Give readings up for good."""
+        await self._write(
+            ("DELETE FROM dead_letters WHERE destination = ? AND row = ? AND provisional = 0", list(keys))
+        )
+        self.note_settled()
+
+    def note_settled(self) -> None:
+        """Wake who waits for replays."""
+        self.settled += 1
+        self._has_settled.set()
+        self._has_settled = asyncio.Event()
+
+    async def wait_settled(self, settled: int) -> None:
+        """Return when `settled` has grown beyond that."""
+        while self.settled <= settled:
+            await self._has_settled.wait()
+
+
+def _letter(row: tuple[Any, ...]) -> DeadLetter:
+    destination, reason, attempts, first_at_ms, last_at_ms, provisional, replay_requested, *reading = row
+    return DeadLetter(
+        destination,
+        reason,
+        attempts,
+        first_at_ms,
+        last_at_ms,
+        bool(provisional),
+        bool(replay_requested),
+        to_reading(tuple(reading)),
+    )

@@ -1,0 +1,118 @@
+"""One step of making room: the oldest rows leave, and whatever a reader loses by that is counted, exactly.
+
+- rows that every active reader has passed leave first, and cost nobody anything
+- `may_lose` lets rows go that a reader still needs; the count, the range and the time are kept per destination
+- rows of an attempt under way never leave: they may have arrived, so they could not be counted right; nor do those
+  whose rejection is provisional: they may have to be sent again
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.storage.space import Pages
+
+_NO_LIMIT = 2**63 - 1
+
+_OLDEST = """SELECT h.id FROM device_telemetry_history h LEFT JOIN gateway_boots b ON b.id = h.gateway_boot
+    WHERE h.id <= ? AND coalesce(b.epoch_ms + h.monotonic_ms, h.received_at_ms) < ? {spared} ORDER BY h.id LIMIT ?"""
+
+_READERS = """SELECT name, position, max(coalesce(last_row, 0), coalesce(
+        (SELECT max(row) FROM dead_letters WHERE destination = name AND provisional = 1), 0)) FROM cursors"""
+
+_LOST = """INSERT INTO losses (destination, readings, first_row, last_row, since_ms, last_ms) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (destination) DO UPDATE SET readings = readings + excluded.readings,
+        first_row = min(first_row, excluded.first_row), last_row = max(last_row, excluded.last_row),
+        last_ms = excluded.last_ms"""
+
+
+@dataclass(slots=True, frozen=True)
+class Loss:
+    """What one destination will never get."""
+
+    destination: str
+    readings: int
+    first_row: int
+    last_row: int
+
+
+@dataclass(slots=True)
+class Reclaim:
+    """A transaction, see `CommitThread`; afterwards `deleted`, `losses` and `pages` say what it did."""
+
+    readers: Mapping[str, int]
+    """Active cursors, with the newest position that is known of them."""
+    rows: int
+    may_lose: bool
+    now_ms: int
+    received_before_ms: int = _NO_LIMIT
+    deleted: int = 0
+    losses: list[Loss] = field(default_factory=list)
+    pages: Pages | None = None
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Delete the oldest rows that may leave."""
+        positions, under_way = self._readers_now(db)
+        limit = _NO_LIMIT if self.may_lose else min(positions.values(), default=_NO_LIMIT)
+        spared = "".join(f" AND NOT (h.id > {after} AND h.id <= {last})" for after, last in under_way.values())
+        oldest = db.execute(_OLDEST.format(spared=spared), (limit, self.received_before_ms, self.rows))
+        ids = [row for (row,) in oldest]
+        self.deleted = len(ids)
+        db.executemany("DELETE FROM device_telemetry_history WHERE id = ?", [(row,) for row in ids])
+        for name, position in positions.items():
+            _, safe = under_way.get(name, (0, 0))
+            lost = [row for row in ids if row > max(position, safe)]
+            if lost:
+                self.losses.append(Loss(name, len(lost), lost[0], lost[-1]))
+                db.execute(_LOST, (name, len(lost), lost[0], lost[-1], self.now_ms, self.now_ms))
+        self.pages = read_pages(db)
+
+    def rolled_back(self) -> None:
+        """Nothing has left."""
+        self.deleted = 0
+        self.losses.clear()
+        self.pages = None
+
+    def _readers_now(self, db: sqlite3.Connection) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
+        """Return every active reader's position, and the rows of its attempt under way (after, last)."""
+        positions: dict[str, int] = {}
+        under_way: dict[str, tuple[int, int]] = {}
+        for name, stored, last in db.execute(_READERS):
+            if name in self.readers:
+                positions[name] = max(stored, self.readers[name])
+                if last > positions[name]:
+                    under_way[name] = (positions[name], last)
+        return positions, under_way
+
+
+@dataclass(slots=True)
+class TrimQuarantine:
+    """A transaction: the oldest quarantined input leaves until the rest fits; `deleted` counts it."""
+
+    max_bytes: int
+    rows: int
+    deleted: int = 0
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Delete what is too much, at most `rows`."""
+        (size,) = db.execute("SELECT coalesce(sum(length(payload) + 200), 0) FROM quarantine").fetchone()
+        doomed = 0
+        for row, length in db.execute("SELECT id, length(payload) FROM quarantine ORDER BY id LIMIT ?", (self.rows,)):
+            if size <= self.max_bytes:
+                break
+            size -= length + 200  # what a row takes beside its payload
+            doomed = row
+            self.deleted += 1
+        db.execute("DELETE FROM quarantine WHERE id <= ?", (doomed,))
+
+    def rolled_back(self) -> None:
+        """Nothing has left."""
+        self.deleted = 0
+
+
+def read_pages(db: sqlite3.Connection) -> Pages:
+    """Return how the file is used now."""
+    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+    (count,) = db.execute("PRAGMA page_count").fetchone()
+    (free,) = db.execute("PRAGMA freelist_count").fetchone()
+    return Pages(page_bytes, count, free)

@@ -1,0 +1,89 @@
+"""Copies of both databases as they are at one moment each, while everything goes on.
+
+- the log is copied by its writing thread, some pages between two commits: SQLite carries what is committed meanwhile
+  into the copy, no read transaction keeps the write-ahead log from being reused, and no commit waits for long
+- the copy lies in the data directory, for its owner alone, only as long as whoever asked for it is there
+- one at a time; what a killed process left is removed by the next
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.model.errors import AlreadyExists, StoreFailed
+from gateway.storage.data_dir import DataDir
+from gateway.storage.log import Log
+from gateway.storage.space import HIGH_WATER_BYTES, free_bytes
+from gateway.storage.state import State
+
+_SHOW_EVERY_S = 0.3
+
+
+@dataclass(slots=True, frozen=True)
+class SnapshotStep:
+    """How far the copy is; it is complete when `folder` is there."""
+
+    pages: int
+    total: int
+    folder: str | None = None
+
+
+async def snapshot(log: Log, state: State, folder: Path, min_free_bytes: int) -> AsyncGenerator[SnapshotStep, None]:
+    """Copy both databases into a folder that goes when the generator is closed. Raises StoreFailed, AlreadyExists."""
+    needed = log.size_bytes() + HIGH_WATER_BYTES
+    if free_bytes(folder) - needed < min_free_bytes:
+        raise StoreFailed(
+            f"There is no room for a copy of the log in {folder} ({needed / 1e6:,.0f} MB).",
+            hint="Free some disk space, or lower storage.min_free_bytes for the time.",
+        )
+    with _own_folder(folder / "snapshot") as own:
+        copies = DataDir(own)
+        copying = _Copying()
+        made = asyncio.ensure_future(log.copy_to(copies.log_db, copying.progress))
+        try:
+            while not (await asyncio.wait([made], timeout=_SHOW_EVERY_S))[0]:
+                yield SnapshotStep(copying.pages, copying.total)
+            made.result()
+        finally:
+            copying.is_wanted = False
+            await asyncio.wait([made])
+            made.exception()  # known: raised above, or not wanted any more
+        await state.copy_to(copies.state_db)
+        yield SnapshotStep(copying.total, copying.total, str(own))
+
+
+class _Copying:
+    """What the writing thread says, and whether it shall go on."""
+
+    def __init__(self) -> None:
+        self.pages = 0
+        self.total = 0
+        self.is_wanted = True
+
+    def progress(self, left: int, total: int) -> bool:
+        self.pages, self.total = total - left, total
+        return self.is_wanted
+
+
+@contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    path.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in path.iterdir():
+            left.unlink()
+        yield path
+        shutil.rmtree(path, ignore_errors=True)
+    except BlockingIOError:
+        raise AlreadyExists("A backup is being made already.", hint="Wait until it is done.") from None
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)

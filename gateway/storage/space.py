@@ -1,0 +1,92 @@
+"""How much room the store may take, and how much is left.
+
+Both databases with their write-ahead logs, and the ballast, stay below `max_bytes`; the disk keeps `min_free_bytes`.
+SQLite's file does not shrink when rows leave: freed pages are used again, so what counts is the pages in use. Pure
+arithmetic over what it is told, but for the two looks at the file system.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.config import StorageSettings
+
+WAL_PAGES = 4_000
+"""Pages after which the write-ahead log is copied back: fewer checkpoints, each of which syncs twice."""
+WAL_BYTES = 20_000_000
+"""What the write-ahead log takes: those pages, and a transaction beyond."""
+BALLAST_BYTES = 20_000_000
+"""As much as the write-ahead log: with it, a disk that others have filled can still be left."""
+LOW_WATER_BYTES = 4_000_000
+HIGH_WATER_BYTES = 8_000_000
+"""Room is made when less than the low mark is left, until the high mark is."""
+
+
+@dataclass(slots=True, frozen=True)
+class Pages:
+    """How the log's file is used."""
+
+    page_bytes: int
+    count: int
+    free: int
+
+    @property
+    def live_bytes(self) -> int:
+        """What rows and indexes take."""
+        return (self.count - self.free) * self.page_bytes
+
+    @property
+    def free_bytes(self) -> int:
+        """What the next rows can take without the file growing."""
+        return self.free * self.page_bytes
+
+
+class Space:
+    """The room of one store."""
+
+    def __init__(self, settings: StorageSettings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._ballast = folder / "ballast"
+
+    def room_bytes(self, pages: Pages) -> int:
+        """Return how much more may be stored: by our own limit, and by the disk's."""
+        state = sum(_size(self._folder / name) for name in ("state.db", "state.db-wal", "state.db.copy"))
+        budget = self._settings.max_bytes - WAL_BYTES - BALLAST_BYTES - state
+        owed = pages.count * pages.page_bytes - _size(self._folder / "log.db")  # what is only in the write-ahead log
+        owed += WAL_BYTES - min(WAL_BYTES, _size(self._folder / "log.db-wal"))
+        growth = self.disk_free_bytes() - self._settings.min_free_bytes - owed
+        return min(budget - pages.live_bytes, max(0, growth) + pages.free_bytes)
+
+    def disk_free_bytes(self) -> int:
+        """Return what the disk has left for us."""
+        return free_bytes(self._folder)
+
+    def keep_ballast(self) -> None:
+        """Lay the ballast in, if the disk has room for it beyond what must stay free."""
+        wanted = self._settings.min_free_bytes + BALLAST_BYTES + HIGH_WATER_BYTES
+        if _size(self._ballast) == BALLAST_BYTES or self.disk_free_bytes() < wanted:
+            return
+        with contextlib.suppress(OSError), self._ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+
+    def drop_ballast(self) -> bool:
+        """Give the disk back what was kept for this moment; False when nothing was."""
+        if not self._ballast.exists():
+            return False
+        self._ballast.unlink()
+        return True
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what the disk of a folder has left for this user."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
