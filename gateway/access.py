@@ -1,13 +1,12 @@
 """Who may come in, and what each may touch: an in-memory view of `state.db`, so that a login costs microseconds.
 
-A command may change the state while the gateway runs. `refresh` looks whether it did; a login that fails looks first,
-so that a device added a moment ago gets in at once.
+Whoever changes the credentials calls `refresh`; when it returns, whoever has lost access is gone.
 """
 
 import asyncio
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gateway.model.topics import owned_prefixes, telemetry_topics
@@ -34,7 +33,7 @@ class Credential:
     username: str
     device: Device
     prefixes: tuple[str, ...]
-    telemetry_topics: frozenset[str]
+    telemetry_topics: tuple[str, ...]
 
 
 class Access:
@@ -43,18 +42,21 @@ class Access:
     def __init__(self, state: State, password_key: bytes) -> None:
         self._state = state
         self._password_key = password_key
-        self._version: int | None = None
         self._refreshing = asyncio.Lock()
         self._devices: dict[tuple[str, str], Device] = {}
         self._by_username: dict[str, tuple[bytes, Credential]] = {}
         self._by_hash: dict[bytes, Credential] = {}
-        self.on_change: list[Callable[[], None]] = []
-        """Called after the credentials have changed; a listener drops whoever is not `current` any more."""
+        self.on_change: list[Callable[[], Awaitable[None]]] = []
+        """Awaited after the credentials have changed; a listener drops whoever is not `current` any more."""
 
     @property
     def devices(self) -> list[Device]:
         """Every device the gateway knows."""
         return list(self._devices.values())
+
+    def device(self, organization_id: str, device_id: str) -> Device | None:
+        """Return the device of that name."""
+        return self._devices.get((organization_id, device_id))
 
     def authenticate(self, username: str, password: str) -> Credential | None:
         """Return the credential if name and password are right."""
@@ -66,22 +68,22 @@ class Access:
         """Return the credential whose password this is. The look-up is by keyed hash, so timing tells nothing."""
         return self._by_hash.get(hash_password(self._password_key, api_key))
 
+    def is_known(self, username: str) -> bool:
+        """Whether there is a credential of that name."""
+        return username in self._by_username
+
     def is_current(self, credential: Credential) -> bool:
         """Whether the credential has neither been revoked nor replaced."""
         return self._by_username.get(credential.username, (b"", None))[1] is credential
 
-    async def refresh(self, *, force: bool = False) -> None:
-        """Read the state again if another connection, or (`force`) our own, has changed it."""
+    async def refresh(self) -> None:
+        """Read the state again; returns when every listener has dropped whoever has lost access."""
         async with self._refreshing:
-            version = await self._state.version()
-            if version == self._version and not force:
-                return
             credentials = await self._state.credentials()
             devices = await self._state.devices()  # second: a credential's device is there before it
-            self._version = version
             self._replace(devices, credentials)
         for changed in self.on_change:
-            changed()
+            await changed()
 
     def _replace(self, devices: list[DeviceRow], credentials: list[CredentialRow]) -> None:
         """Take over what was read; what has not changed stays the same object, as live connections hold it."""

@@ -1,30 +1,38 @@
 """The composition root: builds every part from Settings, starts and stops them in order.
 
 Order of starting: lock, state, log, listeners, forwarders. Order of stopping: listeners first, so that nothing new is
-promised; then the forwarders, whose batch under way is frozen and will be sent again under the same id; then the log,
-which commits what it has taken.
+promised (the control socket is the last of them); then the forwarders, whose batch under way is frozen and will be sent
+again under the same id; then the log, which commits what it has taken.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cloud_sync.contract import Forwards
 from cloud_sync.forwarder import Destination, Forwarder
 from cloud_sync.registry import integration_class, load_config
 from gateway import __version__
-from gateway.access import Access
+from gateway.access import Access, Device
 from gateway.broker.door import Door
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
+from gateway.control import ControlServer
 from gateway.ingest import Ingest
 from gateway.metrics import Metrics
 from gateway.model.status import DestinationStatus, DeviceActivity, GatewayStatus
+from gateway.operations import OPERATIONS
+from gateway.operations.devices import add_device
+from gateway.operations.site import Live
 from gateway.rate_limit import RateLimits
+from gateway.storage.bounds import Bounds
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
+from gateway.storage.log_reader import LogReader
 from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.web.health import Health
@@ -33,21 +41,83 @@ from gateway.web.server import Routes, WebServer
 
 logger = logging.getLogger(__name__)
 
-_STATE_CHECK_S = 1.0
+_BOUNDS_CHECK_S = 1.0
+_CLOCK_CHECK_S = 5.0
+_LOCK_PATIENCE_S = 2.0  # for a command that has the store for a moment
 
 
 @dataclass(slots=True)
 class _Parts:
     """What a running gateway consists of."""
 
-    state: State
     log: Log
     access: Access
     door: Door
     web: WebServer
     forwarders: dict[str, Forwarder]
+    site: "_RunningSite"
     listeners: contextlib.AsyncExitStack
     """Closing it closes every port and connection."""
+
+
+@dataclass(slots=True)
+class _RunningSite:
+    """The running gateway, as operations see it."""
+
+    settings: Settings
+    clock: Clock
+    _gateway: "Gateway"
+    _state: State
+    _log: Log
+    _access: Access
+    _door: Door
+    _stopping: asyncio.Event
+
+    @property
+    def live(self) -> Live:
+        return self
+
+    async def status(self) -> GatewayStatus:
+        return await self._gateway.status()
+
+    async def state(self) -> State:
+        return self._state
+
+    async def log(self) -> LogReader:
+        return self._log
+
+    def activity(self, organization_id: str, device_id: str) -> DeviceActivity:
+        device = self._access.device(organization_id, device_id) or Device(organization_id, device_id)
+        return _activity(device, self._door.connections_by_device())
+
+    async def apply_access(self) -> None:
+        await self._access.refresh()
+
+    @property
+    def newest_row(self) -> int:
+        return self._log.last_row
+
+    async def writable_log(self) -> Log:
+        return self._log
+
+    async def wait_beyond(self, row: int) -> bool:
+        await self._unless_stopped(self._log.wait_beyond(row))
+        return self._log.last_row > row
+
+    def replay(self, destinations: Iterable[str]) -> None:
+        self._gateway.replay(destinations)
+
+    async def wait_settled(self, settled: int) -> bool:
+        await self._unless_stopped(self._log.dead_letters.wait_settled(settled))
+        return self._log.dead_letters.settled > settled
+
+    async def _unless_stopped(self, wait: Coroutine[Any, Any, None]) -> None:
+        waits = [asyncio.ensure_future(wait), asyncio.ensure_future(self._stopping.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
 
 
 class Gateway:
@@ -65,7 +135,7 @@ class Gateway:
         """Run until `stop` is set; `ready` is called when the listeners are open. Raises NeurogateError."""
         destinations, inactive = self._destinations()
         data_dir = DataDir(self._settings.gateway.data_dir)
-        with data_dir.lock():
+        async with data_dir.lock_within(_LOCK_PATIENCE_S):
             async with contextlib.AsyncExitStack() as stack:
                 parts = self._parts = await self._open(stack, data_dir, destinations, inactive)
                 logger.info("gateway ready", extra={"mqtt_port": parts.door.port, "http_port": parts.web.port})
@@ -116,35 +186,55 @@ class Gateway:
                 metrics=metrics,
             )
         )
+        log.bounds.readers.update({destination.config.name: 0 for destination in destinations})
         access = Access(state, key)
-        await access.refresh(force=True)
+        await access.refresh()
         ingest = Ingest(log, clock, metrics, max_skew_ms=settings.clock.max_skew_s * 1000)
         door = Door(settings.mqtt, access, ingest, metrics)
+        log.bounds.on_full.append(door.turn_everybody_away)
         limits = RateLimits(clock, per_minute=settings.http.rate_limit_per_minute, burst=settings.http.rate_limit_burst)
         routes: list[Routes] = [SensorData(access, ingest, limits), Health(self.status, metrics)]
         web = WebServer(settings.http.host, settings.http.port, settings.http.max_body_bytes, routes)
         listeners = await stack.enter_async_context(contextlib.AsyncExitStack())
+        stopping = asyncio.Event()
+        site = _RunningSite(settings, clock, self, state, log, access, door, stopping)
+        control = ControlServer(data_dir, OPERATIONS, site)
+        listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
+        listeners.callback(stopping.set)
+        for name in inactive:  # its owner has given up its place
+            await log.drop_cursor(name)
+        for destination in destinations:  # before anything can come in: a new one begins with the first reading
+            await log.open_cursor(destination.config.name, start=destination.config.start)
         await door.start()
         listeners.push_async_callback(door.stop)
         await web.start()
         listeners.push_async_callback(web.stop)
-        for name in inactive:  # its owner has given up its place
-            await log.drop_cursor(name)
         forwarders = {
             destination.config.name: Forwarder(destination, log, clock, metrics, settings.gateway.id)
             for destination in destinations
         }
-        return _Parts(state, log, access, door, web, forwarders, listeners)
+        await control.start()  # last: now there is something to ask
+        return _Parts(log, access, door, web, forwarders, site, listeners)
 
     def _long_lived(self, parts: _Parts) -> dict[str, Callable[[], Awaitable[None]]]:
         forwarders = {f"forwarder {name}": forwarder.run for name, forwarder in parts.forwarders.items()}
-        return {"state watch": lambda: self._watch_state(parts.access), **forwarders}
+        return {
+            "bounds": lambda: self._keep_bounds(parts.log.bounds),
+            "clock": lambda: self._watch_clock(parts.log),
+            **forwarders,
+        }
 
-    async def _watch_state(self, access: Access) -> None:
-        """Notice what a command has changed, for example a revoked device."""
+    async def _keep_bounds(self, bounds: Bounds) -> None:
+        """Let the store look after itself."""
         while True:
-            await asyncio.sleep(_STATE_CHECK_S)
-            await access.refresh()
+            bounds.tick()
+            await asyncio.sleep(_BOUNDS_CHECK_S)
+
+    async def _watch_clock(self, log: Log) -> None:
+        """Tell the log when the clock has been set: a Pi without a battery starts in the past."""
+        while True:
+            await log.learn_clock()
+            await asyncio.sleep(_CLOCK_CHECK_S)
 
     async def _say_goodbye(self, parts: _Parts) -> None:
         for status in await self._destination_statuses(parts):
@@ -164,11 +254,16 @@ class Gateway:
         metadata: Mapping[str, str] | None = None,
     ) -> DeviceCredential:
         """Register a device; it may connect at once. Raises BadInput or AlreadyExists."""
-        parts = self._running
         organization = organization_id or self._settings.gateway.organization_id
-        credential = await parts.state.add_device(organization, device_id, metadata)
-        await parts.access.refresh(force=True)
-        return credential
+        return await add_device(
+            self._running.site, organization_id=organization, device_id=device_id, metadata=dict(metadata or {})
+        )
+
+    def replay(self, destinations: Iterable[str]) -> None:
+        """Let the forwarders of these send again what was requested."""
+        for name in destinations:
+            if (forwarder := self._running.forwarders.get(name)) is not None:
+                forwarder.replay()
 
     async def status(self) -> GatewayStatus:
         """Return a snapshot, and bring the gauges up to date."""
@@ -176,8 +271,8 @@ class Gateway:
         buffer = await parts.log.buffer()
         destinations = await self._destination_statuses(parts)
         problems = [f"The part {name} has crashed: {why}" for name, why in self._supervisor.failing.items()]
-        if parts.log.failure is not None:
-            problems.append(str(parts.log.failure))
+        problems += [str(why) for why in (parts.log.bounds.full, parts.log.failure) if why is not None]
+        connections = parts.door.connections_by_device()
         metrics = self._metrics
         metrics.buffer_bytes.set(buffer.bytes)
         metrics.queue_size.labels("sensor-data").set(parts.log.waiting)
@@ -194,11 +289,7 @@ class Gateway:
             duplicates=parts.log.duplicates,
             quarantined=buffer.quarantined,
             buffer=buffer,
-            devices=[
-                DeviceActivity(device.organization_id, device.device_id, device.readings, device.last_seen_ms)
-                for device in parts.access.devices
-                if device.readings
-            ],
+            devices=[_activity(device, connections) for device in parts.access.devices if device.readings],
             destinations=destinations,
         )
 
@@ -209,3 +300,9 @@ class Gateway:
     def _running(self) -> _Parts:
         assert self._parts is not None, "the gateway is not running"
         return self._parts
+
+
+def _activity(device: Device, connections: Counter[Device]) -> DeviceActivity:
+    return DeviceActivity(
+        device.organization_id, device.device_id, device.readings, device.last_seen_ms, connections[device]
+    )

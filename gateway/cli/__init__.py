@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import buffer, check, config, demo, device, init, run, tail
+from gateway.cli import backup, buffer, check, config, demo, device, init, restore, run, tail
 from gateway.model.errors import NeurogateError
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app.command()(check.check)
 app.command()(run.run)
 app.command()(demo.demo)
 app.command()(tail.tail)
+app.command()(backup.backup)
+app.command()(restore.restore)
 app.add_typer(config.app, name="config")
 app.add_typer(device.app, name="device")
 app.add_typer(buffer.app, name="buffer")

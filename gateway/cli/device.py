@@ -1,25 +1,22 @@
-"""`neurogate device`: register boards, list them, take their access away. Works beside a running gateway, too."""
+"""`neurogate device`: register boards, look at them, change and take away their access."""
 
-import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput
-from gateway.clock import SystemClock
 from gateway.config import Settings, load
 from gateway.model.errors import BadInput
 from gateway.model.reading import rfc3339
-from gateway.storage.data_dir import DataDir, load_or_create_key
-from gateway.storage.state import DeviceCredential, DeviceRow, State
+from gateway.operations import devices
+from gateway.storage.state import DeviceCredential, DeviceRow
 
-app = typer.Typer(no_args_is_help=True, help="Register boards, list them, take their access away.")
+app = typer.Typer(no_args_is_help=True, help="Register boards, look at them, change and take away their access.")
 
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
 Organization = Annotated[str | None, typer.Option(help="Its organisation.", show_default="gateway.organization_id")]
@@ -40,7 +37,89 @@ def add(
     """Register a board and show its username and password, this once."""
     settings = load(config, os.environ).settings
     pairs = dict(_pair(text) for text in metadata or [])
-    credential = asyncio.run(_add(settings, organization or settings.gateway.organization_id, device_id, pairs))
+    credential = ask(settings, devices.add_device, **_key(settings, organization, device_id), metadata=pairs)
+    _show_credential(credential, as_json=as_json)
+
+
+@app.command("list")
+def list_devices(as_json: JsonOutput = False, config: ConfigFile = None) -> None:
+    """Show every board."""
+    known = ask(load(config, os.environ).settings, devices.list_devices)
+    if as_json:
+        print(json.dumps([_as_dict(device) for device in known]))
+        return
+    table = Table("organisation", "device", "status", "metadata", "registered", box=None)
+    for device in known:
+        pairs = ", ".join(f"{name}={value}" for name, value in device.metadata.items())
+        registered = rfc3339(device.created_at_ms)
+        table.add_row(device.organization_id, device.device_id, device.status, pairs, registered)
+    Console().print(table)
+
+
+@app.command()
+def show(
+    device_id: DeviceId, organization: Organization = None, as_json: JsonOutput = False, config: ConfigFile = None
+) -> None:
+    """Show all that is known of one board."""
+    settings = load(config, os.environ).settings
+    details = ask(settings, devices.show_device, **_key(settings, organization, device_id))
+    activity = details.activity
+    last = None if details.last_reading_ms is None else rfc3339(details.last_reading_ms)
+    if as_json:
+        fields = _as_dict(details.device) | {
+            "topics": details.topics,
+            "connected": None if activity is None else activity.connections > 0,
+            "last_reading_at": last,
+            "readings_since_start": None if activity is None else activity.readings,
+        }
+        print(json.dumps(fields))
+        return
+    lines = [
+        ("device", details.device.device_id),
+        ("organisation", details.device.organization_id),
+        ("status", details.device.status),
+        ("registered", rfc3339(details.device.created_at_ms)),
+        *(("metadata", f"{name}={value}") for name, value in details.device.metadata.items()),
+        *(("topic", topic) for topic in details.topics),
+        ("last reading", last or "none is stored"),
+    ]
+    if activity is None:
+        lines.append(("connected", "no: no gateway is running"))
+    else:
+        lines.append(("connected", "yes" if activity.connections else "no"))
+        lines.append(("since start", f"{activity.readings:,} readings"))
+    for name, value in lines:
+        print(f"{name:<12}  {value}")
+
+
+@app.command()
+def rotate(
+    device_id: DeviceId, organization: Organization = None, as_json: JsonOutput = False, config: ConfigFile = None
+) -> None:
+    """Give a board a new password and show it, this once. The old one ends at once, and so does its session."""
+    settings = load(config, os.environ).settings
+    credential = ask(settings, devices.rotate_device, **_key(settings, organization, device_id))
+    _show_credential(credential, as_json=as_json)
+
+
+@app.command()
+def revoke(device_id: DeviceId, organization: Organization = None, config: ConfigFile = None) -> None:
+    """Take a board's access away and end its session; its readings stay."""
+    settings = load(config, os.environ).settings
+    ask(settings, devices.revoke_device, **_key(settings, organization, device_id))
+    print(f"{device_id} has no access any more.")
+
+
+class _Key(TypedDict):
+    organization_id: str
+    device_id: str
+
+
+def _key(settings: Settings, organization: str | None, device_id: str) -> _Key:
+    return _Key(organization_id=organization or settings.gateway.organization_id, device_id=device_id)
+
+
+def _show_credential(credential: DeviceCredential, *, as_json: bool) -> None:
     if as_json:
         fields = {name: getattr(credential, name) for name in ("device_id", "username", "password", "topics")}
         print(json.dumps(fields))
@@ -51,53 +130,9 @@ def add(
     print(f"topic     {credential.topics[0]}")
 
 
-@app.command("list")
-def list_devices(as_json: JsonOutput = False, config: ConfigFile = None) -> None:
-    """Show every board."""
-    devices = asyncio.run(_list(load(config, os.environ).settings))
-    if as_json:
-        print(json.dumps([_as_dict(device) for device in devices]))
-        return
-    table = Table("organisation", "device", "status", "metadata", "registered", box=None)
-    for device in devices:
-        pairs = ", ".join(f"{name}={value}" for name, value in device.metadata.items())
-        registered = rfc3339(device.created_at_ms)
-        table.add_row(device.organization_id, device.device_id, device.status, pairs, registered)
-    Console().print(table)
-
-
-@app.command()
-def revoke(device_id: DeviceId, organization: Organization = None, config: ConfigFile = None) -> None:
-    """Take a board's access away; its readings stay. A running gateway ends its session within a second."""
-    settings = load(config, os.environ).settings
-    asyncio.run(_revoke(settings, organization or settings.gateway.organization_id, device_id))
-    print(f"{device_id} has no access any more.")
-
-
-async def _add(settings: Settings, organization: str, device_id: str, metadata: dict[str, str]) -> DeviceCredential:
-    async with _state(settings) as state:
-        return await state.add_device(organization, device_id, metadata)
-
-
-async def _list(settings: Settings) -> list[DeviceRow]:
-    async with _state(settings) as state:
-        return await state.devices()
-
-
-async def _revoke(settings: Settings, organization: str, device_id: str) -> None:
-    async with _state(settings) as state:
-        await state.revoke_device(organization, device_id)
-
-
-@asynccontextmanager
-async def _state(settings: Settings) -> AsyncIterator[State]:
-    data_dir = DataDir(settings.gateway.data_dir).ensure()
-    key = load_or_create_key(data_dir.password_key)
-    async with State.open(data_dir.state_db, key, clock=SystemClock()) as state:
-        yield state
-
-
 def _pair(text: str) -> tuple[str, str]:
+    if not text.isprintable():  # a lone byte from the shell is half a surrogate, and no JSON can carry it
+        raise BadInput("invalid_metadata", "The metadata is not text.", hint="Use UTF-8 without control characters.")
     name, separator, value = text.partition("=")
     if not separator or not name:
         raise BadInput("invalid_metadata", f"{text!r} is not KEY=VALUE.", hint="For example: --metadata room=kitchen")

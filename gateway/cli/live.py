@@ -98,6 +98,8 @@ def plain_line(status: GatewayStatus, rates: Rates) -> str:
     for destination in status.destinations:
         words = f"{destination.name} {destination.state}: {destination.delivered:,} delivered"
         words += f", {destination.undelivered:,} undelivered"
+        if destination.dead_letters:
+            words += f", {destination.dead_letters:,} dead letters"
         parts.append(f"{words}, {_one_line(destination.last_error)}" if destination.last_error else words)
     return "; ".join(parts)
 
@@ -146,7 +148,9 @@ def _devices(devices: list[DeviceActivity], rates: Rates, *, now_ms: int, rows: 
 
 
 def _destinations(destinations: list[DestinationStatus]) -> Table:
-    table = _table("destination", "state", numbers=("delivered", "undelivered", "oldest"))
+    refused = any(one.dead_letters for one in destinations)  # a column that is nearly always empty costs room
+    numbers = ("delivered", "undelivered", "oldest", *(["dead letters"] if refused else []))
+    table = _table("destination", "state", numbers=numbers)
     table.add_column("last error", overflow="ellipsis", no_wrap=True)
     for one in destinations:
         table.add_row(
@@ -155,6 +159,7 @@ def _destinations(destinations: list[DestinationStatus]) -> Table:
             f"{one.delivered:,}",
             f"{one.undelivered:,}",
             _duration(one.oldest_seconds) if one.undelivered else "",
+            *([f"{one.dead_letters:,}"] if refused else []),
             Text(_one_line(one.last_error), style="dim"),
         )
     if not destinations:

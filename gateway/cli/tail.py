@@ -1,20 +1,18 @@
-"""`neurogate tail`: readings as they arrive. Works beside a running gateway: it reads the log."""
+"""`neurogate tail`: readings as they are committed, from a running gateway; the newest stored ones when none runs."""
 
 import asyncio
 import json
 import os
+import sys
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import typer
 
+from gateway.cli.gateway_link import connect
 from gateway.cli.options import ConfigFile, JsonOutput
 from gateway.config import Settings, load
-from gateway.model.reading import StoredReading, rfc3339, wire_reading
-from gateway.storage.data_dir import DataDir
-from gateway.storage.log_reader import LogReader
-
-_LOOK_AGAIN_S = 0.2  # another process cannot be waited for; this is how late a line may be
-_AT_ONCE = 500
+from gateway.operations.tail import tail_readings
 
 Devices = Annotated[list[str] | None, typer.Option("--device", help="Only this board; may be repeated.")]
 Sensors = Annotated[list[str] | None, typer.Option("--sensor", help="Only readings with it; may be repeated.")]
@@ -30,42 +28,35 @@ def tail(
     as_json: JsonOutput = False,
     config: ConfigFile = None,
 ) -> None:
-    """Show readings as they arrive."""
+    """Show readings as they arrive, until the gateway stops."""
     settings = load(config, os.environ).settings
-    wanted_devices, wanted_sensors = set(device or ()), set(sensor or ())
+    asyncio.run(_follow(settings, device or [], sensor or [], last, count, as_json=as_json))
 
-    def is_wanted(reading: StoredReading) -> bool:
-        return (not wanted_devices or reading.device_id in wanted_devices) and (
-            not wanted_sensors or not wanted_sensors.isdisjoint(reading.body["sensors"])
-        )
 
-    async def follow() -> None:
-        left = count
-        async with LogReader.open(DataDir(settings.gateway.data_dir).log_db) as log:
-            uuid = await log.log_uuid()
-            position = max(0, await log.newest_row() - last)
-            while True:
-                readings = await log.read(position, limit=_AT_ONCE)
-                for reading in filter(is_wanted, readings):
-                    print(_json_line(reading, settings, uuid) if as_json else _line(reading), flush=True)
+async def _follow(
+    settings: Settings, devices: list[str], sensors: list[str], last: int, count: int | None, *, as_json: bool
+) -> None:
+    left = count
+    async with connect(settings) as gateway:
+        async with aclosing(gateway.stream(tail_readings, devices=devices, sensors=sensors, last=last)) as pages:
+            async for page in pages:
+                if page.skipped:
+                    print(
+                        f"{page.skipped:,} readings were skipped: they came faster than they could be shown.",
+                        file=sys.stderr,
+                    )
+                for reading in page.readings:
+                    print(json.dumps(reading) if as_json else _line(reading), flush=True)
                     if left is not None and (left := left - 1) == 0:
                         return
-                if readings:
-                    position = readings[-1].row
-                else:
-                    await asyncio.sleep(_LOOK_AGAIN_S)
-
-    asyncio.run(follow())
+        words = "The gateway has stopped." if gateway.is_live else "No gateway is running: nothing new can come."
+        print(words, file=sys.stderr)
 
 
-def _json_line(reading: StoredReading, settings: Settings, uuid: str) -> str:
-    return json.dumps(wire_reading(reading, gateway_id=settings.gateway.id, log_uuid=uuid))
-
-
-def _line(reading: StoredReading) -> str:
-    sensors = "  ".join(f"{name}({_fields(fields)})" for name, fields in reading.body["sensors"].items())
-    late = "  LATE" if reading.late else ""
-    line = f"{rfc3339(reading.time_ms)}  {reading.device_id}  {sensors}{late}"
+def _line(reading: dict[str, Any]) -> str:
+    sensors = "  ".join(f"{name}({_fields(fields)})" for name, fields in reading["sensors"].items())
+    late = "  LATE" if reading["late"] else ""
+    line = f"{reading['time']}  {reading['device_id']}  {sensors}{late}"
     return "".join(character if character.isprintable() else "?" for character in line)  # boards send what they like
 
 

@@ -1,0 +1,40 @@
+"""What can be asked of a gateway, whether it runs or not.
+
+An operation is one async function: its first parameter is the `Site` it works on, the others are what it is asked, and
+what it returns (or, an async generator, yields) is the answer. Its name, its types and its words are all there is to
+say about it: the control socket and the command line are made from them. To add one, write the function in this
+folder and add it to the list below.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.operations.backup import take_snapshot
+from gateway.operations.buffer import buffer_status
+from gateway.operations.call import Operation
+from gateway.operations.dead_letters import drop_dead_letters, list_dead_letters, replay_dead_letters
+from gateway.operations.devices import add_device, list_devices, revoke_device, rotate_device, show_device
+from gateway.operations.erase import erase_device
+from gateway.operations.export import export_readings
+from gateway.operations.status import gateway_status
+from gateway.operations.tail import tail_readings
+
+_FUNCTIONS: tuple[Callable[..., Any], ...] = (
+    list_devices,
+    show_device,
+    add_device,
+    rotate_device,
+    revoke_device,
+    buffer_status,
+    list_dead_letters,
+    replay_dead_letters,
+    drop_dead_letters,
+    erase_device,
+    export_readings,
+    take_snapshot,
+    gateway_status,
+    tail_readings,
+)
+
+OPERATIONS = {function.__name__: Operation(function) for function in _FUNCTIONS}
+"""Every operation by its name."""

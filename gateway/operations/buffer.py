@@ -1,0 +1,55 @@
+"""What the log holds, and how far each destination is."""
+
+from dataclasses import dataclass
+
+from gateway.model.status import BufferStatus, Loss
+from gateway.operations.site import Site
+
+
+@dataclass(slots=True, frozen=True)
+class Place:
+    """How far one reader of the log is."""
+
+    name: str
+    position: int
+    """The last row it has dealt with, as it is on disk."""
+    undelivered: int
+    oldest_seconds: int | None
+    """Age of the oldest reading it still has to get; None when there is none."""
+    dead_letters: int
+    lost: Loss | None
+    state: str | None
+    """Of a destination that runs: what it does, see DestinationStatus."""
+
+
+@dataclass(slots=True, frozen=True)
+class BufferReport:
+    """The log, and everyone's place in it."""
+
+    buffer: BufferStatus
+    destinations: list[Place]
+
+
+async def buffer_status(site: Site) -> BufferReport:
+    """Return what the log holds, and for each destination what it still has to get."""
+    log = await site.log()
+    live = None if site.live is None else await site.live.status()
+    states = {} if live is None else {one.name: one.state for one in live.destinations}
+    dead = await log.dead_letters.counts()
+    places = []
+    for cursor in await log.cursors():
+        undelivered, oldest_ms = await log.count_after(cursor.position)
+        age_s = None if oldest_ms is None else round((site.clock.now_ms() - oldest_ms) / 1000)
+        lost = await log.loss(cursor.name)
+        places.append(
+            Place(
+                cursor.name,
+                cursor.position,
+                undelivered,
+                age_s,
+                dead.get(cursor.name, 0),
+                lost,
+                states.get(cursor.name),
+            )
+        )
+    return BufferReport(await log.buffer(), places)

@@ -1,0 +1,127 @@
+"""What destinations refused: shown, sent again, given up.
+
+- a replay is noted on disk and the forwarder is woken at once; without a gateway it goes out after the next start
+- whoever waits hears of each batch as it is settled, and costs the forwarders nothing
+"""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from gateway.model.errors import NotFound
+from gateway.operations.site import Site
+from gateway.storage.dead_letters import DeadLetter, DeadLetterReader
+
+_PAGE = 200
+
+Key = tuple[str, int]
+
+
+@dataclass(slots=True, frozen=True)
+class RefusedReading:
+    """One dead letter, without what the reading says."""
+
+    row: int
+    id: str
+    destination: str
+    organization_id: str
+    device_id: str
+    time_ms: int
+    reason: str
+    """What the destination said last: words from outside."""
+    attempts: int
+    first_at_ms: int
+    last_at_ms: int
+    provisional: bool
+    """The next success makes it a dead letter, or it is sent again."""
+    replay_requested: bool
+
+
+@dataclass(slots=True, frozen=True)
+class ReplayProgress:
+    """How far the readings are whose replay was asked for."""
+
+    delivered: int
+    refused: int
+    """Refused again."""
+    waiting: int
+    absent: list[str]
+    """Destinations among them that have no active integration: their dead letters wait for one."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.delivered + self.refused + self.waiting
+
+
+async def list_dead_letters(site: Site, *, destination: str | None) -> AsyncGenerator[list[RefusedReading], None]:
+    """Yield the dead letters of one destination, or of all, page by page."""
+    log, gateway_id = await site.log(), site.settings.gateway.id
+    uuid = await log.log_uuid()
+    after = (0, "")
+    while page := await log.dead_letters.letters(destination, after=after, limit=_PAGE):
+        yield [_refused(letter, f"{gateway_id}:{uuid}:{letter.reading.row}") for letter in page]
+        after = (page[-1].reading.row, page[-1].destination)
+
+
+async def replay_dead_letters(
+    site: Site, *, rows: list[int], destination: str | None
+) -> AsyncGenerator[ReplayProgress, None]:
+    """Ask that these be sent again, then yield how far they are until all are settled or the gateway stops.
+
+    No rows means all. Without a gateway there is only the first item. Raises NotFound for a row that is not there.
+    """
+    letters, live = (await site.writable_log()).dead_letters, site.live
+    wanted = await _chosen(letters, rows, destination)
+    await letters.request_replay(wanted)
+    names = {name for name, _ in wanted}
+    absent = sorted(names - _active(site))
+    if live is not None:
+        live.replay(names)
+    while True:
+        settled = letters.settled
+        waiting = len(wanted & await letters.requested_keys())
+        still_there = len(wanted & await letters.keys())
+        yield ReplayProgress(len(wanted) - still_there, still_there - waiting, waiting, absent)
+        if not waiting or live is None or not await live.wait_settled(settled):
+            return
+
+
+async def drop_dead_letters(site: Site, *, rows: list[int], destination: str | None) -> int:
+    """Give these up for good, and return how many they were. No rows means all. Raises NotFound."""
+    letters = (await site.writable_log()).dead_letters
+    chosen = await _chosen(letters, rows, destination)
+    await letters.drop(chosen)
+    return len(chosen)
+
+
+async def _chosen(letters: DeadLetterReader, rows: list[int], destination: str | None) -> set[Key]:
+    keys = await letters.keys(destination)
+    if not rows:
+        return keys
+    named = set(rows)
+    if missing := sorted(named - {row for _, row in keys}):
+        raise NotFound(f"There is no dead letter with row {missing[0]}.", hint="See: neurogate buffer dead-letters")
+    return {key for key in keys if key[1] in named}
+
+
+def _active(site: Site) -> set[str]:
+    tables = site.settings.integrations
+    return {table.name for table in tables if getattr(table, "status", "active") == "active"}
+
+
+def _refused(letter: DeadLetter, reading_id: str) -> RefusedReading:
+    reading = letter.reading
+    return RefusedReading(
+        row=reading.row,
+        id=reading_id,
+        destination=letter.destination,
+        organization_id=reading.organization_id,
+        device_id=reading.device_id,
+        time_ms=reading.time_ms,
+        reason=letter.reason,
+        attempts=letter.attempts,
+        first_at_ms=letter.first_at_ms,
+        last_at_ms=letter.last_at_ms,
+        provisional=letter.provisional,
+        replay_requested=letter.replay_requested,
+    )

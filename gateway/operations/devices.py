@@ -1,0 +1,82 @@
+"""Devices, and who of them may come in. A change holds, everywhere, when the operation returns."""
+
+from dataclasses import dataclass
+
+from gateway.model.errors import NotFound
+from gateway.model.status import DeviceActivity
+from gateway.model.topics import telemetry_topics
+from gateway.operations.site import Site
+from gateway.storage.state import DeviceCredential, DeviceRow
+
+
+@dataclass(slots=True, frozen=True)
+class DeviceDetails:
+    """All that is known of one device."""
+
+    device: DeviceRow
+    topics: list[str]
+    """Where it publishes its readings, the usual one first."""
+    last_reading_ms: int | None
+    """When its newest reading was received (unix ms); None when none is stored."""
+    activity: DeviceActivity | None
+    """None when no gateway runs."""
+
+
+async def list_devices(site: Site) -> list[DeviceRow]:
+    """Return every device."""
+    state = await site.state()
+    return await state.devices()
+
+
+async def show_device(site: Site, *, organization_id: str, device_id: str) -> DeviceDetails:
+    """Return all that is known of one device. Raises NotFound."""
+    state = await site.state()
+    key = (organization_id, device_id)
+    for device in await state.devices():
+        if (device.organization_id, device.device_id) == key:
+            activity = None if site.live is None else site.live.activity(*key)
+            topics = list(telemetry_topics(*key))
+            return DeviceDetails(device, topics, await _last_reading_ms(site, activity, *key), activity)
+    raise NotFound(
+        f"There is no device {device_id} in {organization_id}.", hint="neurogate device list shows what there is."
+    )
+
+
+async def _last_reading_ms(
+    site: Site, activity: DeviceActivity | None, organization_id: str, device_id: str
+) -> int | None:
+    if activity is not None and activity.readings:
+        return activity.last_seen_ms
+    try:
+        log = await site.log()
+    except NotFound:
+        return None
+    return await log.last_received_ms(organization_id, device_id)
+
+
+async def add_device(site: Site, *, organization_id: str, device_id: str, metadata: dict[str, str]) -> DeviceCredential:
+    """Register a device; it may connect at once. Raises BadInput or AlreadyExists."""
+    state = await site.state()
+    credential = await state.add_device(organization_id, device_id, metadata)
+    await _take_effect(site)
+    return credential
+
+
+async def rotate_device(site: Site, *, organization_id: str, device_id: str) -> DeviceCredential:
+    """Give a device a new password; the old one's sessions are closed. Raises NotFound."""
+    state = await site.state()
+    credential = await state.rotate_device(organization_id, device_id)
+    await _take_effect(site)
+    return credential
+
+
+async def revoke_device(site: Site, *, organization_id: str, device_id: str) -> None:
+    """Take a device's access away and close its sessions; its readings stay. Raises NotFound."""
+    state = await site.state()
+    await state.revoke_device(organization_id, device_id)
+    await _take_effect(site)
+
+
+async def _take_effect(site: Site) -> None:
+    if site.live is not None:
+        await site.live.apply_access()

@@ -1,0 +1,18 @@
+"""What is stored of a device, removed for good: whether somebody is at home is personal data."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from gateway.operations.site import Site
+from gateway.storage.erase import Erased, erase
+
+
+async def erase_device(site: Site, *, organization_id: str, device_id: str) -> AsyncGenerator[Erased, None]:
+    """Erase its readings, dead letters and quarantined input, and yield how far it is.
+
+    Readings that a destination has not got yet are never sent. Whoever goes away ends it after the step under way.
+    Raises NotFound when there is no log.
+    """
+    async with aclosing(erase(await site.writable_log(), organization_id, device_id)) as steps:
+        async for so_far in steps:
+            yield so_far

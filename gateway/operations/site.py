@@ -1,0 +1,75 @@
+"""What an operation works on: a running gateway, or what one has left on disk."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.config import Settings
+from gateway.model.status import DeviceActivity, GatewayStatus
+from gateway.storage.log import Log
+from gateway.storage.log_reader import LogReader
+from gateway.storage.state import State
+
+
+class Live(Protocol):
+    """What only a running gateway knows and can do."""
+
+    async def status(self) -> GatewayStatus:
+        """Return a snapshot of the whole."""
+        ...
+
+    def activity(self, organization_id: str, device_id: str) -> DeviceActivity:
+        """Return what came from a device since the start, and whether it is connected."""
+        ...
+
+    async def apply_access(self) -> None:
+        """Let the credentials in the state take effect; returns when whoever has lost access is gone."""
+        ...
+
+    @property
+    def newest_row(self) -> int:
+        """The newest committed reading's row."""
+        ...
+
+    async def wait_beyond(self, row: int) -> bool:
+        """Return True when there is a committed row beyond `row`, False when the gateway stops."""
+        ...
+
+    def replay(self, destinations: Iterable[str]) -> None:
+        """Let these look for dead letters whose replay was requested; those that are not active are left out."""
+        ...
+
+    async def wait_settled(self, settled: int) -> bool:
+        """Return True when `DeadLetters.settled` is beyond `settled`, False when the gateway stops."""
+        ...
+
+
+class Site(Protocol):
+    """A gateway and its data directory. The stores are opened when they are first asked for."""
+
+    @property
+    def settings(self) -> Settings:
+        """The whole configuration."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The time."""
+        ...
+
+    @property
+    def live(self) -> Live | None:
+        """The running gateway; None when there is none, and the operation has the stores to itself."""
+        ...
+
+    async def state(self) -> State:
+        """Return the devices and credentials."""
+        ...
+
+    async def log(self) -> LogReader:
+        """Return the readings. Raises NotFound when there are none yet."""
+        ...
+
+    async def writable_log(self) -> Log:
+        """Return the readings, for whoever changes what is kept of them. Raises NotFound when there are none yet."""
+        ...
