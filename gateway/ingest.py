@@ -32,6 +32,8 @@ MAX_READINGS = 1_000
 class TooManyReadings(BadInput):
     """A document holds more readings than are taken at once; none was."""
 
+    http_status = 413
+
 
 @dataclass(slots=True, frozen=True)
 class Verdict:
@@ -51,6 +53,11 @@ class Ingest:
         self._clock = clock
         self._metrics = metrics
         self._max_skew_ms = max_skew_ms
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for anything more."""
+        return self._log.bounds.full is not None
 
     def take(self, device: Device, data: bytes, owner: Owner, *, source: str, maybe_repeated: bool = False) -> None:
         """Take one message in; its owner hears when what became of it, reading or quarantine, is on disk."""

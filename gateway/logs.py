@@ -93,6 +93,9 @@ class _Repeats:
     count: int = 0
 
 
+_SUBJECTS = ("device_id", "client", "destination")
+
+
 class _CountRecord(logging.LogRecord):
     """Says how often a message was repeated; passes every count itself."""
 
@@ -100,8 +103,9 @@ class _CountRecord(logging.LogRecord):
 class RepeatFilter(logging.Filter):
     """Lets the first of equal warnings and errors pass, and counts those of the next minute.
 
-    Equal means: same logger, level and message template. Lower levels pass, since they tell what happened to
-    whom. `emit` gets the line with the count, at the next record after the minute or at `flush`.
+    Equal means: same logger, level and message (but for numbers in it), about the same device, client or destination.
+    Lower levels pass, since they tell what happened to whom. `emit` gets the line with the count, at the next record
+    after the minute or at `flush`.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class RepeatFilter(logging.Filter):
         self._emit = emit
         self._monotonic = monotonic
         self._lock = threading.Lock()  # filters run outside the handler's lock
-        self._open: OrderedDict[tuple[str, int, str], _Repeats] = OrderedDict()  # the oldest window first
+        self._open: OrderedDict[tuple[Any, ...], _Repeats] = OrderedDict()  # the oldest window first
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is to be written."""
@@ -123,7 +127,9 @@ class RepeatFilter(logging.Filter):
                 self._close_first()
             if record.levelno < logging.WARNING:
                 return True
-            key = (record.name, record.levelno, str(record.msg))
+            about = tuple(str(getattr(record, name, "")) for name in _SUBJECTS)
+            words = tuple(one for one in record.args or () if isinstance(one, str))  # numbers differ each time
+            key = (record.name, record.levelno, str(record.msg), *words, *about)
             if repeats := self._open.get(key):
                 repeats.count += 1
                 return False
@@ -140,7 +146,7 @@ class RepeatFilter(logging.Filter):
         return next(iter(self._open.values()))
 
     def _close_first(self) -> None:
-        (name, level, _), repeats = self._open.popitem(last=False)
+        (name, level, *_), repeats = self._open.popitem(last=False)
         if repeats.count:
             message = f"{repeats.message} (repeated {repeats.count} times)"
             self._emit(_CountRecord(name, level, "", 0, message, (), None))

@@ -243,6 +243,7 @@ class Connection(asyncio.Protocol):
                 clean_session=self._connect.clean_session,
                 peer=(host, int(port)) if port else ("unknown", 0),
                 send=self._from_local,
+                ended=lambda: self._end("broker_gone"),
             )
         return self._attachment
 
@@ -284,14 +285,18 @@ class Connection(asyncio.Protocol):
 
     async def _log_in(self, connect: Connect) -> None:
         """Authenticate, end an older connection of the same client, and let it in."""
-        credential = await self._door.authenticate(connect.username, connect.password)
+        credential = self._door.authenticate(connect.username, connect.password)
         if self._ended:
             return
         if credential is None:
-            self._refuse(packets.CONNACK_NOT_AUTHORIZED, "not_authorized", connect.username or "")
+            known = self._door.is_known(connect.username)  # a name that is nobody's may be a password
+            self._refuse(packets.CONNACK_NOT_AUTHORIZED, "not_authorized", known or "an unknown username")
             return
         if connect.will is not None and not is_inside(connect.will.topic, credential.prefixes):
             self._refuse(packets.CONNACK_NOT_AUTHORIZED, "foreign_will", connect.will.topic[:200])
+            return
+        if self._door.ingest.is_full:
+            self._refuse(packets.CONNACK_UNAVAILABLE, "store_full")
             return
         self.client_id = connect.client_id or self._door.new_client_id()
         self.credential = credential

@@ -9,9 +9,11 @@ import logging
 import os
 import resource
 import secrets
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 
-from gateway.access import Access, Credential
+from gateway.access import Access, Credential, Device
 from gateway.broker.connection import Connection
 from gateway.broker.local import AmqttBroker
 from gateway.broker.packets import Message
@@ -56,6 +58,10 @@ class Door:
         """How many connections are open."""
         return len(self._connections)
 
+    def connections_by_device(self) -> Counter[Device]:
+        """Return how many connections each device has open."""
+        return Counter(one.credential.device for one in self._connections if one.credential is not None)
+
     async def start(self) -> None:
         """Open the port. Raises PortInUse."""
         _allow_open_files(self.settings.max_connections + _SPARE_FILES)
@@ -93,6 +99,11 @@ class Door:
         self._metrics.connections.set(len(self._connections))
         return True
 
+    def turn_everybody_away(self) -> None:
+        """Close every connection, as the store takes no more: an acknowledgement withheld only hangs a client."""
+        for connection in list(self._connections):
+            connection.end("store_full")
+
     def forget(self, connection: Connection) -> None:
         """The connection's socket is closed."""
         self._connections.discard(connection)
@@ -122,15 +133,15 @@ class Door:
         if reason not in _QUIET:
             self._metrics.refused.labels(reason).inc()
 
-    async def authenticate(self, username: str | None, password: str | None) -> Credential | None:
-        """Return who this is; a login that fails looks for a change in the state first."""
+    def authenticate(self, username: str | None, password: str | None) -> Credential | None:
+        """Return who this is."""
         if username is None or password is None:
             return None
-        credential = self._access.authenticate(username, password)
-        if credential is None:
-            await self._access.refresh()
-            credential = self._access.authenticate(username, password)
-        return credential
+        return self._access.authenticate(username, password)
+
+    def is_known(self, username: str | None) -> str:
+        """Return the username if it is somebody's, else an empty text."""
+        return username if username is not None and self._access.is_known(username) else ""
 
     def new_client_id(self) -> str:
         """Return a client id for a client that brought none."""
@@ -152,14 +163,22 @@ class Door:
     def publish_will(self, connection: Connection, will: Message) -> None:
         """Publish what a client left for the case that it vanishes."""
         credential = connection.credential
+        left = Message(connection.namespace + will.topic, will.payload, will.qos, will.retain)
         if credential is not None and will.topic in credential.telemetry_topics:
-            self.ingest.take(credential.device, will.payload, _Nobody(), source=will.topic)
-        self.fan_out(Message(connection.namespace + will.topic, will.payload, will.qos, will.retain))
+            heir = _Heir(lambda: self.fan_out(left))
+            self.ingest.take(credential.device, will.payload, heir, source=will.topic)
+        else:
+            self.fan_out(left)
 
-    def _drop_revoked(self) -> None:
+    async def _drop_revoked(self) -> None:
+        """End every connection whose credential has been revoked or replaced; returns when they are gone."""
+        ending: list[asyncio.Future[None]] = []
         for connection in list(self._connections):
             if connection.credential is not None and not self._access.is_current(connection.credential):
                 connection.end("revoked")
+                ending.append(connection.lost)
+        if ending:
+            await asyncio.wait(ending, timeout=_TAKE_OVER_S)
 
     def _may_subscribe(self, local_id: str, topic_filter: str) -> bool:
         connection = self._clients.get(local_id)
@@ -168,11 +187,15 @@ class Door:
         return is_inside(topic_filter.removeprefix(connection.namespace), connection.credential.prefixes)
 
 
-class _Nobody:
-    """The owner of a message that nobody waits for."""
+class _Heir:
+    """The owner of a telemetry will: it goes to subscribers when it is on disk, like any other reading."""
 
-    def committed(self, count: int) -> None:
-        """Nothing is owed."""
+    def __init__(self, fan_out: Callable[[], None]) -> None:
+        self._fan_out = fan_out
+
+    def committed(self, _: int) -> None:
+        """Hand it out."""
+        self._fan_out()
 
     def failed(self, error: StoreFailed) -> None:
         """The log has said so already."""

@@ -24,7 +24,10 @@ logger = logging.getLogger(__name__)
 _LISTENER = "door"
 _TOPICS_CACHED = 10_000
 _STOP_S = 2.0
-_QUEUED_AT_MOST = 10_000  # messages of QoS 1 and 2 that wait for one subscriber, connected or not
+_QUEUED_AT_MOST = 10_000  # messages of QoS 1 and 2 that wait for one connected subscriber
+_KEPT_AT_MOST = 1_000  # of them for one that is away
+_FILTERS_AT_MOST = 50  # of one client: every topic is matched against all of them
+_RETAINED_AT_MOST = 5_000  # topics with a retained message, of all clients together
 _IN_FLIGHT = 20  # of them sent and not yet acknowledged
 _SESSIONS_KEPT = 10  # of one credential, while it is away
 
@@ -82,8 +85,8 @@ class AmqttBroker:
 
     def publish(self, message: Message) -> int:
         """Hand a message to its subscribers, and retain it if it says so; returns how many of them missed it."""
-        if message.retain:
-            self._broker.retain(message)
+        if message.retain and not self._broker.retain(message):
+            return 1
         return self._broker.deliver(message) if self.wants(message.topic) else 0
 
     def has_session(self, client_id: str) -> bool:
@@ -91,9 +94,18 @@ class AmqttBroker:
         return self._context.get_session(client_id) is not None
 
     def attach(
-        self, client_id: str, *, clean_session: bool, peer: tuple[str, int], send: Callable[[bytes], None]
+        self,
+        client_id: str,
+        *,
+        clean_session: bool,
+        peer: tuple[str, int],
+        send: Callable[[bytes], None],
+        ended: Callable[[], None],
     ) -> "Attachment":
-        """Introduce an authenticated client; `send` gets every packet for it, the CONNACK first."""
+        """Introduce an authenticated client; `send` gets every packet for it, the CONNACK first.
+
+        `ended` is called when amqtt has finished with it, whatever the reason: nothing fed reaches it any more.
+        """
         reader = _Reader()
         reader.feed(encode_connect(client_id, client_id, clean_session=clean_session))
         outbox = _Outbox(send)
@@ -101,6 +113,7 @@ class AmqttBroker:
         task = asyncio.create_task(serving, name=f"amqtt {client_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: _finished(done, ended))
         return Attachment(reader, task)
 
     async def _serve(self, client_id: str, reader: "_Reader", writer: "_Writer", outbox: "_Outbox") -> None:
@@ -112,6 +125,12 @@ class AmqttBroker:
             outbox.close()
             if self._broker.outboxes.get(client_id) is outbox:
                 del self._broker.outboxes[client_id]
+
+
+def _finished(task: asyncio.Task[None], ended: Callable[[], None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("amqtt failed for a client", exc_info=error)
+    ended()
 
 
 class Attachment:
@@ -222,16 +241,19 @@ class _Broker(Broker):
         """Keep a message for a persistent session whose client is away; False when there are too many."""
         if qos == 0 or session.clean_session:
             return True
-        if session.retained_messages.qsize() >= _QUEUED_AT_MOST:
+        if session.retained_messages.qsize() >= _KEPT_AT_MOST:
             return False
         session.retained_messages.put_nowait(RetainedApplicationMessage(None, message.topic, message.payload, qos))
         return True
 
-    def retain(self, message: Message) -> None:
-        """Keep as the topic's retained message; an empty one ends that."""
+    def retain(self, message: Message) -> bool:
+        """Keep as the topic's retained message; an empty one ends that. False when there are too many."""
+        if message.topic not in self._retained_messages and len(self._retained_messages) >= _RETAINED_AT_MOST:
+            return not message.payload
         retaining = asyncio.ensure_future(self.retain_message(None, message.topic, message.payload, message.qos))
         self._retaining.add(retaining)
         retaining.add_done_callback(self._retaining.discard)
+        return True
 
     async def forget_oldest_session(self, client_id: str) -> None:
         """Make room among the sessions of a credential whose clients are away: amqtt keeps any number, for ever."""
@@ -247,6 +269,9 @@ class _Broker(Broker):
     async def add_subscription(self, subscription: tuple[str, int], session: AmqttSession) -> int:
         """Refuse a filter outside the client's rights: amqtt has no notion of them without a plugin per check."""
         if session.client_id is None or not self._may_subscribe(session.client_id, subscription[0]):
+            return 0x80
+        held = [name for name, subscribers in self._subscriptions.items() if any(s is session for s, _ in subscribers)]
+        if subscription[0] not in held and len(held) >= _FILTERS_AT_MOST:
             return 0x80
         self.changes += 1
         return await super().add_subscription(subscription, session)

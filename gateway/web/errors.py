@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from gateway.ingest import TooManyReadings
-from gateway.model.errors import BadInput, StoreFailed
+from gateway.model.errors import NeurogateError, StoreFailed, error_document
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +18,7 @@ def error_response(
     status: int, code: str, message: str, *, hint: str = "", headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Return an error in the documented shape."""
-    body = {"error": {"code": code, "message": message, "hint": hint}}
-    return web.json_response(body, status=status, headers=headers)
+    return web.json_response(error_document(code, message, hint), status=status, headers=headers)
 
 
 @web.middleware
@@ -28,13 +26,9 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
     """Turn whatever goes wrong into an answer in the documented shape."""
     try:
         return await handler(request)
-    except BadInput as error:
-        status = 413 if isinstance(error, TooManyReadings) else 400
-        return error_response(status, error.code, error.message, hint=error.hint)
-    except StoreFailed as error:
-        return error_response(
-            503, "store_failed", error.message, hint=error.hint, headers={"Retry-After": str(_STORE_RETRY_S)}
-        )
+    except NeurogateError as error:
+        headers = {"Retry-After": str(_STORE_RETRY_S)} if isinstance(error, StoreFailed) else None
+        return error_response(error.http_status, error.code, error.message, hint=error.hint, headers=headers)
     except web.HTTPRequestEntityTooLarge:
         return error_response(
             413,

@@ -29,7 +29,7 @@ class SensorData:
 
     async def post(self, request: web.Request) -> web.Response:
         """Take in readings of the device whose password comes as `x-api-key` or bearer token."""
-        credential = await self._authenticate(request)
+        credential = self._authenticate(request)
         if credential is None:
             return error_response(
                 401,
@@ -54,18 +54,14 @@ class SensorData:
         verdicts = await self._ingest.take_document(credential.device, await request.read(), source="http")
         return _answer(verdicts)
 
-    async def _authenticate(self, request: web.Request) -> Credential | None:
+    def _authenticate(self, request: web.Request) -> Credential | None:
         key = request.headers.get("x-api-key")
         if key is None:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             key = token.strip() if scheme.lower() == "bearer" else None
         if not key:
             return None
-        credential = self._access.authenticate_key(key)
-        if credential is None:
-            await self._access.refresh()
-            credential = self._access.authenticate_key(key)
-        return credential
+        return self._access.authenticate_key(key)
 
 
 def _answer(verdicts: list[Verdict]) -> web.Response:
