@@ -4,9 +4,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gateway.storage.commit_thread import CommitThread, Transaction
 from tests.site import FailingDisk, Site, running_site
+
+settings.register_profile("thorough", max_examples=3_000, stateful_step_count=200, deadline=None)
+"""For `--hypothesis-profile thorough`: many minutes."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak-s", type=float, default=120.0, help="How long tests/soak may take, in seconds.")
 
 
 @pytest.fixture

@@ -3,21 +3,26 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiohttp
 
 from gateway.app import Gateway
+from gateway.cli.gateway_link import connect
 from gateway.clock import ManualClock
 from gateway.config import Settings
 from gateway.model.reading import NewQuarantine, StoredReading
+from gateway.operations import site as operations
 from gateway.storage.commit_thread import CommitThread, Transaction
 from gateway.storage.log import Log
-from gateway.storage.state import DeviceCredential, State
+from gateway.storage.state import DeviceCredential
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PATIENCE_S = 5.0
 """How long a test waits for what must happen."""
@@ -80,16 +85,18 @@ class Site:
                     return float(line.rsplit(" ", 1)[1])
         return 0.0
 
-    @asynccontextmanager
-    async def beside(self) -> AsyncIterator[State]:
-        """The state as a command beside the gateway opens it."""
-        key = (self.settings.gateway.data_dir / "password.key").read_bytes()
-        async with State.open(self.state_db, key, clock=self.clock) as state:
-            yield state
+    async def command(
+        self, operation: Callable[Concatenate[operations.Site, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Carry out an operation as a command does: over the control socket."""
+        async with connect(self.settings) as link:
+            return await link.call(operation, *args, **kwargs)
 
 
 @asynccontextmanager
-async def running_site(data_dir: Path, **tables: Mapping[str, Any]) -> AsyncIterator[Site]:
+async def running_site(
+    data_dir: Path, *, integrations: Sequence[Mapping[str, Any]] = (), **tables: Mapping[str, Any]
+) -> AsyncIterator[Site]:
     """Run a gateway; `tables` are sections of its settings."""
     local = {"host": "127.0.0.1", "port": 0}
     settings = Settings.model_validate(
@@ -98,6 +105,7 @@ async def running_site(data_dir: Path, **tables: Mapping[str, Any]) -> AsyncIter
             "gateway": {"data_dir": data_dir},
             "mqtt": local | dict(tables.get("mqtt", {})),
             "http": local | dict(tables.get("http", {})),
+            "integrations": integrations,
         }
     )
     clock = ManualClock()

@@ -121,12 +121,12 @@ def warning(text: str, *args: object, level: int = logging.WARNING, logger: str 
 def test_a_repeated_warning_is_counted_and_the_count_told_once(clock: Elapsing) -> None:
     counts: list[logging.LogRecord] = []
     repeats = RepeatFilter(counts.append, clock)
-    assert repeats.filter(warning("No answer from %s.", "a"))
-    assert [repeats.filter(warning("No answer from %s.", n)) for n in range(41)] == [False] * 41
+    assert repeats.filter(warning("No answer from %s for %d s.", "a", 1))
+    assert [repeats.filter(warning("No answer from %s for %d s.", "a", n)) for n in range(41)] == [False] * 41
     assert counts == []
     clock.now += REPEAT_WINDOW_S
-    assert repeats.filter(warning("No answer from %s.", "b"))
-    assert [count.getMessage() for count in counts] == ["No answer from a. (repeated 41 times)"]
+    assert repeats.filter(warning("No answer from %s for %d s.", "b", 1))
+    assert [count.getMessage() for count in counts] == ["No answer from a for 1 s. (repeated 41 times)"]
     assert repeats.filter(counts[0])
     repeats.flush()
     assert len(counts) == 1
@@ -139,6 +139,20 @@ def test_only_the_same_warning_of_the_same_logger_is_a_repetition(clock: Elapsin
     assert repeats.filter(warning("a", logger="y"))
     assert repeats.filter(warning("a", level=logging.ERROR))
     assert not repeats.filter(warning("a"))
+
+
+def test_what_is_said_of_another_is_no_repetition(clock: Elapsing) -> None:
+    repeats = RepeatFilter(lambda _: None, clock)
+
+    def closed(reason: str, client: str) -> logging.LogRecord:
+        record = warning("connection closed: %s", reason)
+        record.client = client
+        return record
+
+    assert repeats.filter(closed("foreign_topic", "kitchen"))
+    assert repeats.filter(closed("not_authorized", "kitchen"))
+    assert repeats.filter(closed("foreign_topic", "hall"))
+    assert not repeats.filter(closed("foreign_topic", "kitchen"))
 
 
 def test_what_happened_to_whom_is_never_a_repetition(clock: Elapsing) -> None:

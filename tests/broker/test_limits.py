@@ -139,7 +139,7 @@ async def test_p9_clients_with_clean_sessions_leave_nothing_behind(site: Site) -
 async def test_p9_what_waits_for_a_client_that_is_away_is_bounded_and_the_rest_counted(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_QUEUED_AT_MOST", 5)
+    monkeypatch.setattr(local, "_KEPT_AT_MOST", 5)
     await leave_behind(site, "sleeper")
     async with RawClient.login(site, client_id="board") as board:
         for number in range(1, 9):

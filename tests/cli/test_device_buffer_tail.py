@@ -72,7 +72,7 @@ async def test_a_device_is_added_once_listed_and_revoked_once(config: str) -> No
     again = await neurogate("device", "add", "kitchen", "-c", config)
     assert (again.code, again.out) == (1, "")
     assert again.err.splitlines()[0].startswith("Error: Device kitchen of default is registered already.")
-    assert "neurogate device revoke kitchen" in again.err
+    assert "neurogate device rotate kitchen" in again.err
     listed = await neurogate("device", "list", "--json", "-c", config)
     (device,) = json.loads(listed.out)
     assert (device["device_id"], device["status"]) == ("kitchen", "active")

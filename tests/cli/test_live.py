@@ -63,6 +63,14 @@ def test_screen_shows_gateway_devices_buffer_and_destinations() -> None:
         assert fact in text
 
 
+def test_dead_letters_are_shown_where_there_are_any() -> None:
+    refused = replace(status(), destinations=[replace(DESTINATION, name="a", dead_letters=4_321), DESTINATION])
+    assert "dead letters" not in drawn(status())
+    assert "dead letters" in drawn(refused)
+    assert "4,321" in drawn(refused)
+    assert "1,234 undelivered, 4,321 dead letters, 503" in plain_line(refused, Rates())
+
+
 def test_screen_shows_problems_as_sentences() -> None:
     text = drawn(replace(status(), problems=["The disk is nearly full."]))
     assert "not ready" in text

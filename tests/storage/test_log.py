@@ -518,6 +518,7 @@ async def test_p2_a_freeze_belongs_to_the_position_after_the_move_before_it(log:
 
 async def test_a_freeze_that_is_not_on_disk_raises_and_can_be_repeated(log: Log, disk: FailingDisk) -> None:
     await log.open_cursor("cloud", start="oldest")
+    await log.append([new(log, 1)])
     disk.failing = True
     with pytest.raises(StoreFailed):
         await log.freeze(attempt("cloud", 0, 1))

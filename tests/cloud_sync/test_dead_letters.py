@@ -1,0 +1,591 @@
+"""Rejections: the culprit alone becomes a dead letter, on disk at every moment, and can be replayed."""
+
+import asyncio
+import logging
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_sync.backoff import LONGEST_WAIT_S
+from cloud_sync.contract import AuthFailed, Batch, Gone, NotConnected, Ok, Outcome, Rejected, TooLarge
+from cloud_sync.forwarder import LONE_REJECTIONS, Forwarder
+from tests.cloud_sync.samples import NOW_MS, append
+from tests.cloud_sync.site import DOWN, Scripted, Site, deliver_all, open_site, running, until
+
+NAME = "cloud"
+
+
+@dataclass
+class Server:
+    """The other side: it outlives the gateway, refuses the poison, and remembers what came under which id."""
+
+    poison: set[int] = field(default_factory=set)
+    names_culprits: bool = False
+    takes_at_most: int = 10_000
+    accepted: dict[int, set[str]] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    requests: list[list[int]] = field(default_factory=list)
+
+    def take(self, batch: Batch, body: bytes) -> Outcome:
+        rows = [reading.row for reading in batch.readings]
+        self.requests.append(rows)
+        assert self.bodies.setdefault(batch.id, body) == body, "an id came again with another body"
+        if len(rows) > self.takes_at_most:
+            return TooLarge("too much")
+        if bad := sorted(self.poison.intersection(rows)):
+            return Rejected("cannot be read", bad if self.names_culprits else ())
+        for row in rows:
+            if not self.accepted.get(row):
+                self.order.append(row)
+            self.accepted.setdefault(row, set()).add(batch.id)
+        return Ok()
+
+
+class Remote(Scripted):
+    """A destination that asks a server, after the scripted answers."""
+
+    def __init__(self, server: Server, *answers: Outcome, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.server = server
+        self.answers = list(answers)
+
+    async def send(self, batch: Batch, body: bytes) -> Outcome:
+        self.sent.append((batch, body))
+        return self.answers.pop(0) if self.answers else self.server.take(batch, body)
+
+
+async def flush(site: Site) -> None:
+    """Write the cursor's move now, instead of within a second."""
+    site.log._flush_moves()
+    await site.log._idle.wait()
+
+
+async def replays_settled(forwarder: Forwarder) -> None:
+    """Wait until everything that was requested has had its answer."""
+    forwarder.replay()
+    await until(lambda: not forwarder._replay._wanted.is_set())
+
+
+async def letters(site: Site, *, provisional: bool = False) -> list[int]:
+    await flush(site)
+    return [letter.reading.row for letter in await site.log.dead_letters.letters() if letter.provisional is provisional]
+
+
+def settled(forwarder: Forwarder, site: Site) -> Callable[[], bool]:
+    return lambda: forwarder._reach == site.log.last_row
+
+
+def columns(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(sql).fetchall()
+
+
+@pytest.mark.parametrize(("poison", "most"), [({1}, 26), ({2345}, 26), ({4999}, 26), ({7, 8, 9, 2500, 4000}, 90)])
+async def test_p4_exactly_the_culprits_become_dead_letters(site: Site, poison: set[int], most: int) -> None:
+    await append(site.log, 5_001)
+    server = Server(poison)
+    destination = Remote(server, batch_max_bytes=10_000_000)
+    forwarder = await deliver_all(site, destination)
+    assert await letters(site) == sorted(poison)
+    assert server.order == [row for row in range(1, 5_002) if row not in poison]
+    assert all(len(ids) == 1 for ids in server.accepted.values())
+    assert len(destination.sent) <= most
+    status = await forwarder.status()
+    assert (status.state, status.undelivered, status.dead_letters, status.last_error) == ("idle", 0, len(poison), "")
+    assert site.metric("neurogate_dead_letters") == len(poison)
+    assert site.waits == []
+
+
+async def test_p4_named_culprits_are_cut_out_at_once(site: Site) -> None:
+    await append(site.log, 1_000)
+    server = Server({100, 101, 900}, names_culprits=True)
+    await deliver_all(site, Remote(server))
+    assert await letters(site) == [100, 101, 900]
+    assert [len(rows) for rows in server.requests] == [1000, 99, 1, 1, 798, 1, 100]
+
+
+async def test_p4_a_dead_letter_says_what_it_is(site: Site) -> None:
+    await append(site.log, 3)
+    await deliver_all(site, Remote(Server({2})))
+    await flush(site)
+    (letter,) = await site.log.dead_letters.letters()
+    (reading,) = await site.log.read(1, limit=1)
+    assert letter.reading == reading
+    assert letter.key == (NAME, 2)
+    assert (letter.reason, letter.attempts, letter.provisional) == ("cannot be read", 1, False)
+    assert letter.first_at_ms == letter.last_at_ms == NOW_MS
+
+
+async def test_p4_one_reading_too_large_is_a_dead_letter_too(site: Site) -> None:
+    class Narrow(Scripted):
+        async def send(self, batch: Batch, body: bytes) -> Outcome:
+            if 3 in (reading.row for reading in batch.readings):
+                return TooLarge("over 256 KB")
+            return await super().send(batch, body)
+
+    await append(site.log, 6)
+    destination = Narrow()
+    await deliver_all(site, destination)
+    assert destination.accepted == [1, 2, 4, 5, 6]
+    assert await letters(site) == [3]
+
+
+async def test_p4_a_limit_on_the_size_and_poison_together(site: Site) -> None:
+    await append(site.log, 300)
+    server = Server({77, 200}, takes_at_most=20)
+    await deliver_all(site, Remote(server))
+    assert await letters(site) == [77, 200]
+    assert server.order == [row for row in range(1, 301) if row not in {77, 200}]
+    assert site.waits == []
+
+
+async def test_p4_the_newest_reading_stays_provisional_until_something_succeeds(tmp_path: Path) -> None:
+    server = Server({3})
+    async with open_site(tmp_path / "log.db") as site:
+        await append(site.log, 3)
+        async with running(site.forwarder(Remote(server))) as forwarder:
+            await until(settled(forwarder, site))
+            await until(lambda: forwarder._state == "error")
+            status = await forwarder.status()
+        assert (status.position, status.undelivered, status.dead_letters) == (2, 1, 0)
+        assert status.last_error == "cannot be read"
+        assert (await letters(site), await letters(site, provisional=True)) == ([], [3])
+    requests = len(server.requests)
+    async with open_site(tmp_path / "log.db") as site:  # also after a restart
+        async with running(site.forwarder(Remote(server))) as forwarder:
+            await until(lambda: forwarder._state == "error")
+            site.clock.advance(7_000)
+            assert site.metric("neurogate_buffer_oldest_seconds") == 7
+            await asyncio.sleep(0.05)
+            assert len(server.requests) == requests, "it is not sent again by itself"
+            assert columns(tmp_path / "log.db", "SELECT position FROM cursors") == [(2,)]
+            await append(site.log, 1, first_seq=3)
+            await until(lambda: forwarder._position == 4)
+            assert (await forwarder.status()).state in {"sending", "idle"}
+        assert server.order == [1, 2, 4]
+    # the move and the confirmation were one commit
+    assert columns(tmp_path / "log.db", "SELECT position FROM cursors") == [(4,)]
+    assert columns(tmp_path / "log.db", "SELECT row, provisional FROM dead_letters") == [(3, 0)]
+
+
+async def test_p4_the_cursor_and_its_dead_letters_move_in_one_commit(tmp_path: Path) -> None:
+    async with open_site(tmp_path / "log.db") as site:
+        await append(site.log, 3)
+        destination = Remote(Server({2}))
+        forwarder = await deliver_all(site, destination)
+        assert forwarder._position == 3
+        on_disk = "SELECT (SELECT position FROM cursors), provisional FROM dead_letters"
+        assert columns(tmp_path / "log.db", on_disk) == [(1, 1)]  # the move waits for a commit, and so does the other
+        await until(lambda: columns(tmp_path / "log.db", on_disk) == [(3, 0)])
+
+
+async def test_p4_erased_readings_confirm_nothing(tmp_path: Path) -> None:
+    async with open_site(tmp_path / "log.db") as site:
+        await append(site.log, 2)
+        server = Server({1})
+        destination = Remote(server, batch_max_readings=1)
+        with closing(sqlite3.connect(tmp_path / "log.db")) as db:
+            db.execute("DELETE FROM device_telemetry_history WHERE id = 2")
+            db.commit()
+        async with running(site.forwarder(destination)) as forwarder:
+            await until(settled(forwarder, site))
+            assert (forwarder._position, await letters(site, provisional=True)) == (0, [1])
+
+
+async def refuse_everything(site: Site, forwarder: Forwarder, *, rounds: int) -> list[float]:
+    """Run until it has waited so often; returns the waits."""
+    waits: list[float] = []
+    passed, go_on = asyncio.Event(), asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == rounds:
+            passed.set()
+            await go_on.wait()
+        await site.sleep(seconds)
+
+    forwarder._sleep = sleep
+    async with running(forwarder):
+        async with asyncio.timeout(10):
+            await passed.wait()
+        status = await forwarder.status()
+        assert (status.state, status.position, status.dead_letters) == ("error", 0, 0)
+        assert "10 readings in a row were refused" in status.last_error
+        assert await site.log.dead_letters.letters() == []
+    return waits
+
+
+@pytest.mark.parametrize("readings", [10, 11, 40, 1000])
+async def test_p4_ten_in_a_row_are_the_destinations_error(
+    site: Site, readings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    await append(site.log, readings)
+    server = Server(set(range(1, readings + 1)))
+    waits = await refuse_everything(site, site.forwarder(Remote(server)), rounds=5)
+    assert waits == [LONGEST_WAIT_S] * 5
+    first_round, second_round = server.requests[:-40], server.requests[-10:]
+    assert len(first_round) < 60
+    assert second_round == [[row] for row in range(1, 11)], "after that, it asks with single readings"
+    assert caplog.text.count("delivery failed") == 1
+    server.poison.clear()
+    await deliver_all(site, Remote(server))
+    assert server.order == list(range(1, readings + 1))
+    assert all(len(ids) == 1 for ids in server.accepted.values())
+    assert await site.log.dead_letters.letters() == []
+
+
+async def test_p4_a_destination_that_is_repaired_while_it_waits_gets_everything(site: Site) -> None:
+    await append(site.log, 500)
+    server = Server(set(range(1, 501)))
+    forwarder = site.forwarder(Remote(server))
+    sleep = site.sleep
+
+    async def repaired(seconds: float) -> None:
+        server.poison = {3}  # one of them was really bad
+        await sleep(seconds)
+
+    forwarder._sleep = repaired
+    async with running(forwarder):
+        await until(lambda: forwarder._position == 500)
+        status = await forwarder.status()
+    assert await letters(site) == [3]
+    assert server.order == [row for row in range(1, 501) if row != 3]
+    assert (status.failures, status.last_error) == (0, "")
+    assert len(server.requests[-1]) > 50, "and in large batches again"
+
+
+async def test_p4_nine_in_a_row_are_bad_records(site: Site) -> None:
+    await append(site.log, 100)
+    poison = set(range(20, 20 + LONE_REJECTIONS - 1)) | set(range(50, 50 + LONE_REJECTIONS - 1))
+    server = Server(poison)
+    await deliver_all(site, Remote(server))
+    assert await letters(site) == sorted(poison)
+    assert site.waits == []
+
+
+async def test_p4_ten_in_a_row_count_over_a_restart(tmp_path: Path) -> None:
+    server = Server(set(range(1, 100)))
+    for run in range(3):
+        async with open_site(tmp_path / "log.db") as site:
+            await append(site.log, 3, first_seq=3 * run)
+            async with running(site.forwarder(Remote(server))) as forwarder:
+                await until(settled(forwarder, site))
+            assert await letters(site, provisional=True) == list(range(1, 3 * run + 4))
+    async with open_site(tmp_path / "log.db") as site:
+        await append(site.log, 1, first_seq=9)
+        await refuse_everything(site, site.forwarder(Remote(server)), rounds=1)
+
+
+async def test_p4_a_wrong_address_among_rejections_is_no_rejection(site: Site) -> None:
+    await append(site.log, 4)
+    server = Server({1, 2})
+    destination = Remote(server, *[AuthFailed("who?")] * 12)
+    await deliver_all(site, destination)
+    assert await letters(site) == [1, 2]
+    assert site.waits == [LONGEST_WAIT_S] * 12
+
+
+async def test_rejections_are_logged_where_they_happen_and_when_they_are_final(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="cloud_sync")
+    await append(site.log, 8)
+    await deliver_all(site, Remote(Server({2, 3})))
+    assert [record.getMessage() for record in caplog.records] == [
+        "a reading was refused and is set aside: cannot be read",
+        "a reading was refused and is set aside: cannot be read",
+        "refused readings are dead letters now; see: neurogate buffer dead-letters",
+    ]
+    assert [getattr(record, "row", None) for record in caplog.records] == [2, 3, None]
+
+
+# A crash at every step
+
+READINGS = 16
+
+
+@dataclass
+class Snapshots:
+    """What would be on disk, and known to the server, had the power failed at each step."""
+
+    log: Path
+    folder: Path
+    server: Server
+    taken: list[tuple[Path, Server]] = field(default_factory=list)
+
+    def take(self) -> None:
+        copy = self.folder / f"{len(self.taken)}"
+        copy.mkdir()
+        for name in ("log.db", "log.db-wal"):
+            if (self.log / name).exists():
+                shutil.copy(self.log / name, copy / name)
+        self.taken.append((copy, deepcopy(self.server)))
+
+
+def snapshotting(site: Site, remote: Remote, snapshots: Snapshots) -> None:
+    """Take a snapshot before and after each request, and after each write about dead letters."""
+    send, letters = remote.send, site.log.dead_letters
+
+    async def observed_send(batch: Batch, body: bytes) -> Outcome:
+        snapshots.take()
+        outcome = await send(batch, body)
+        snapshots.take()
+        return outcome
+
+    remote.send = observed_send  # type: ignore[method-assign]
+    write = letters._write
+
+    async def observed_write(*statements: Any) -> None:
+        await write(*statements)
+        snapshots.take()
+
+    letters._write = observed_write
+
+
+async def resume(copy: Path, server: Server) -> list[tuple[Any, ...]]:
+    """Start on a snapshot and deliver everything; returns the dead letters."""
+    async with (
+        open_site(copy / "log.db") as site,
+        running(site.forwarder(Remote(server, batch_max_readings=8))) as forwarder,
+    ):
+        await until(lambda: forwarder._position == site.log.last_row)
+        await replays_settled(forwarder)
+    return columns(copy / "log.db", "SELECT row, provisional, attempts FROM dead_letters ORDER BY row")
+
+
+@pytest.mark.parametrize("poison", [{5, 11}, {1}, {8, 9}, {2, 3, 4, 5, 6, 7}])
+@pytest.mark.parametrize("names_culprits", [False, True])
+async def test_p2_a_crash_at_any_step_of_a_split_loses_and_duplicates_nothing(
+    tmp_path: Path, poison: set[int], names_culprits: bool
+) -> None:
+    server = Server(poison, names_culprits=names_culprits)
+    (tmp_path / "live").mkdir()
+    snapshots = Snapshots(tmp_path / "live", tmp_path, server)
+    async with open_site(tmp_path / "live" / "log.db") as site:
+        await append(site.log, READINGS)
+        remote = Remote(server, batch_max_readings=8)
+        snapshotting(site, remote, snapshots)
+        await deliver_all(site, remote)
+    assert len(snapshots.taken) > 2 * len(poison)
+    for copy, known in snapshots.taken:
+        provisional = columns(copy / "log.db", "SELECT row FROM dead_letters WHERE provisional")
+        answered = [known.requests.count([row]) for (row,) in provisional]
+        dead = await resume(copy, known)
+        assert answered == [known.requests.count([row]) for (row,) in provisional], "asked again about an answer"
+        assert dead == [(row, 0, 1) for row in sorted(poison)]
+        assert known.order == [row for row in range(1, READINGS + 1) if row not in poison]
+        assert all(len(ids) == 1 for ids in known.accepted.values()), "delivered under two ids"
+
+
+async def test_p2_a_crash_at_any_step_of_ten_rejections_withdraws_or_repeats_them(tmp_path: Path) -> None:
+    server = Server(set(range(1, READINGS + 1)))
+    (tmp_path / "live").mkdir()
+    snapshots = Snapshots(tmp_path / "live", tmp_path, server)
+    async with open_site(tmp_path / "live" / "log.db") as site:
+        await append(site.log, READINGS)
+        remote = Remote(server, batch_max_readings=8)
+        snapshotting(site, remote, snapshots)
+        await refuse_everything(site, site.forwarder(remote), rounds=2)
+    for copy, known in snapshots.taken:
+        async with open_site(copy / "log.db") as site:
+            await refuse_everything(site, site.forwarder(Remote(known, batch_max_readings=8)), rounds=1)
+        known.poison.clear()
+        assert await resume(copy, known) == []
+        assert known.order == list(range(1, READINGS + 1))
+
+
+# Replays
+
+
+async def with_dead_letters(site: Site, server: Server, readings: int = 20) -> None:
+    await append(site.log, readings)
+    await deliver_all(site, Remote(server))
+    assert await letters(site) == sorted(server.poison)
+
+
+async def request_all(site: Site) -> None:
+    await site.log.dead_letters.request_replay(await site.log.dead_letters.keys())
+
+
+async def test_p4_a_replay_sends_again_what_was_asked_for_and_nothing_else(site: Site) -> None:
+    server = Server({3, 7, 8, 15})
+    await with_dead_letters(site, server)
+    server.poison.clear()
+    await site.log.dead_letters.request_replay([(NAME, 7), (NAME, 15), ("another", 3)])
+    before = len(server.requests)
+    async with running(site.forwarder(Remote(server))) as forwarder:
+        await replays_settled(forwarder)
+    assert server.requests[before:] == [[7, 15]]
+    assert await letters(site) == [3, 8]
+    assert (await forwarder.status()).dead_letters == 2
+
+
+async def test_p4_a_replay_is_taken_up_while_the_gateway_runs(site: Site) -> None:
+    server = Server({3})
+    await append(site.log, 5)
+    async with running(site.forwarder(Remote(server))) as forwarder:
+        await until(lambda: forwarder._position == 5)
+        await flush(site)
+        server.poison.clear()
+        await site.log.dead_letters.request_replay([(NAME, 3)])
+        forwarder.replay()
+        await until(lambda: 3 in server.accepted)
+        await until(lambda: forwarder._replay._encoded is None)
+        assert await letters(site) == []
+        assert forwarder._position == 5
+
+
+async def test_p4_a_replay_that_is_refused_again_says_so_and_frees_the_others(site: Site) -> None:
+    server = Server({3, 7, 8, 15, 16})
+    await with_dead_letters(site, server)
+    server.poison = {7, 16}
+    site.clock.advance(5_000)
+    await request_all(site)
+    async with running(site.forwarder(Remote(server))) as forwarder:
+        await replays_settled(forwarder)
+    left = await site.log.dead_letters.letters()
+    assert [(one.reading.row, one.attempts, one.replay_requested) for one in left] == [(7, 2, False), (16, 2, False)]
+    assert all(one.last_at_ms - one.first_at_ms == 5_000 for one in left)
+    assert {3, 8, 15} <= server.accepted.keys()
+    assert all(len(ids) == 1 for ids in server.accepted.values())
+
+
+async def test_p4_more_than_ten_renewed_rejections_change_nothing_for_live_readings(site: Site) -> None:
+    server = Server({*range(2, 10), *range(20, 28)})
+    await with_dead_letters(site, server, 40)
+    await request_all(site)
+    async with running(site.forwarder(Remote(server))) as forwarder:
+        await replays_settled(forwarder)
+        await append(site.log, 1, first_seq=40)
+        await until(lambda: forwarder._position == 41)
+    assert await letters(site) == sorted(server.poison)
+    assert site.waits == []
+
+
+async def test_p4_a_replay_and_live_readings_take_turns(site: Site) -> None:
+    server = Server({*range(1, 9)})
+    await with_dead_letters(site, server, 10)
+    server.poison.clear()
+    await request_all(site)
+    await append(site.log, 4, first_seq=10)
+    before = len(server.requests)
+    await deliver_all(site, Remote(server, batch_max_readings=1))
+    assert server.requests[before:][:8] == [[11], [1], [12], [2], [13], [3], [14], [4]]
+
+
+async def test_p4_a_replay_that_cannot_be_delivered_holds_no_live_reading_up(site: Site) -> None:
+    """The destination fails on this very reading: 500 and not 4xx."""
+
+    class Falls(Remote):
+        async def send(self, batch: Batch, body: bytes) -> Outcome:
+            if 3 in (reading.row for reading in batch.readings):
+                self.sent.append((batch, body))
+                return NotConnected("500")
+            return await super().send(batch, body)
+
+    server = Server({3})
+    await with_dead_letters(site, server, 5)
+    await request_all(site)
+    destination = Falls(server)
+    async with running(site.forwarder(destination)) as forwarder:
+        for number in range(20):
+            await append(site.log, 1, first_seq=5 + number)
+            await until(lambda: forwarder._position == site.log.last_row)
+        await until(lambda: len([batch for batch, _ in destination.sent if batch.readings[0].row == 3]) > 5)
+    assert await letters(site) == [3]
+    replays = {batch.id for batch, _ in destination.sent if batch.readings[0].row == 3}
+    assert len(replays) == 1, "a retry is the same batch"
+    assert site.waits[:3] == [1, 2, 4]
+
+
+async def test_a_replay_that_succeeds_confirms_what_was_provisional(site: Site) -> None:
+    server = Server({2, 5})
+    await append(site.log, 5)
+    async with running(site.forwarder(Remote(server))) as forwarder:
+        await until(settled(forwarder, site))
+        assert (await letters(site), await letters(site, provisional=True)) == ([2], [5])
+        server.poison.clear()
+        await request_all(site)
+        forwarder.replay()
+        await until(lambda: forwarder._position == 5)
+        await until(lambda: forwarder._state == "idle")
+        assert (await letters(site), await letters(site, provisional=True)) == ([5], [])
+
+
+async def test_a_destination_that_has_gone_gets_no_replay(site: Site) -> None:
+    server = Server({2})
+    await with_dead_letters(site, server, 3)
+    await request_all(site)
+    destination = Remote(server, Gone("no more"))
+    async with running(site.forwarder(destination)) as forwarder:
+        await until(lambda: forwarder._state == "error")
+        await append(site.log, 1, first_seq=3)
+        await asyncio.sleep(0.02)
+    assert len(destination.sent) == 1
+    assert await letters(site) == [2]
+
+
+async def test_p2_a_crash_at_any_step_of_a_replay_loses_and_duplicates_nothing(tmp_path: Path) -> None:
+    server = Server({2, 3, 5, 6, 9})
+    (tmp_path / "live").mkdir()
+    snapshots = Snapshots(tmp_path / "live", tmp_path, server)
+    async with open_site(tmp_path / "live" / "log.db") as site:
+        await with_dead_letters(site, server, 10)
+        server.poison = {5}
+        await request_all(site)
+        remote = Remote(server, batch_max_readings=8)
+        snapshotting(site, remote, snapshots)
+        async with running(site.forwarder(remote)) as forwarder:
+            await replays_settled(forwarder)
+    assert len(snapshots.taken) > 10
+    for copy, known in snapshots.taken:
+        assert await resume(copy, known) == [(5, 0, 2)]
+        assert sorted(known.accepted) == [1, 2, 3, 4, 6, 7, 8, 9, 10]
+        assert all(len(ids) == 1 for ids in known.accepted.values()), "delivered under two ids"
+
+
+async def test_p2_a_replay_that_is_written_differently_now_gets_a_new_id(tmp_path: Path) -> None:
+    server = Server({2})
+    ids = []
+    for dialect in (b"", b"new release:"):
+        async with open_site(tmp_path / "log.db") as site:
+            if not dialect:
+                await with_dead_letters(site, server, 3)
+                await request_all(site)
+            destination = Remote(server, *[DOWN] * 10_000)
+            destination.dialect = dialect
+            async with running(site.forwarder(destination)):
+                await until(lambda: bool(destination.sent))  # noqa: B023
+            ids.append(destination.ids[0])
+    assert len(set(ids)) == 2
+
+
+async def test_a_dead_letter_outlives_its_row_in_the_log(tmp_path: Path) -> None:
+    async with open_site(tmp_path / "log.db") as site:
+        server = Server({2})
+        await with_dead_letters(site, server, 3)
+        with closing(sqlite3.connect(tmp_path / "log.db")) as db:
+            db.execute("DELETE FROM device_telemetry_history")
+            db.commit()
+        server.poison.clear()
+        await request_all(site)
+        async with running(site.forwarder(Remote(server))) as forwarder:
+            await replays_settled(forwarder)
+        assert 2 in server.accepted
+
+
+async def test_giving_up_a_place_forgets_what_was_provisional(site: Site) -> None:
+    server = Server({2, 4})
+    await append(site.log, 4)
+    async with running(site.forwarder(Remote(server))) as forwarder:
+        await until(settled(forwarder, site))
+    await site.log.drop_cursor(NAME)
+    assert [letter.reading.row for letter in await site.log.dead_letters.letters()] == [2]

@@ -1,0 +1,105 @@
+"""The log is copied while everything goes on."""
+
+import asyncio
+import sqlite3
+from contextlib import aclosing, closing
+from pathlib import Path
+
+import pytest
+
+from gateway.clock import ManualClock
+from gateway.model.errors import AlreadyExists, StoreFailed
+from gateway.storage.commit_thread import CommitThread, Transaction
+from gateway.storage.erase import erase
+from gateway.storage.snapshot import snapshot
+from gateway.storage.space import WAL_BYTES
+from gateway.storage.state import State
+from tests.cloud_sync.samples import append
+from tests.cloud_sync.site import open_site
+
+
+def check(path: Path) -> list[int]:
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return [seq for (seq,) in db.execute("SELECT seq FROM device_telemetry_history ORDER BY id")]
+
+
+async def test_commits_go_on_between_its_steps_and_are_in_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = 0
+    attempt = CommitThread._attempt
+
+    def counted(thread: CommitThread, transaction: Transaction) -> Exception | None:
+        nonlocal commits
+        commits += 1
+        return attempt(thread, transaction)
+
+    async with open_site(tmp_path / "log.db") as site:
+        for turn in range(20):
+            await append(site.log, 2_500, first_seq=2_500 * turn)
+        monkeypatch.setattr(CommitThread, "_attempt", counted)
+        steps: list[tuple[int, int]] = []
+
+        def progress(left: int, _total: int) -> bool:
+            steps.append((left, commits))
+            return True
+
+        copying = asyncio.create_task(site.log.copy_to(tmp_path / "copy.db", progress))
+        stored, wal = 50_000, 0
+        while not copying.done():
+            await append(site.log, 100, first_seq=stored)
+            stored += 100
+            wal = max(wal, (tmp_path / "log.db-wal").stat().st_size)
+        await copying
+        assert steps[-1][0] == 0
+        assert steps[-1][1] - steps[0][1] >= len(steps) // 4, "commits were let through between the steps"
+        assert wal < WAL_BYTES, "no read transaction kept it from being used again"
+    copied = check(tmp_path / "copy.db")
+    assert copied == list(range(len(copied)))
+    assert len(copied) > 50_000
+    assert check(tmp_path / "log.db") == list(range(stored))
+
+
+async def test_an_erasure_meanwhile_is_carried_into_the_copy(tmp_path: Path) -> None:
+    async with open_site(tmp_path / "log.db") as site:
+        for turn in range(12):
+            await append(site.log, 2_500, first_seq=2_500 * turn)
+        copying = asyncio.create_task(site.log.copy_to(tmp_path / "copy.db", lambda _left, _total: True))
+        async for _ in erase(site.log, "default", "esp32-kitchen"):
+            pass
+        await copying
+    copied = check(tmp_path / "copy.db")
+    assert copied == sorted(copied)
+
+
+async def test_a_log_that_is_closed_does_not_wait_for_its_copy(tmp_path: Path) -> None:
+    async with open_site(tmp_path / "log.db") as site:
+        await append(site.log, 5_000)
+        await append(site.log, 5_000, first_seq=5_000)
+        copying = asyncio.create_task(site.log.copy_to(tmp_path / "copy.db", lambda _left, _total: True))
+        await asyncio.sleep(0)
+    with pytest.raises(StoreFailed):
+        await copying
+
+
+async def test_one_at_a_time_only_with_room_and_gone_afterwards(tmp_path: Path) -> None:
+    async with (
+        open_site(tmp_path / "log.db") as site,
+        State.open(tmp_path / "state.db", b"k" * 32, clock=ManualClock()) as state,
+    ):
+        await append(site.log, 10)
+        (tmp_path / "snapshot").mkdir()
+        (tmp_path / "snapshot" / "log.db").write_bytes(b"left by a killed process")
+        async with aclosing(snapshot(site.log, state, tmp_path, 0)) as steps:
+            done = await anext(steps)
+            while done.folder is None:
+                done = await anext(steps)
+            assert len(check(Path(done.folder) / "log.db")) == 10
+            with pytest.raises(AlreadyExists):
+                await anext(snapshot(site.log, state, tmp_path, 0))
+            assert (Path(done.folder) / "state.db").exists()
+        assert not (tmp_path / "snapshot").exists()
+        with pytest.raises(StoreFailed, match="no room"):
+            await anext(snapshot(site.log, state, tmp_path, 2**62))
+        assert not (tmp_path / "snapshot").exists()
