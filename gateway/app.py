@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cloud_sync.contract import Forwards
@@ -33,6 +34,7 @@ from gateway.storage.bounds import Bounds
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
+from gateway.storage.run_marker import RunMarker
 from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.web.health import Health
@@ -50,6 +52,7 @@ _LOCK_PATIENCE_S = 2.0  # for a command that has the store for a moment
 class _Parts:
     """What a running gateway consists of."""
 
+    state: State
     log: Log
     access: Access
     door: Door
@@ -130,6 +133,7 @@ class Gateway:
         self._supervisor = Supervisor(self._metrics)
         self._started_ms = self._clock.monotonic_ms()
         self._parts: _Parts | None = None
+        self._run_marker: RunMarker
 
     async def run(self, stop: asyncio.Event, *, ready: Callable[[], None] | None = None) -> None:
         """Run until `stop` is set; `ready` is called when the listeners are open. Raises NeurogateError."""
@@ -137,7 +141,8 @@ class Gateway:
         data_dir = DataDir(self._settings.gateway.data_dir)
         async with data_dir.lock_within(_LOCK_PATIENCE_S):
             async with contextlib.AsyncExitStack() as stack:
-                parts = self._parts = await self._open(stack, data_dir, destinations, inactive)
+                stack.enter_context(self._marker(data_dir))
+                parts = await self._open(stack, data_dir, destinations, inactive)
                 logger.info("gateway ready", extra={"mqtt_port": parts.door.port, "http_port": parts.web.port})
                 if ready is not None:
                     ready()
@@ -152,6 +157,10 @@ class Gateway:
                         task.cancel()
                 await self._say_goodbye(parts)
             self._parts = None
+
+    def _marker(self, data_dir: DataDir) -> RunMarker:
+        self._run_marker = RunMarker(data_dir.running)
+        return self._run_marker
 
     def _destinations(self) -> tuple[list[Destination], list[str]]:
         """Build the active integrations of the configuration, and name the inactive ones. Raises ConfigError."""
@@ -176,7 +185,9 @@ class Gateway:
     ) -> _Parts:
         settings, clock, metrics = self._settings, self._clock, self._metrics
         key = load_or_create_key(data_dir.password_key)
-        state = await stack.enter_async_context(State.open(data_dir.state_db, key, clock=clock))
+        state = await stack.enter_async_context(
+            State.open(data_dir.state_db, key, clock=clock, tell=partial(self._run_marker.add, "state.db"))
+        )
         log = await stack.enter_async_context(
             Log.create(
                 data_dir.log_db,
@@ -184,9 +195,12 @@ class Gateway:
                 dedupe_window_ms=settings.ingest.dedupe_window_s * 1000,
                 clock=clock,
                 metrics=metrics,
+                tell=partial(self._run_marker.add, "log.db"),
             )
         )
         log.bounds.readers.update({destination.config.name: 0 for destination in destinations})
+        if self._run_marker.was_unclean:
+            log.care.check()
         access = Access(state, key)
         await access.refresh()
         ingest = Ingest(log, clock, metrics, max_skew_ms=settings.clock.max_skew_s * 1000)
@@ -205,22 +219,26 @@ class Gateway:
             await log.drop_cursor(name)
         for destination in destinations:  # before anything can come in: a new one begins with the first reading
             await log.open_cursor(destination.config.name, start=destination.config.start)
-        await door.start()
-        listeners.push_async_callback(door.stop)
-        await web.start()
-        listeners.push_async_callback(web.stop)
         forwarders = {
             destination.config.name: Forwarder(destination, log, clock, metrics, settings.gateway.id)
             for destination in destinations
         }
+        parts = self._parts = _Parts(
+            state, log, access, door, web, forwarders, site, listeners
+        )  # who asks, may ask now
+        await door.start()
+        listeners.push_async_callback(door.stop)
+        await web.start()
+        listeners.push_async_callback(web.stop)
         await control.start()  # last: now there is something to ask
-        return _Parts(log, access, door, web, forwarders, site, listeners)
+        return parts
 
     def _long_lived(self, parts: _Parts) -> dict[str, Callable[[], Awaitable[None]]]:
         forwarders = {f"forwarder {name}": forwarder.run for name, forwarder in parts.forwarders.items()}
         return {
             "bounds": lambda: self._keep_bounds(parts.log.bounds),
             "clock": lambda: self._watch_clock(parts.log),
+            "state copy": parts.state.keep_copied,
             **forwarders,
         }
 
@@ -276,6 +294,9 @@ class Gateway:
         metrics = self._metrics
         metrics.buffer_bytes.set(buffer.bytes)
         metrics.queue_size.labels("sensor-data").set(parts.log.waiting)
+        damaged = {damage.database for damage in self._run_marker.found}
+        for database in ("log.db", "state.db"):
+            metrics.store_damaged.labels(database).set(database in damaged)
         metrics.clock_synced.set(self._clock.is_synced())
         return GatewayStatus(
             gateway_id=self._settings.gateway.id,
@@ -291,6 +312,7 @@ class Gateway:
             buffer=buffer,
             devices=[_activity(device, connections) for device in parts.access.devices if device.readings],
             destinations=destinations,
+            notices=[*parts.log.care.notices, *(damage.words for damage in self._run_marker.found)],
         )
 
     async def _destination_statuses(self, parts: _Parts) -> list[DestinationStatus]:

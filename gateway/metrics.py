@@ -81,6 +81,12 @@ class Metrics:
         self.queue_size = Gauge("queue_size", "Readings waiting for their commit.", ["queue_name"], registry=registry)
         self.duplicates = Counter("neurogate_duplicates_total", "Readings that were stored already.", registry=registry)
         self.buffer_bytes = Gauge("neurogate_buffer_bytes", "Size of the log on disk.", registry=registry)
+        self.store_damaged = Gauge(
+            "neurogate_store_damaged",
+            "1 from when damage was found until the gateway starts again after a clean stop.",
+            ["database"],
+            registry=registry,
+        )
         self.buffer_oldest = Gauge(
             "neurogate_buffer_oldest_seconds",
             "Age of the oldest reading a destination still has to get.",

@@ -106,7 +106,7 @@ def plain_line(status: GatewayStatus, rates: Rates) -> str:
 
 def screen(status: GatewayStatus, rates: Rates, *, now_ms: int, height: int) -> RenderableType:
     """Return the whole view, made to fit `height` lines."""
-    room = height - _OTHER_LINES - len(status.problems) - len(status.destinations)
+    room = height - _OTHER_LINES - len(status.problems) - len(status.notices) - len(status.destinations)
     rows = min(max(room, _DEVICE_ROWS_MIN), _DEVICE_ROWS)
     return Group(
         _header(status),
@@ -121,7 +121,8 @@ def _header(status: GatewayStatus) -> RenderableType:
     facts += f"{status.connections} connections  up {_duration(status.uptime_seconds)}  "
     ready = ("ready", "green") if not status.problems else ("not ready", "yellow")
     line = Text.assemble((status.gateway_id, "bold"), (facts, "dim"), ready)
-    return Padding(Group(line, *(Text(problem, style="yellow") for problem in status.problems)), (1, 1, 0, 1))
+    said = [Text(problem, style="yellow") for problem in status.problems] + [Text(notice) for notice in status.notices]
+    return Padding(Group(line, *said), (1, 1, 0, 1))
 
 
 def _table(*words: str, numbers: Iterable[str]) -> Table:

@@ -80,3 +80,5 @@ class GatewayStatus:
     buffer: BufferStatus
     devices: list[DeviceActivity] = field(default_factory=list)
     destinations: list[DestinationStatus] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    """What its owner should know although it works, for example damage that was repaired; each as a sentence."""

@@ -34,9 +34,11 @@ async def export_readings(
 ) -> AsyncGenerator[ExportPage, None]:
     """Yield stored readings with `from_ms` <= time < `to_ms` (unix ms), of these devices or (none named) of all.
 
-    Those after the reading `after_id` only, if there is one. Raises BadInput when it is not of this log, and NotFound.
+    Those after the reading `after_id` only, if there is one. Raises BadInput when it is not of this log, NotFound, and
+    StoreFailed while readings are being salvaged.
     """
     log, gateway_id = await site.log(), site.settings.gateway.id
+    await log.require_whole()
     uuid = await log.log_uuid()
     position = seen = 0 if after_id is None else _row_of(after_id, f"{gateway_id}:{uuid}:")
     last_row = await log.newest_row()

@@ -5,9 +5,11 @@
   them per destination, or `reject` lets nothing more in until there is room
 - retention takes delivered readings that are older than asked, and only by a clock that is synchronised
 - a disk that others have filled is left again with the ballast's help; when it has room again, all goes on by itself
+- while a damaged log is exchanged nothing is done to it; one that was salvaged is removed before anything else leaves
 - freed pages go back to the file system little by little, while nothing else waits
 """
 
+import errno
 import logging
 import sqlite3
 from collections.abc import Callable
@@ -16,13 +18,15 @@ from gateway.clock import Clock
 from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFull
-from gateway.storage.commit_thread import CommitThread
+from gateway.storage.commit_thread import CommitThread, Done, Transaction
+from gateway.storage.damage import is_damage
 from gateway.storage.reclaim import Reclaim, TrimQuarantine
 from gateway.storage.space import HIGH_WATER_BYTES, LOW_WATER_BYTES, Pages, Space
 
 logger = logging.getLogger(__name__)
 
 _SQLITE_FULL = 13
+_NO_PAGES = Pages(4096, 0, 0)
 _ROWS_PER_STEP = 2_000
 _ROWS_PER_STEP_AT_MOST = 20_000
 _DAY_MS = 86_400_000
@@ -35,14 +39,21 @@ class Bounds:
     """See the module's own words. For the event loop's thread; the work is done by the log's writing thread."""
 
     def __init__(
-        self, settings: StorageSettings, space: Space, thread: CommitThread, clock: Clock, metrics: Metrics
+        self,
+        settings: StorageSettings,
+        space: Space,
+        writer: Callable[[], CommitThread | None],
+        damaged: Callable[[str], None],
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._space = space
-        self._thread = thread
+        self._writer = writer
+        self._damaged = damaged
         self._clock = clock
         self._metrics = metrics
-        self._pages = Pages(4096, 0, 0)
+        self._pages = _NO_PAGES
         self._making_room = False
         self._quarantine_grew = True
         self.readers: dict[str, int] = {}
@@ -61,14 +72,20 @@ class Bounds:
         elif self.full is not None and room >= HIGH_WATER_BYTES:
             self._has_room()
 
+    def drop_wrecks(self) -> None:
+        """Remove damaged logs that were salvaged."""
+        self._space.drop_wrecks()
+
     def failed(self, error: Exception) -> None:
         """Hear of a failed commit: a full disk is left again."""
-        if _is_disk_full(error):
+        if _is_disk_full(error) or _is_disk_full(error.__cause__):
             self._leave_full_disk()
             self._make_room(0)
 
     def tick(self) -> None:
         """Do what is due; called about once a second."""
+        if self._writer() is None:
+            return
         if self._space.room_bytes(self._pages) < LOW_WATER_BYTES or self.full is not None:
             self._make_room(0)
             return
@@ -78,30 +95,62 @@ class Bounds:
         if self._quarantine_grew:
             self._trim_quarantine()
         if self._pages.free_bytes > max(_SHRINK_FROM_BYTES, self._pages.live_bytes // 4):
-            self._thread.execute(_SHRINK)
+            self._execute(_SHRINK)
+
+    def suspend(self) -> None:
+        """Hear that the log is damaged: what is under way is the last that is done to it."""
+        self._pages = _NO_PAGES
+
+    def resume(self) -> None:
+        """Go on with a fresh log, of which no commit has told anything yet."""
+        self._pages = _NO_PAGES
+        self._making_room = False
+
+    @property
+    def has_plenty(self) -> bool:
+        """Whether there is so much room that somebody may use it who can wait."""
+        return self._space.room_bytes(self._pages) >= HIGH_WATER_BYTES
+
+    def _commit(self, transaction: Transaction, done: Done) -> None:
+        writer = self._writer()
+        if writer is not None:
+            writer.commit(transaction, lambda error: self._settle(done, error))
+
+    def _settle(self, done: Done, error: Exception | None) -> None:
+        if error is not None and is_damage(error):
+            self._damaged(str(error))
+        done(error)
+
+    def _execute(self, sql: str) -> None:
+        writer = self._writer()
+        if writer is not None:
+            writer.execute(sql, lambda error: self._damaged(str(error)) if is_damage(error) else None)
 
     def _leave_full_disk(self) -> bool:
         """Make it possible to write again; False when there was nothing left to give."""
         given = self._space.drop_ballast()
-        self._thread.execute(_START_WAL_ANEW)  # what it takes already is used again
+        self._execute(_START_WAL_ANEW)  # what it takes already is used again
         return given
 
     def _make_room(self, rows: int) -> None:
         """Let rows leave, step by step, until there is room; `rows` were stored by the last commit."""
-        if not self._making_room:
+        if not self._making_room and self._writer() is not None:
             self._making_room = True
+            self._space.drop_wrecks()
             self._reclaim(min(_ROWS_PER_STEP + 2 * rows, _ROWS_PER_STEP_AT_MOST), may_lose=False)
 
     def _reclaim(self, rows: int, *, may_lose: bool) -> None:
         step = Reclaim(self.readers, rows, may_lose=may_lose, now_ms=self._clock.now_ms())
-        self._thread.commit(step, lambda error: self._reclaimed(step, error))
+        self._commit(step, lambda error: self._reclaimed(step, error))
 
     def _reclaimed(self, step: Reclaim, error: Exception | None) -> None:
         """Go on until there is room, nothing may leave any more, or the disk fails."""
         if step.pages is not None:
             self._pages = step.pages
         self._note_losses(step)
-        if error is None and self._space.room_bytes(self._pages) >= HIGH_WATER_BYTES:
+        if self._writer() is None:
+            self._making_room = False
+        elif error is None and self._space.room_bytes(self._pages) >= HIGH_WATER_BYTES:
             self._making_room = False
             self._has_room()
         elif error is None and step.deleted:
@@ -153,7 +202,7 @@ class Bounds:
             if error is None and step.pages is not None:
                 self._pages = step.pages
 
-        self._thread.commit(step, done)
+        self._commit(step, done)
 
     def _trim_quarantine(self) -> None:
         self._quarantine_grew = False
@@ -164,8 +213,10 @@ class Bounds:
                 self._quarantine_grew = True  # perhaps not the last of it
                 self._metrics.events_dropped.labels("quarantine", "overflow").inc(step.deleted)
 
-        self._thread.commit(step, done)
+        self._commit(step, done)
 
 
-def _is_disk_full(error: Exception) -> bool:
+def _is_disk_full(error: BaseException | None) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == _SQLITE_FULL

@@ -9,8 +9,9 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,25 @@ class Transaction(Protocol):
     def rolled_back(self) -> None:
         """Forget what `write` noted in memory: none of it reached the disk."""
         ...
+
+
+Statement = tuple[str, Iterable[tuple[str | int | bytes | None, ...]]]
+"""SQL with one or more rows of parameters."""
+
+
+@dataclass(slots=True, frozen=True)
+class Statements:
+    """A transaction of statements."""
+
+    statements: Sequence[Statement]
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Execute them."""
+        for sql, parameters in self.statements:
+            db.executemany(sql, parameters)
+
+    def rolled_back(self) -> None:
+        """Nothing is kept in memory."""
 
 
 Done = Callable[[Exception | None], None]
@@ -62,9 +82,9 @@ class CommitThread:
         """Queue a copy of the database into a new file. What is queued meanwhile is carried out between its steps."""
         self._jobs.put(lambda: self._call(lambda db: self._copy(db, path, progress), done))
 
-    def execute(self, sql: str) -> None:
+    def execute(self, sql: str, failed: Callable[[sqlite3.Error], None] | None = None) -> None:
         """Queue a statement that cannot be part of a transaction; nobody waits for it."""
-        self._jobs.put(lambda: self._execute(sql))
+        self._jobs.put(lambda: self._execute(sql, failed))
 
     def close(self) -> None:
         """Carry out what is queued, then end the thread. Blocks for at most what is queued."""
@@ -123,8 +143,10 @@ class CommitThread:
                 raise InterruptedError("the log is being closed")
             job()
 
-    def _execute(self, sql: str) -> None:
+    def _execute(self, sql: str, failed: Callable[[sqlite3.Error], None] | None) -> None:
         try:
             self._db.executescript(sql)  # `execute` would end incremental_vacuum after one page
         except sqlite3.Error as error:
             logger.warning("%s failed: %s", sql, error)
+            if failed is not None:
+                self._loop.call_soon_threadsafe(failed, error)

@@ -53,6 +53,11 @@ class DataDir:
         return self.path / "lock"
 
     @property
+    def running(self) -> Path:
+        """Is there while a gateway runs; see `RunMarker`."""
+        return self.path / "running"
+
+    @property
     def control_socket(self) -> Path:
         """Where a running gateway is spoken to; bind and connect through `short_control_socket`."""
         return self.path / "control.sock"

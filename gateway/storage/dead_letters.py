@@ -10,18 +10,18 @@ It does not: decide what a rejection is, or send anything (cloud_sync).
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import aiosqlite
 from pydantic_core import to_json
 
 from gateway.model.reading import StoredReading
 from gateway.storage.stored_row import to_reading
 
-Statement = tuple[str, Iterable[tuple[str | int | bytes | None, ...]]]
-"""SQL with one or more rows of parameters."""
+Fetch = Callable[[str, Iterable[object]], Awaitable[Iterable[sqlite3.Row]]]
+"""Asks the log: a running one may have been exchanged since the last question."""
 Write = Callable[..., Awaitable[None]]
 """Carries out statements in one transaction; returns when it is on disk, raises StoreFailed."""
 
@@ -81,14 +81,14 @@ class FrozenReplay:
 class DeadLetterReader:
     """The dead letters, read-only."""
 
-    def __init__(self, reader: aiosqlite.Connection) -> None:
-        self._reader = reader
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
 
     async def letters(
         self, destination: str | None = None, *, after: tuple[int, str] = (0, ""), limit: int = 1_000
     ) -> list[DeadLetter]:
         """Return dead letters beyond (row, destination), provisional ones too, in that order."""
-        rows = await self._reader.execute_fetchall(
+        rows = await self._fetch(
             f"SELECT {_LETTER} FROM dead_letters WHERE (row, destination) > (?, ?)"  # noqa: S608 - only constants
             " AND destination = coalesce(?, destination) ORDER BY row, destination LIMIT ?",
             (*after, destination, limit),
@@ -97,14 +97,14 @@ class DeadLetterReader:
 
     async def counts(self) -> dict[str, int]:
         """Return how many each destination has, without the provisional ones."""
-        rows = await self._reader.execute_fetchall(
-            "SELECT destination, count(*) FROM dead_letters WHERE provisional = 0 GROUP BY destination"
+        rows = await self._fetch(
+            "SELECT destination, count(*) FROM dead_letters WHERE provisional = 0 GROUP BY destination", ()
         )
         return {str(destination): int(count) for destination, count in rows}
 
     async def provisional(self, destination: str) -> list[DeadLetter]:
         """Return those that the cursor has not passed."""
-        rows = await self._reader.execute_fetchall(
+        rows = await self._fetch(
             f"SELECT {_LETTER} FROM dead_letters WHERE destination = ? AND provisional = 1 ORDER BY row",  # noqa: S608 - only constants
             (destination,),
         )
@@ -112,7 +112,7 @@ class DeadLetterReader:
 
     async def keys(self, destination: str | None = None) -> set[tuple[str, int]]:
         """Return (destination, row) of each, without the provisional ones."""
-        rows = await self._reader.execute_fetchall(
+        rows = await self._fetch(
             "SELECT destination, row FROM dead_letters"
             " WHERE provisional = 0 AND destination = coalesce(?, destination)",
             (destination,),
@@ -121,12 +121,12 @@ class DeadLetterReader:
 
     async def requested_keys(self) -> set[tuple[str, int]]:
         """Return (destination, row) of each whose replay is requested and not yet settled."""
-        rows = await self._reader.execute_fetchall("SELECT destination, row FROM dead_letters WHERE replay_requested")
+        rows = await self._fetch("SELECT destination, row FROM dead_letters WHERE replay_requested", ())
         return {(str(name), int(row)) for name, row in rows}
 
     async def requested(self, destination: str, *, until: int, limit: int, max_bytes: int) -> list[StoredReading]:
         """Return what is to be replayed, up to row `until`; bounds as in `LogReader.read`."""
-        rows = await self._reader.execute_fetchall(
+        rows = await self._fetch(
             f"SELECT {_READING} FROM dead_letters WHERE {_REQUESTED} AND row <= ? ORDER BY row LIMIT ?",  # noqa: S608 - only constants
             (destination, until, limit),
         )
@@ -142,7 +142,7 @@ class DeadLetterReader:
 
     async def count_in_replay(self, destination: str, batch_id: str) -> int:
         """Return how many are still to go out in that batch."""
-        ((count,),) = await self._reader.execute_fetchall(
+        ((count,),) = await self._fetch(
             "SELECT count(*) FROM dead_letters WHERE destination = ? AND replay_requested AND replay_batch = ?",
             (destination, batch_id),
         )
@@ -150,7 +150,7 @@ class DeadLetterReader:
 
     async def replay_under_way(self, destination: str) -> FrozenReplay | None:
         """Return the replay that was frozen and not settled."""
-        rows = await self._reader.execute_fetchall(
+        rows = await self._fetch(
             f"SELECT replay_batch, replay_sha256, {_READING} FROM dead_letters"  # noqa: S608 - only constants
             " WHERE destination = ? AND replay_requested AND replay_batch IS NOT NULL ORDER BY row",
             (destination,),
@@ -165,8 +165,8 @@ class DeadLetterReader:
 class DeadLetters(DeadLetterReader):
     """The dead letters, for whoever may write."""
 
-    def __init__(self, reader: aiosqlite.Connection, write: Write) -> None:
-        super().__init__(reader)
+    def __init__(self, fetch: Fetch, write: Write) -> None:
+        super().__init__(fetch)
         self._write = write
         self.settled = 0
         """Grows whenever replays were answered, or readings were given up."""

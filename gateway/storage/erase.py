@@ -4,6 +4,7 @@
 - what a step has erased stays erased; after an interruption the next run goes on with the rest
 - deleted content is overwritten (secure_delete), freed pages leave the file, and the write-ahead log, which holds
   older versions of pages, ends empty
+- a damaged log that was set aside and salvaged is deleted, as it holds readings of every board
 - nothing of this is a loss by overflow, and no forwarder sends again what was erased: see `Log.erasures`
 
 It does not: touch the registration (state.db), or what destinations and backups hold.
@@ -69,6 +70,7 @@ async def erase(log: Log, organization_id: str, device_id: str) -> AsyncGenerato
     so_far = Erased(total=found.total)
     yield so_far
     while True:
+        await log.require_whole()  # what is salvaged later would come back
         step = _Step(key, found.newest_reading, found.newest_quarantined, log.erased_streams)
         log.erasures += 1  # also before: a batch that is about to leave is looked at again
         try:
@@ -87,6 +89,7 @@ async def erase(log: Log, organization_id: str, device_id: str) -> AsyncGenerato
         await log.outside_transaction(_give_pages_back)
         yield so_far
     so_far.pages_left = 0
+    log.bounds.drop_wrecks()
     await _empty_wal(log)
     yield so_far
 

@@ -4,7 +4,8 @@ Every query is one statement on a read-only connection, so no read transaction o
 log from being reused.
 """
 
-from collections.abc import AsyncIterator, Mapping
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -12,14 +13,14 @@ from typing import Self
 
 import aiosqlite
 
-from gateway.model.errors import NotFound
+from gateway.model.errors import NotFound, StoreFailed
 from gateway.model.reading import NewQuarantine, StoredReading
 from gateway.model.status import BufferStatus, Loss
 from gateway.storage.cursors import Attempt, Cursor
 from gateway.storage.dead_letters import DeadLetterReader
 from gateway.storage.stored_row import to_reading
 
-_NEWEST = 2**63 - 1
+NEWEST = 2**63 - 1
 
 _READ = """SELECT h.id, s.organization_id, s.device_id, s.boot_id, h.seq, h.time_ms, h.time_source, h.received_at_ms,
         h.payload, m.json, h.gateway_boot, h.monotonic_ms, b.epoch_ms
@@ -51,7 +52,7 @@ class LogReader:
     def __init__(self, path: Path, reader: aiosqlite.Connection) -> None:
         self._path = path
         self._reader = reader
-        self.dead_letters = DeadLetterReader(reader)
+        self.dead_letters = DeadLetterReader(self._fetch)
 
     @classmethod
     @asynccontextmanager
@@ -62,14 +63,25 @@ class LogReader:
         async with connect_reader(path) as reader:
             yield cls(path, reader)
 
+    async def _fetch(self, sql: str, parameters: Iterable[object] = ()) -> Iterable[sqlite3.Row]:
+        return await self._reader.execute_fetchall(sql, parameters)
+
     async def log_uuid(self) -> str:
         """Return the identity of this log, a part of every reading's id."""
-        ((uuid,),) = await self._reader.execute_fetchall("SELECT value FROM meta WHERE key = 'log_uuid'")
+        ((uuid,),) = await self._fetch("SELECT value FROM meta WHERE key = 'log_uuid'")
         return str(uuid)
+
+    async def require_whole(self) -> None:
+        """Raise StoreFailed while readings are still to come back from a damaged log that was set aside."""
+        for (file,) in await self._fetch("SELECT file FROM salvages WHERE NOT finished LIMIT 1"):
+            raise StoreFailed(
+                f"Readings are still being salvaged from {file}; now they would be missing.",
+                hint="Run it again when the gateway has ended that: its /ready and its log say so.",
+            )
 
     async def newest_row(self) -> int:
         """Return the newest reading's row, 0 if there is none."""
-        ((row,),) = await self._reader.execute_fetchall("SELECT coalesce(max(id), 0) FROM device_telemetry_history")
+        ((row,),) = await self._fetch("SELECT coalesce(max(id), 0) FROM device_telemetry_history")
         return int(row)
 
     async def read(
@@ -78,7 +90,7 @@ class LogReader:
         *,
         until: int | None = None,
         limit: int,
-        max_bytes: int = _NEWEST,
+        max_bytes: int = NEWEST,
         epochs: Mapping[int, int] | None = None,
     ) -> list[StoredReading]:
         """Return stored readings with `after` < row <= `until`, oldest first.
@@ -86,12 +98,12 @@ class LogReader:
         At most `limit` of them and about `max_bytes` of payload, but always one when there is one. Times that came
         from the gateway's clock are corrected by what is known of it now, or by the given `epochs` (by gateway boot).
         """
-        newest = _NEWEST if until is None else until
-        if max_bytes < _NEWEST:  # look at the sizes first: thousands of large payloads need not fit into memory
-            sizes = await self._reader.execute_fetchall(_SIZES, (after, newest, limit))
+        newest = NEWEST if until is None else until
+        if max_bytes < NEWEST:  # look at the sizes first: thousands of large payloads need not fit into memory
+            sizes = await self._fetch(_SIZES, (after, newest, limit))
             totals = accumulate(size for _, size in sizes)
             limit = max(1, sum(total <= max_bytes for total in totals))
-        rows = await self._reader.execute_fetchall(_READ, (after, newest, limit))
+        rows = await self._fetch(_READ, (after, newest, limit))
         readings: list[StoredReading] = []
         for row in rows:
             *stored, gateway_boot, monotonic_ms, epoch_ms = row
@@ -109,32 +121,32 @@ class LogReader:
         if newest <= row:
             return 0, None
         counting = _COUNT if newest - row > _FEW_ROWS else _COUNT_FEW
-        ((count,),) = await self._reader.execute_fetchall(f"{counting} WHERE id > ?", (row,))
-        first = await self._reader.execute_fetchall(
+        ((count,),) = await self._fetch(f"{counting} WHERE id > ?", (row,))
+        first = await self._fetch(
             "SELECT received_at_ms FROM device_telemetry_history WHERE id > ? ORDER BY id LIMIT 1", (row,)
         )
         return count, next((received for (received,) in first), None)
 
     async def count_between(self, after: int, until: int) -> int:
         """Return how many readings there are with `after` < row <= `until`."""
-        ((count,),) = await self._reader.execute_fetchall(f"{_COUNT} WHERE id > ? AND id <= ?", (after, until))
+        ((count,),) = await self._fetch(f"{_COUNT} WHERE id > ? AND id <= ?", (after, until))
         return int(count)
 
     async def count_rows(self, first: int, last: int) -> int:
         """Return how many readings there are with `first` <= row <= `last`, for a narrow range."""
-        ((count,),) = await self._reader.execute_fetchall(
+        ((count,),) = await self._fetch(
             "SELECT count(*) FROM device_telemetry_history WHERE id BETWEEN ? AND ?", (first, last)
         )
         return int(count)
 
     async def last_received_ms(self, organization_id: str, device_id: str) -> int | None:
         """Return when the device's newest reading was received (unix ms)."""
-        rows = await self._reader.execute_fetchall(_LAST_RECEIVED, (organization_id, device_id))
+        rows = await self._fetch(_LAST_RECEIVED, (organization_id, device_id))
         return next((received for (received,) in rows), None)
 
     async def quarantined(self, after: int = 0, limit: int = 100) -> list[tuple[int, NewQuarantine]]:
         """Return quarantined input, oldest first, with its row."""
-        rows = await self._reader.execute_fetchall(
+        rows = await self._fetch(
             "SELECT id, organization_id, device_id, source, code, reason, received_at_ms, payload"
             " FROM quarantine WHERE id > ? ORDER BY id LIMIT ?",
             (after, limit),
@@ -143,7 +155,7 @@ class LogReader:
 
     async def buffer(self) -> BufferStatus:
         """Return what is on disk now."""
-        ((readings, oldest, newest, quarantined),) = await self._reader.execute_fetchall(
+        ((readings, oldest, newest, quarantined),) = await self._fetch(
             f"""SELECT ({_COUNT}), (SELECT coalesce(min(id), 0) FROM device_telemetry_history),
                 (SELECT coalesce(max(id), 0) FROM device_telemetry_history), (SELECT count(*) FROM quarantine)"""  # noqa: S608 - only constants
         )
@@ -151,7 +163,7 @@ class LogReader:
 
     async def loss(self, destination: str) -> Loss | None:
         """Return what the destination has lost for want of room."""
-        rows = await self._reader.execute_fetchall(
+        rows = await self._fetch(
             "SELECT readings, first_row, last_row, since_ms FROM losses WHERE destination = ?", (destination,)
         )
         return next((Loss(*row) for row in rows), None)
@@ -163,7 +175,7 @@ class LogReader:
 
     async def cursors(self) -> list[Cursor]:
         """Return every reader's place, by name."""
-        rows = await self._reader.execute_fetchall(f"{_CURSORS} ORDER BY name")
+        rows = await self._fetch(f"{_CURSORS} ORDER BY name")
         return [
             Cursor(name, position, None if batch_id is None else Attempt(name, batch_id, *rest))
             for name, position, batch_id, *rest in rows

@@ -85,5 +85,16 @@ LOG_MIGRATIONS = (
         )""",
         "CREATE INDEX dead_letters_counted ON dead_letters (destination, provisional, row)",
         "CREATE INDEX dead_letters_requested ON dead_letters (destination, row) WHERE replay_requested",
+        # A damaged log that was set aside, and how far its readings have been copied into this one (see repair.py).
+        """CREATE TABLE salvages (
+            id INTEGER PRIMARY KEY,
+            file TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            found_at_ms INTEGER NOT NULL,
+            floor INTEGER NOT NULL,
+            frontier INTEGER NOT NULL,
+            rescued INTEGER NOT NULL,
+            finished INTEGER NOT NULL
+        )""",
     ),
 )

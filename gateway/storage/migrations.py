@@ -8,7 +8,8 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.model.errors import SchemaTooNew, StoreFailed
+from gateway.model.errors import SchemaTooNew
+from gateway.storage.damage import DamagedError, store_failed
 
 Migration = Sequence[str]
 
@@ -16,7 +17,8 @@ Migration = Sequence[str]
 def migrate(db: sqlite3.Connection, migrations: Sequence[Migration], path: Path) -> None:
     """Bring `db` to the newest schema; each step is one transaction.
 
-    Raises SchemaTooNew when a newer release wrote the database, StoreFailed when a step cannot be carried out.
+    Raises SchemaTooNew when a newer release wrote the database, DamagedError when it has lost its version or tables,
+    StoreFailed when a step cannot be carried out.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(migrations):
@@ -24,6 +26,8 @@ def migrate(db: sqlite3.Connection, migrations: Sequence[Migration], path: Path)
             f"{path} has schema {version}; this release knows up to {len(migrations)}.",
             hint="Install the newer release again, or restore a backup made by this one.",
         )
+    if version == 0 and _tables(db):
+        raise DamagedError("it has tables, but no version of their schema")
     for step in range(version, len(migrations)):
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -34,4 +38,15 @@ def migrate(db: sqlite3.Connection, migrations: Sequence[Migration], path: Path)
         except sqlite3.Error as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            raise StoreFailed(f"{path} could not be brought to schema {step + 1}: {error}.") from error
+            raise store_failed(path, f"{path} could not be brought to schema {step + 1}", error) from error
+    sound = sqlite3.connect(":memory:")
+    for statement in (statement for migration in migrations for statement in migration):
+        sound.execute(statement)
+    missing = _tables(sound) - _tables(db)
+    sound.close()
+    if missing:
+        raise DamagedError(f"tables are missing: {', '.join(sorted(missing))}")
+
+
+def _tables(db: sqlite3.Connection) -> set[str]:
+    return {str(name) for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}

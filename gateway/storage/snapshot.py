@@ -35,6 +35,7 @@ class SnapshotStep:
 
 async def snapshot(log: Log, state: State, folder: Path, min_free_bytes: int) -> AsyncGenerator[SnapshotStep, None]:
     """Copy both databases into a folder that goes when the generator is closed. Raises StoreFailed, AlreadyExists."""
+    await log.require_whole()
     needed = log.size_bytes() + HIGH_WATER_BYTES
     if free_bytes(folder) - needed < min_free_bytes:
         raise StoreFailed(

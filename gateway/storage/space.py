@@ -1,16 +1,22 @@
 """How much room the store may take, and how much is left.
 
-Both databases with their write-ahead logs, and the ballast, stay below `max_bytes`; the disk keeps `min_free_bytes`.
+Both databases with their write-ahead logs and copies, what was set aside as damaged, and the ballast stay below
+`max_bytes`; the disk keeps `min_free_bytes`. Only the file that a salvage still reads comes on top of `max_bytes`: its
+readings are in it and not yet in the log, and none of them is given up because they lie in the wrong file.
 SQLite's file does not shrink when rows leave: freed pages are used again, so what counts is the pages in use. Pure
 arithmetic over what it is told, but for the two looks at the file system.
 """
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config import StorageSettings
+from gateway.storage.damage import remove_database
+
+_OURS = ("log.db.", "state.db", ".state.db-")
 
 WAL_PAGES = 4_000
 """Pages after which the write-ahead log is copied back: fewer checkpoints, each of which syncs twice."""
@@ -45,19 +51,40 @@ class Pages:
 class Space:
     """The room of one store."""
 
-    def __init__(self, settings: StorageSettings, folder: Path) -> None:
+    def __init__(self, settings: StorageSettings, folder: Path, salvaged: Callable[[], set[str]]) -> None:
         self._settings = settings
         self._folder = folder
+        self._salvaged = salvaged
         self._ballast = folder / "ballast"
 
     def room_bytes(self, pages: Pages) -> int:
         """Return how much more may be stored: by our own limit, and by the disk's."""
-        state = sum(_size(self._folder / name) for name in ("state.db", "state.db-wal", "state.db.copy"))
-        budget = self._settings.max_bytes - WAL_BYTES - BALLAST_BYTES - state
+        budget = self._settings.max_bytes - WAL_BYTES - BALLAST_BYTES - self._beside_log()
         owed = pages.count * pages.page_bytes - _size(self._folder / "log.db")  # what is only in the write-ahead log
         owed += WAL_BYTES - min(WAL_BYTES, _size(self._folder / "log.db-wal"))
         growth = self.disk_free_bytes() - self._settings.min_free_bytes - owed
         return min(budget - pages.live_bytes, max(0, growth) + pages.free_bytes)
+
+    def _beside_log(self) -> int:
+        """Return what all other files of the store take."""
+        spared = self._salvaged()
+        with os.scandir(self._folder) as files:
+            return sum(
+                _size(Path(file.path))
+                for file in files
+                if file.name.startswith(_OURS) and file.name.removesuffix("-wal") not in spared
+            )
+
+    def drop_wrecks(self) -> bool:
+        """Remove damaged logs that were salvaged: kept only while there is room; False when there are none."""
+        wrecks = [
+            file
+            for file in self._folder.glob("log.db.corrupt-*")
+            if not file.name.endswith(("-wal", "-shm")) and file.name not in self._salvaged()
+        ]
+        for file in wrecks:
+            remove_database(file)
+        return bool(wrecks)
 
     def disk_free_bytes(self) -> int:
         """Return what the disk has left for us."""

@@ -1,18 +1,20 @@
 """`state.db`: the devices and their credentials.
 
-Small and rarely written, through one aiosqlite connection; every change is on disk when its method returns.
-Whoever holds the data directory's lock is the only one who writes it.
+Small and rarely written, through one aiosqlite connection; every change is on disk when its method returns, and soon
+after also in the copy beside it. Whoever holds the data directory's lock is the only one who writes it. Only the
+gateway repairs it, when it opens it or when it notices (see state_copy.py).
 """
 
 import asyncio
 import json
+import logging
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import aiosqlite
 
@@ -20,9 +22,16 @@ from gateway.clock import Clock
 from gateway.model.errors import AlreadyExists, BadInput, NotFound, StoreFailed
 from gateway.model.text import is_clean_text
 from gateway.model.topics import telemetry_topics
+from gateway.storage.damage import DamagedError, is_damage, store_failed
 from gateway.storage.migrations import migrate
 from gateway.storage.passwords import generate_password, hash_password
+from gateway.storage.state_copy import check_state, complete_restoration, restore, write_copy
 from gateway.storage.state_schema import STATE_MIGRATIONS
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_COPY_EVERY_S = 3600.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 
@@ -67,21 +76,78 @@ class DeviceCredential:
 class State:
     """See the module's own words. Made by `State.open`."""
 
-    def __init__(self, db: aiosqlite.Connection, password_key: bytes, clock: Clock) -> None:
+    def __init__(
+        self,
+        db: aiosqlite.Connection,
+        password_key: bytes,
+        clock: Clock,
+        path: Path,
+        tell: Callable[[str], None] | None,
+    ) -> None:
         self._db = db
         self._password_key = password_key
         self._clock = clock
+        self._path = path
+        self._tell = tell
+        self._restored = 0
         self._writing = asyncio.Lock()
+        """One change at a time, or a restoration."""
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, path: Path, password_key: bytes, *, clock: Clock) -> AsyncIterator[Self]:
-        """Open or create the state. Raises SchemaTooNew or StoreFailed."""
-        await asyncio.to_thread(_migrate, path)
-        async with aiosqlite.connect(path, isolation_level=None, timeout=10) as db:
-            await db.execute("PRAGMA synchronous = full")
-            await db.execute("PRAGMA foreign_keys = on")
-            yield cls(db, password_key, clock)
+    async def open(
+        cls, path: Path, password_key: bytes, *, clock: Clock, tell: Callable[[str], None] | None = None
+    ) -> AsyncIterator[Self]:
+        """Open or create the state. Raises SchemaTooNew or StoreFailed.
+
+        With `tell` a damaged state is repaired, and it hears how; that is for the one gateway of this data directory.
+        """
+        restored = await asyncio.to_thread(_prepare, path, clock, repair=tell is not None)
+        if restored and tell is not None:
+            _say(restored, tell)
+        self = cls(await _connect(path), password_key, clock, path, tell)
+        try:
+            yield self
+        finally:
+            await self._db.close()
+
+    async def copy(self) -> None:
+        """Bring the copy up to date. A failure is logged: the state itself is none the worse for it."""
+        try:
+            await asyncio.to_thread(write_copy, self._path)
+        except (DamagedError, sqlite3.Error, OSError) as error:
+            logger.error("%s could not be copied: %s", self._path.name, error)  # noqa: TRY400 - no fault of ours
+            if is_damage(error) and self._tell is not None:
+                await self._restore(self._tell, self._restored)
+
+    async def keep_copied(self) -> None:
+        """Copy the state every hour, for ever."""
+        while True:
+            await self.copy()
+            await asyncio.sleep(_COPY_EVERY_S)
+
+    async def _restore(self, tell: Callable[[str], None], seen: int) -> None:
+        """Go on with the state as it comes back from its copy, unless somebody else did since `seen`."""
+        async with self._writing:
+            if self._restored == seen:
+                await self._db.close()
+                restored = await asyncio.to_thread(_restore, self._path, self._clock.now_ms())
+                self._db = await _connect(self._path)
+                self._restored += 1
+                _say(restored, tell)
+
+    async def _sound(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Do it; if the state turns out to be damaged, repair it and do it again. Raises StoreFailed."""
+        seen = self._restored
+        try:
+            return await work()
+        except (sqlite3.DatabaseError, StoreFailed) as error:
+            if not (is_damage(error) or is_damage(error.__cause__)):
+                raise
+            if self._tell is None:
+                raise store_failed(self._path, "The state cannot be used", error) from error
+            await self._restore(self._tell, seen)
+            return await work()
 
     async def add_device(
         self, organization_id: str, device_id: str, metadata: Mapping[str, str] | None = None
@@ -103,6 +169,12 @@ class State:
                 "invalid_metadata", "The metadata is not text.", hint="Use UTF-8 without control characters."
             )
         credential = _new_credential(organization_id, device_id)
+        await self._sound(lambda: self._add(credential, pairs))
+        await self.copy()
+        return credential
+
+    async def _add(self, credential: DeviceCredential, metadata: dict[str, str]) -> None:
+        organization_id, device_id = credential.organization_id, credential.device_id
         now = self._clock.now_ms()
         try:
             async with self._transaction() as db:
@@ -110,7 +182,7 @@ class State:
                     """INSERT INTO devices (organization_id, id, metadata, created_at) VALUES (?, ?, ?, ?)
                     ON CONFLICT DO UPDATE SET status = 'active', metadata = excluded.metadata
                     WHERE status = 'revoked'""",
-                    (organization_id, device_id, json.dumps(pairs, ensure_ascii=False), now),
+                    (organization_id, device_id, json.dumps(metadata, ensure_ascii=False), now),
                 )
                 await db.execute(
                     """INSERT INTO mqtt_credentials
@@ -130,22 +202,34 @@ class State:
                 f"Device {device_id} of {organization_id} is registered already.",
                 hint=f"To give it a new password: neurogate device rotate {device_id}",
             ) from error
-        return credential
 
     async def rotate_device(self, organization_id: str, device_id: str) -> DeviceCredential:
         """Give an active device a new password; the old one is worth nothing any more. Raises NotFound."""
         credential = _new_credential(organization_id, device_id)
+        if not await self._sound(lambda: self._rotate(credential)):
+            raise _no_active_device(organization_id, device_id)
+        await self.copy()
+        return credential
+
+    async def _rotate(self, credential: DeviceCredential) -> bool:
         async with self._transaction() as db:
             changed = await db.execute(
                 "UPDATE mqtt_credentials SET password_hash = ? WHERE organization_id = ? AND device_id = ?",
-                (hash_password(self._password_key, credential.password), organization_id, device_id),
+                (
+                    hash_password(self._password_key, credential.password),
+                    credential.organization_id,
+                    credential.device_id,
+                ),
             )
-        if changed.rowcount == 0:
-            raise _no_active_device(organization_id, device_id)
-        return credential
+        return changed.rowcount > 0
 
     async def revoke_device(self, organization_id: str, device_id: str) -> None:
         """Take the device's credential away. Its readings and its registration stay. Raises NotFound."""
+        if not await self._sound(lambda: self._revoke(organization_id, device_id)):
+            raise _no_active_device(organization_id, device_id)
+        await self.copy()
+
+    async def _revoke(self, organization_id: str, device_id: str) -> bool:
         key = (organization_id, device_id)
         async with self._transaction() as db:
             changed = await db.execute(
@@ -153,8 +237,7 @@ class State:
                 key,
             )
             await db.execute("DELETE FROM mqtt_credentials WHERE organization_id = ? AND device_id = ?", key)
-        if changed.rowcount == 0:
-            raise _no_active_device(organization_id, device_id)
+        return changed.rowcount > 0
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -165,16 +248,15 @@ class State:
                 yield self._db
                 await self._db.execute("COMMIT")
             except BaseException as error:
-                await self._db.rollback()
+                with suppress(sqlite3.Error):  # a damaged state may refuse this, too
+                    await self._db.rollback()
                 if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
-                    raise StoreFailed(
-                        f"The state could not be written: {error}.", hint="Look at the disk that holds it."
-                    ) from error
+                    raise store_failed(self._path, "The state could not be written", error) from error
                 raise
 
     async def devices(self) -> list[DeviceRow]:
         """Return all devices."""
-        rows = await self._db.execute_fetchall(
+        rows = await self._fetch(
             "SELECT organization_id, id, metadata, status, created_at FROM devices ORDER BY organization_id, id"
         )
         return [DeviceRow(org, device, json.loads(metadata), status, at) for org, device, metadata, status, at in rows]
@@ -192,10 +274,11 @@ class State:
 
     async def credentials(self) -> list[CredentialRow]:
         """Return all credentials."""
-        rows = await self._db.execute_fetchall(
-            "SELECT username, organization_id, device_id, password_hash FROM mqtt_credentials"
-        )
+        rows = await self._fetch("SELECT username, organization_id, device_id, password_hash FROM mqtt_credentials")
         return [CredentialRow(*row) for row in rows]
+
+    async def _fetch(self, sql: str) -> Iterable[sqlite3.Row]:
+        return await self._sound(lambda: self._db.execute_fetchall(sql))
 
 
 def _new_credential(organization_id: str, device_id: str) -> DeviceCredential:
@@ -209,6 +292,38 @@ def _no_active_device(organization_id: str, device_id: str) -> NotFound:
     )
 
 
+async def _connect(path: Path) -> aiosqlite.Connection:
+    db = await aiosqlite.connect(path, isolation_level=None, timeout=10)
+    await db.execute("PRAGMA synchronous = full")
+    await db.execute("PRAGMA foreign_keys = on")
+    return db
+
+
+def _prepare(path: Path, clock: Clock, *, repair: bool) -> str:
+    """Bring the state to this release's schema; return what was repaired, if anything was."""
+    try:
+        if repair:
+            complete_restoration(path, clock.now_ms())
+        check_state(path, len(STATE_MIGRATIONS), _migrate)
+    except (DamagedError, sqlite3.Error, StoreFailed, OSError) as error:
+        cause = error.__cause__ if isinstance(error, StoreFailed) and is_damage(error.__cause__) else error
+        if repair and is_damage(cause):
+            return f"{path.name} was damaged ({cause}): {_restore(path, clock.now_ms())}"
+        if isinstance(error, StoreFailed):
+            raise
+        raise store_failed(path, "The state cannot be opened", error) from error
+    return ""
+
+
+def _restore(path: Path, now_ms: int) -> str:
+    return restore(path, now_ms, len(STATE_MIGRATIONS), _migrate)
+
+
+def _say(restored: str, tell: Callable[[str], None]) -> None:
+    logger.error(restored)
+    tell(restored)
+
+
 def _migrate(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
@@ -217,6 +332,4 @@ def _migrate(path: Path) -> None:
             db.execute("PRAGMA synchronous = full")
             migrate(db, STATE_MIGRATIONS, path)
     except (sqlite3.Error, OSError) as error:
-        raise StoreFailed(
-            f"{path} cannot be opened: {error}.", hint="Look at its owner, its rights and the disk."
-        ) from error
+        raise store_failed(path, "The state cannot be opened", error) from error

@@ -36,6 +36,7 @@ class Health:
         body = {
             "status": "not ready" if status.problems else "ready",
             "problems": status.problems,
+            "notices": status.notices,
             "gateway_id": status.gateway_id,
             "version": status.version,
             "uptime_seconds": round(status.uptime_seconds, 1),

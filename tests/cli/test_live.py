@@ -72,7 +72,8 @@ def test_dead_letters_are_shown_where_there_are_any() -> None:
 
 
 def test_screen_shows_problems_as_sentences() -> None:
-    text = drawn(replace(status(), problems=["The disk is nearly full."]))
+    text = drawn(replace(status(), problems=["The disk is nearly full."], notices=["log.db is being checked."]))
+    assert "log.db is being checked." in text
     assert "not ready" in text
     assert "The disk is nearly full." in text
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from unittest.mock import patch
 
-from gateway.storage import log
+from gateway.storage import log_files
 from gateway.storage.commit_thread import CommitThread, Transaction
 
 
@@ -74,4 +74,4 @@ def announce_commits(flag: CommitFlag) -> None:
                 flag.phase = Phase.OUTSIDE
 
     flag.phase = Phase.OUTSIDE
-    patch.object(log, "CommitThread", AnnouncingThread).start()
+    patch.object(log_files, "CommitThread", AnnouncingThread).start()

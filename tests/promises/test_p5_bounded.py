@@ -162,7 +162,7 @@ async def test_p5_freed_pages_go_back_to_the_disk(tmp_path: Path) -> None:
         before = store.size_bytes()
         for _ in range(10):
             await after_a_tick(store)
-        store._thread.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store._files.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         await after_a_tick(store)
         assert store.size_bytes() < before - 10_000_000
 

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,12 +24,11 @@ from tests.promises.boards import acknowledged, running
 from tests.promises.gateway_process import GatewayProcess
 from tests.promises.lossy_link import LossyLink
 from tests.promises.readings import integrity, missing, repeated, stored
-from tests.promises.receiver_process import ReceiverProcess, delivered
+from tests.promises.receiver_process import ReceiverProcess, Request, delivered
 from tests.promises.site import ROOT, Site
 from tests.promises.test_p2_once_and_p1_through_every_storm import (
     batches_that_changed,
     readings_in_several_batches,
-    readings_with_several_ids,
     redelivered,
 )
 from tests.soak.weather import PatientBoard, Weather
@@ -87,7 +88,8 @@ async def soak(folder: Path, seconds: float, seed: int, *, small_disk: bool) -> 
         "the gateway did not stop as it should": code,
         "more acknowledged readings are missing than were counted as lost": gone if len(gone) > lost else (),
         "readings are stored twice": repeated(in_log),
-        "readings have several ids": readings_with_several_ids(requests),
+        "one id stands for several readings": _with_several(requests, by_id=True),
+        "readings have several ids": _with_several(requests, by_id=False),
         "batches changed": batches_that_changed(requests),
         "readings came in several batches": readings_in_several_batches(requests),
         "a batch came with another body": counted["changed"],
@@ -97,6 +99,16 @@ async def soak(folder: Path, seconds: float, seed: int, *, small_disk: bool) -> 
         "the gateway crashed": [one for one in gateway.said if "Traceback" in str(one)],
     }
     return [f"{words}: {what!r:.500}" for words, what in broken.items() if what]
+
+
+def _with_several(requests: Sequence[Request], *, by_id: bool) -> dict[object, set[object]]:
+    """Return the ids that stand for several readings, or the readings that have several ids."""
+    found: dict[object, set[object]] = defaultdict(set)
+    for request in requests:
+        for reading_id, *reading in request.readings:
+            one, other = (reading_id, tuple(reading)) if by_id else (tuple(reading), reading_id)
+            found[one].add(other)
+    return {one: others for one, others in found.items() if len(others) > 1}
 
 
 def _lost(log_db: Path) -> int:

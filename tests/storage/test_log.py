@@ -20,6 +20,7 @@ from gateway.storage.commit_thread import CommitThread
 from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log, Owner
 from tests.site import PATIENCE_S, FailingDisk, until
+from tests.storage.damaged import corrupt_files
 
 
 def opened(folder: Path, **settings: Any) -> AbstractAsyncContextManager[Log]:
@@ -433,7 +434,7 @@ async def test_a_move_is_not_lost_by_a_failed_commit_nor_does_it_go_back(
 async def test_a_move_that_failed_alone_is_tried_again(
     log: Log, tmp_path: Path, disk: FailingDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.storage.log._MOVE_FLUSH_S", 0.02)
+    monkeypatch.setattr("gateway.storage.group_commit._MOVE_FLUSH_S", 0.02)
     await log.open_cursor("cloud", start="oldest")
     disk.failing = True
     log.move_cursor("cloud", 1)
@@ -533,7 +534,7 @@ async def test_a_freeze_that_is_not_on_disk_raises_and_can_be_repeated(log: Log,
 # Opening what is damaged
 
 
-async def test_a_damaged_log_is_refused_in_words(tmp_path: Path) -> None:
+async def test_a_log_of_which_nothing_is_left_is_set_aside_and_the_gateway_starts(tmp_path: Path) -> None:
     async with opened(tmp_path) as log:
         await log.append([new(log, seq) for seq in range(100)])
     path = tmp_path / "log.db"
@@ -541,9 +542,10 @@ async def test_a_damaged_log_is_refused_in_words(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xa5" * (size - 4096))
-    with pytest.raises(StoreFailed, match=r"log\.db"):
-        async with opened(tmp_path):
-            pass
+    async with opened(tmp_path) as log:
+        await log.append([new(log, 100)])
+        assert log.last_row or log.salvages
+    assert corrupt_files(tmp_path)
 
 
 async def test_a_log_cannot_be_where_there_is_no_folder(tmp_path: Path) -> None:

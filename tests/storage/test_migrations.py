@@ -13,6 +13,7 @@ from gateway.model.errors import SchemaTooNew, StoreFailed
 from gateway.storage.log import Log
 from gateway.storage.migrations import migrate
 from gateway.storage.state import State
+from tests.storage.damaged import corrupt_files
 
 FIRST = ("CREATE TABLE one (x)", "CREATE TABLE two (x)")
 SECOND = ("ALTER TABLE one ADD COLUMN y",)
@@ -88,13 +89,14 @@ async def test_neither_log_nor_state_of_a_newer_release_is_opened(tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"this is no database, only some text" * 200])
-async def test_what_is_no_database_is_told_and_left_alone(tmp_path: Path, content: bytes) -> None:
+async def test_what_is_no_database_is_told_and_kept(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "text.db"
     path.write_bytes(content)
-    with pytest.raises(StoreFailed, match=r"text\.db"):
-        async with Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics()):
-            pass
-    with pytest.raises(StoreFailed, match=r"text\.db"):
+    with pytest.raises(StoreFailed, match=r"text\.db"):  # a command repairs nothing
         async with State.open(path, bytes(32), clock=ManualClock()):
             pass
     assert path.read_bytes() == content
+    async with Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics()):
+        pass
+    (aside,) = corrupt_files(tmp_path)
+    assert aside.read_bytes() == content

@@ -1,0 +1,199 @@
+"""What a log does about damage while it works: checks itself when asked to, replaces itself, salvages.
+
+One task, one thing at a time. What fails (a full disk, say) is tried again after a while; until then nothing that waits
+for the damaged log is acknowledged.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Protocol
+
+from gateway.model.errors import NeurogateError
+from gateway.storage.check import quick_check
+from gateway.storage.commit_thread import Transaction
+from gateway.storage.salvage import Chunk, SalvageState, chunks, layout
+from gateway.storage.wreck import Table
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 5.0
+_ROOM_CHECK_S = 1.0
+
+Tell = Callable[[str], None]
+"""Takes a sentence that is shown until the next clean stop."""
+
+
+class Patient(Protocol):
+    """The log, as its care sees it."""
+
+    salvages: list[SalvageState]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a salvage may write."""
+        ...
+
+    def halt(self) -> None:
+        """Begin no commit any more."""
+        ...
+
+    async def exchange(self, reason: str) -> None:
+        """Go on with a fresh log. Raises StoreFailed, OSError or sqlite3.Error, and refuses what waits."""
+        ...
+
+    async def transact(self, transaction: Transaction) -> None:
+        """Commit a transaction. Raises StoreFailed."""
+        ...
+
+    def salvaged(self, chunk: Chunk) -> None:
+        """Let readers see what is on disk now."""
+        ...
+
+
+class Care:
+    """See the module's own words."""
+
+    def __init__(self, log: Patient, path: Path, tell: Tell) -> None:
+        self._log = log
+        self._path = path
+        self._tell = tell
+        self._damage = ""
+        self._check = False
+        self._wanted = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._problem = ""
+        self._waits = False
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether damage has been found, and nothing been done about it yet."""
+        return bool(self._damage)
+
+    @property
+    def notices(self) -> list[str]:
+        """What is under way, as sentences."""
+        said = [self._problem] if self._problem else []
+        if self._check:
+            said.append(f"{self._path.name} is being checked after an unclean stop.")
+        said += [
+            f"Readings are being salvaged from {salvage.file}: {salvage.rescued:,} so far."
+            for salvage in self._log.salvages
+        ]
+        if self._waits:
+            said.append("The salvage goes on when the store has room again.")
+        return said
+
+    def report(self, damage: str) -> None:
+        """Take note of damage: the log is exchanged as soon as the commit under way has ended."""
+        if not self._damage:
+            self._damage = damage
+            self._log.halt()
+            self._wanted.set()
+
+    def check(self) -> None:
+        """Ask for a check of the whole file."""
+        self._check = True
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Look after the log until stopped."""
+        for salvage in self._log.salvages:
+            self._found(salvage)
+        while not self._stop.is_set():
+            try:
+                await self._next()
+                self._problem = ""
+            except (NeurogateError, sqlite3.Error, OSError) as error:
+                if not self._problem:
+                    logger.error("%s could not be repaired yet: %s", self._path.name, error)  # noqa: TRY400 - no fault of ours
+                await self._pause(error)
+            except Exception as error:
+                logger.exception("%s could not be repaired, by a fault of ours", self._path.name)
+                await self._pause(error)
+
+    async def _pause(self, error: Exception) -> None:
+        self._problem = f"{self._path.name} could not be repaired yet: {error}"
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), _RETRY_S)
+
+    def stop(self) -> None:
+        """Let `run` return soon."""
+        self._stop.set()
+        self._wanted.set()
+
+    async def _next(self) -> None:
+        if self._damage:
+            await self._exchange()
+        elif self._check:
+            await self._quick_check()
+        elif self._log.salvages:
+            await self._salvage(self._log.salvages[0])
+        else:
+            await self._wanted.wait()
+            self._wanted.clear()
+
+    async def _exchange(self) -> None:
+        await self._log.exchange(self._damage)
+        self._damage = ""
+        self._check = False  # the log that was to be checked is gone
+        self._found(self._log.salvages[-1])
+
+    def _found(self, salvage: SalvageState) -> None:
+        logger.error(
+            "%s is damaged; a fresh one takes its place, and readings are salvaged",
+            self._path.name,
+            extra={"reason": salvage.reason, "file": salvage.file},
+        )
+        self._tell(f"{self._path.name} was damaged ({salvage.reason}) and has been set aside as {salvage.file}.")
+
+    async def _quick_check(self) -> None:
+        logger.info("checking %s after an unclean stop", self._path.name)
+        found = await quick_check(self._path, self._stop)
+        if self._stop.is_set():
+            return
+        self._check = False
+        if found:
+            self.report(found)
+        else:
+            logger.info("checked %s: it is sound", self._path.name)
+
+    async def _salvage(self, salvage: SalvageState) -> None:
+        loop = asyncio.get_running_loop()
+        steps = chunks(salvage, self._path, *await asyncio.to_thread(_layout, self._path))
+        try:
+            while not (self._damage or self._stop.is_set()):
+                self._waits = not self._log.has_room
+                if self._waits:
+                    self._wanted.clear()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._wanted.wait(), _ROOM_CHECK_S)
+                    continue
+                began = loop.time()
+                chunk = await asyncio.to_thread(next, steps, None)
+                if chunk is None:
+                    break
+                decoding_s = loop.time() - began
+                await self._log.transact(chunk)
+                self._log.salvaged(chunk)
+                await asyncio.sleep(decoding_s)  # half of a processor at most: readings come first
+            else:
+                return
+        finally:
+            self._waits = False
+            await asyncio.to_thread(steps.close)
+        self._log.salvages.remove(salvage)
+        words = (
+            f"{salvage.rescued:,} readings were salvaged from {salvage.file}; "
+            f"{salvage.unreadable_rows:,} readings and {salvage.unreadable_pages:,} pages in it cannot be read."
+        )
+        logger.warning(words)
+        self._tell(f"{words} The file is not needed any more.")
+
+
+def _layout(path: Path) -> tuple[dict[str, Table], list[str]]:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as db:
+        return layout(db)

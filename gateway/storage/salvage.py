@@ -1,0 +1,209 @@
+"""Copies what is readable of a damaged log into the one that took its place: see repair.py for what stays true.
+
+A chunk is one transaction: its rows, and how far the salvage has come. So it goes on where it was after any stop.
+Payloads that are not JSON any more are left out, as are readings whose stream is lost; both are counted.
+"""
+
+import sqlite3
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from pydantic_core import from_json
+
+from gateway.storage.reclaim import read_pages
+from gateway.storage.repair import HISTORY, own_numbers
+from gateway.storage.space import Pages
+from gateway.storage.sqlite_file import Value
+from gateway.storage.wreck import Row, Table, Wreck, tables
+
+_ROWS_AT_ONCE = 1_000  # a commit that readings wait behind: some 20 ms
+
+_UNFINISHED = "SELECT id, file, reason, floor, frontier FROM salvages WHERE NOT finished ORDER BY id"
+
+
+@dataclass(slots=True)
+class SalvageState:
+    """A row of `salvages`."""
+
+    id: int
+    file: str
+    reason: str
+    floor: int
+    """New rows are above it."""
+    frontier: int
+    """Readings up to here are copied; the floor, when all are."""
+    rescued: int = 0
+    unreadable_rows: int = 0
+    """Of the pages that can be read."""
+    unreadable_pages: int = 0
+
+
+def unfinished(db: sqlite3.Connection) -> list[SalvageState]:
+    """Return the salvages that are still to be done, in the order of their rows."""
+    return [SalvageState(*row) for row in db.execute(_UNFINISHED)]
+
+
+def is_copying(salvages: list[SalvageState]) -> bool:
+    """Whether readings may still come back."""
+    return any(salvage.frontier < salvage.floor for salvage in salvages)
+
+
+def visible_row(salvages: list[SalvageState], newest: int) -> int:
+    """Return the row up to which readers may see the log."""
+    frontier = 0
+    for salvage in salvages:
+        frontier = max(frontier, salvage.frontier)
+        if salvage.frontier < salvage.floor:
+            return frontier
+    return newest
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One transaction of a salvage. After the commit, `rescued` and `frontier` say what it did."""
+
+    salvage: SalvageState
+    table: Table
+    rows: list[Row]
+    frontier: int
+    is_last: bool = False
+    interned: dict[str, dict[int, Row]] = field(default_factory=dict)
+    """The damaged log's interned values, by table and id."""
+    rescued: int = 0
+    pages: Pages | None = None
+    _lost: int = 0
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Write everything; see `CommitThread`."""
+        before, self._lost = db.total_changes, 0
+        rows = self._readings(db) if self.table.name == HISTORY else self.rows
+        removed = db.total_changes - before
+        places = ", ".join("?" * len(self.table.columns))
+        db.executemany(f"INSERT OR IGNORE INTO {self.table.name} VALUES ({places})", rows)  # noqa: S608 - our own name
+        self.rescued = db.total_changes - before - removed if self.table.name == HISTORY else 0
+        self.pages = read_pages(db)
+        db.execute(
+            "UPDATE salvages SET frontier = ?, rescued = rescued + ?, finished = ? WHERE id = ?",
+            (self.frontier, self.rescued, self.is_last, self.salvage.id),
+        )
+
+    def rolled_back(self) -> None:
+        """Nothing is kept in memory."""
+
+    def done(self) -> None:
+        """Note that it is on disk."""
+        self.salvage.frontier = self.frontier
+        self.salvage.rescued += self.rescued
+        self.salvage.unreadable_rows += self._lost
+
+    @property
+    def last_row(self) -> int:
+        """The last reading in it; 0 when there is none."""
+        return max((int(row[0] or 0) for row in self.rows), default=0) if self.table.name == HISTORY else 0
+
+    def _readings(self, db: sqlite3.Connection) -> list[Row]:
+        """Return the readings with today's numbers of their streams; newer copies of them are removed."""
+        place = self.table.columns.index
+        stream, seq, boot, metadata = place("stream"), place("seq"), place("gateway_boot"), place("metadata")
+        numbers: dict[tuple[str, Value], int | None] = {}
+
+        def number(table: str, old: Value) -> int | None:
+            if (table, old) not in numbers:
+                numbers[table, old] = self._number(db, table, old)
+            return numbers[table, old]
+
+        found: list[Row] = []
+        for row in self.rows:
+            values = list(row)
+            values[stream] = number("streams", row[stream])
+            if values[stream] is None:
+                self._lost += 1
+                continue
+            values[boot] = number("gateway_boots", row[boot])
+            if row[metadata] is not None:
+                values[metadata] = number("device_metadata", row[metadata])
+            found.append(tuple(values))
+        db.executemany(
+            "DELETE FROM device_telemetry_history WHERE stream = ? AND seq = ? AND id > ?",
+            [(row[stream], row[seq], self.salvage.floor) for row in found if row[seq] is not None],
+        )
+        return found
+
+    def _number(self, db: sqlite3.Connection, table: str, old: Value) -> int | None:
+        """Return the number that an interned value has now; None when the value is lost."""
+        values = self.interned[table].get(old) if isinstance(old, int) else None
+        if values is None:
+            if table != "gateway_boots":
+                return None
+            values = (old, 0, None)  # a boot that nothing is known of; its readings are whole without it
+        row_id, *rest = values
+        match table:
+            case "streams":
+                where, columns = (
+                    "organization_id = ? AND device_id = ? AND boot_id = ?",
+                    "organization_id, device_id, boot_id",
+                )
+            case "device_metadata":
+                where, columns = "json = ?", "json"
+            case _:
+                where, columns = "started_at_ms = ?", "started_at_ms, epoch_ms"
+        found = db.execute(
+            f"SELECT id FROM {table} WHERE {where} ORDER BY id <> ? LIMIT 1",  # noqa: S608 - constants
+            (*rest[: where.count("?")], row_id),
+        ).fetchone()
+        if found is not None:
+            return int(found[0])
+        places = ", ".join("?" * len(rest))
+        return db.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", rest).lastrowid  # noqa: S608
+
+
+def chunks(salvage: SalvageState, log: Path, known: dict[str, Table], big: list[str]) -> Generator[Chunk, None, None]:
+    """Yield the transactions that finish a salvage. Each step blocks for some ten milliseconds: it is for a thread."""
+    with Wreck(log.with_name(salvage.file), known) as wreck:
+        interned = {name: _interned(wreck, name) for name in ("streams", "device_metadata", "gateway_boots")}
+        for name in big:
+            table = known[name]
+            after = salvage.frontier if name == HISTORY else 0
+            until = salvage.floor if name == HISTORY else 2**63 - 1
+            rows = wreck.rows(name, after=after, until=until)
+            if name == HISTORY:
+                rows = _with_payload(rows, table, salvage)
+            while batch := list(islice(rows, _ROWS_AT_ONCE)):
+                reached = max(int(row[0] or 0) for row in batch) if name == HISTORY else salvage.floor
+                yield Chunk(salvage, table, batch, max(salvage.frontier, reached), interned=interned)
+            salvage.unreadable_rows += wreck.unreadable_rows
+            salvage.unreadable_pages += wreck.unreadable_pages
+            wreck.unreadable_rows = wreck.unreadable_pages = 0
+            yield Chunk(salvage, table, [], salvage.floor, is_last=name == big[-1], interned=interned)
+
+
+def layout(db: sqlite3.Connection) -> tuple[dict[str, Table], list[str]]:
+    """Return what `chunks` must know of the log it copies into: its tables, and which of them are big."""
+    return tables(db), own_numbers(db)
+
+
+def _interned(wreck: Wreck, name: str) -> dict[int, Row]:
+    """Return a small table by id, with what only a look at every page finds."""
+    found = {int(row[0]): row for row in wreck.all(name) if isinstance(row[0], int)}
+    for row in wreck.rows(name, after=0, until=2**62):
+        if isinstance(row[0], int):
+            found.setdefault(row[0], row)
+    wreck.unreadable_rows = wreck.unreadable_pages = 0
+    return found
+
+
+def _with_payload(rows: Iterator[Row], table: Table, salvage: SalvageState) -> Iterator[Row]:
+    """Leave out readings whose payload is no JSON object any more."""
+    payload = table.columns.index("payload")
+    for row in rows:
+        value = row[payload]
+        try:
+            whole = isinstance(value, bytes) and isinstance(from_json(value), dict)
+        except ValueError:
+            whole = False
+        if whole:
+            yield row
+        else:
+            salvage.unreadable_rows += 1

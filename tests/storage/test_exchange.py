@@ -1,0 +1,260 @@
+"""A log that turns out damaged while it is in use."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import StorageSettings
+from gateway.model.errors import StoreFailed
+from gateway.storage import repair
+from gateway.storage.bounds import Bounds
+from gateway.storage.cursors import Attempt
+from gateway.storage.log import Log
+from gateway.storage.space import Pages, Space
+from tests.cloud_sync.site import Scripted, Site, running, until
+from tests.storage.damaged import PAGE, corrupt_files, fill, opened, reading, salvaged
+
+ATTEMPT = Attempt("cloud", "msg_1", 1_000, 1_500, 500, "ab" * 32, 5)
+
+_SPOIL = """
+import random, sys
+path, first, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+with open(path, "r+b") as file:
+    file.seek(first * 4096)
+    file.write(random.Random(1).randbytes((last - first) * 4096))
+"""
+
+
+async def spoil(path: Path, first: int, last: int) -> None:
+    """Overwrite pages from another process: closing the file in this one would drop SQLite's locks."""
+    arguments = (sys.executable, "-c", _SPOIL, str(path), str(first), str(last))
+    await asyncio.to_thread(subprocess.run, arguments, check=True)
+
+
+def pages(path: Path) -> int:
+    return path.stat().st_size // PAGE
+
+
+async def test_a_commit_that_meets_damage_is_made_in_the_fresh_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 20_000, cursor=1_000)
+    told: list[str] = []
+    async with opened(path, told) as log:
+        uuid = log.uuid
+        await log.open_cursor("cloud", start="oldest")
+        await log.append([reading(log, 20_001)])
+        log._files.writer.execute("PRAGMA shrink_memory")  # the start has looked at every stream
+        await spoil(path, pages(path) // 2, pages(path))
+        log.move_cursor("cloud", 1_000)
+        async with asyncio.timeout(10):
+            frozen, *appended = await asyncio.gather(
+                log.freeze(ATTEMPT), *(log.append([reading(log, seq)]) for seq in range(20_002, 20_102))
+            )
+            while not corrupt_files(tmp_path):
+                # The newest pages were in SQLite's memory: a key far from them is not.
+                await log.append([reading(log, seq) for seq in range(30_000, 40_000, 37)])
+        assert not any(appended)
+        await salvaged(log)
+        assert log.uuid == uuid
+        seqs = {one.body["seq"] for one in await log.read(0, limit=100_000)}
+        assert seqs >= set(range(20_001, 20_102))
+        (cursor,) = await log.cursors()
+        assert cursor.attempt == (ATTEMPT if frozen else None)  # its rows may not have been back yet: read again
+        assert cursor.position == 1_000
+        assert await log.freeze(ATTEMPT)
+        (cursor,) = await log.cursors()
+        assert cursor.attempt == ATTEMPT
+    assert len(told) == 2
+
+
+async def test_a_reader_that_meets_damage_gets_its_answer_from_the_fresh_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 20_000)
+    async with opened(path) as log:
+        await spoil(path, 40, 60)
+        found: list[int] = []
+        position = 0
+        async with asyncio.timeout(20):
+            while position < 20_000:
+                await log.wait_beyond(position)
+                for one in await log.read(position, until=min(log.last_row, 20_000), limit=500):
+                    found.append(one.row)
+                    position = one.row
+        assert len(found) >= 20_000 - 20 * 8
+        assert found == sorted(set(found))
+        assert len(corrupt_files(tmp_path)) == 1
+
+
+async def test_a_reader_skips_nothing_that_was_readable(tmp_path: Path) -> None:
+    """It asked before the exchange, and is answered after it: the rows it asked for have to be back first."""
+    path = tmp_path / "log.db"
+    await fill(path, 20_000)
+    async with opened(path) as log:
+        until = log.last_row
+        log.care.report("a test says so")
+        readings = await log.read(0, until=until, limit=30_000)
+        assert [one.row for one in readings] == list(range(1, 20_001))
+
+
+async def test_a_second_damage_during_a_salvage_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 30_000)
+    async with opened(path) as log:
+        log.care.report("the first time")
+        await until_copying(log)
+        await log.append([reading(log, 30_001)])
+        assert log.salvages[0].frontier < 30_000
+        log.care.report("the second time")
+        await log.append([reading(log, 30_002)])
+        await salvaged(log)
+        readings = await log.read(0, limit=40_000)
+        assert [one.body["seq"] for one in readings] == list(range(1, 30_003))
+        assert [one.row for one in readings][:30_000] == list(range(1, 30_001))
+    assert len(corrupt_files(tmp_path)) == 2
+
+
+async def until_copying(log: Log) -> None:
+    async with asyncio.timeout(10):
+        while not (log.salvages and log.salvages[0].rescued):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def test_only_the_last_salvaged_log_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 100)
+    async with opened(path) as log:
+        for _ in range(3):
+            log.care.report("a test says so")
+            await salvaged(log)
+        assert (await log.buffer()).readings == 100
+    assert len(corrupt_files(tmp_path)) == 1
+
+
+async def test_while_there_is_no_room_for_a_fresh_log_nothing_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 1_000)
+    failures = 2
+
+    def replace_log(*arguments: Any) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(28, "No space left on device")
+        repair.replace_log(*arguments)
+
+    monkeypatch.setattr("gateway.storage.log_files.replace_log", replace_log)
+    monkeypatch.setattr("gateway.storage.care._RETRY_S", 0.2)
+    async with opened(path) as log:
+        log.care.report("a test says so")
+        with pytest.raises(StoreFailed, match="No space left"):
+            await log.append([reading(log, 1_001)])
+        async with asyncio.timeout(5):
+            while log.care.is_damaged:
+                assert "could not be repaired yet" in " ".join(log.care.notices) or failures == 2
+                await asyncio.sleep(0.01)
+        await log.append([reading(log, 1_002)])
+        await salvaged(log)
+        assert log.failure is None
+        assert [one.body["seq"] for one in await log.read(998, limit=10)] == [999, 1_000, 1_002]
+
+
+async def test_a_lost_cursor_starts_at_the_oldest_row(tmp_path: Path) -> None:
+    """Rather twice under one id than not at all."""
+    path = tmp_path / "log.db"
+    await fill(path, 100, cursor=50)
+    with closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'cursors'").fetchone()
+    await spoil(path, root - 1, root)
+    async with opened(path) as log:
+        assert log.salvages
+        await salvaged(log)
+        assert (await log.open_cursor("cloud", start="now")).position == 0
+    async with opened(path) as log:  # by now every destination has its cursor
+        assert (await log.open_cursor("another", start="now")).position > 0
+
+
+async def test_a_stream_that_is_lost_on_disk_is_interned_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 200)
+    with closing(sqlite3.connect(path)) as db:
+        roots = db.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'streams'").fetchall()
+    async with opened(path) as log:
+        await log.append([reading(log, 201)])
+        stream = log.stream("default", "board-001", "boot-1")
+        assert stream.row is not None
+        for suffix in ("", "-wal"):
+            for (root,) in roots:
+                await spoil(path if not suffix else path.with_name("log.db-wal"), root - 1, root)
+        log.care.report("a test says so")
+        await log.append([reading(log, 301), reading(log, 302)])
+        await salvaged(log)
+        readings = await log.read(0, limit=1_000)
+        assert [(one.device_id, one.body["seq"]) for one in readings[-2:]] == [("board-001", 301), ("board-002", 302)]
+
+
+async def test_p2_p3_a_destination_gets_all_in_order_and_once_across_an_exchange(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 30_000)
+    destination = Scripted(batch_max_readings=100)
+    async with opened(path) as log:
+        site = Site(log)
+        forwarder = site.forwarder(destination)
+        async with running(forwarder):
+            await until(lambda: len(destination.accepted) > 3_000)
+            before = len(destination.accepted)
+            log.care.report("a test says so")
+            await log.append([reading(log, seq) for seq in range(30_001, 30_011)])
+            async with asyncio.timeout(60):
+                while len(destination.accepted) < 30_010:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+        print(f"{before:,} delivered before the exchange, {len(destination.accepted):,} in all")
+    assert before < 30_000
+    assert destination.accepted[:30_000] == list(range(1, 30_001))
+    assert len(destination.accepted) == 30_010
+    assert len(set(destination.ids)) == len(destination.ids)
+
+
+async def test_p5_a_salvaged_file_counts_and_is_the_first_to_leave(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 5_000)
+    async with opened(path) as log:
+        log.care.report("a test says so")
+        await salvaged(log)
+        (wreck,) = corrupt_files(tmp_path)
+        settings, pages = StorageSettings(), Pages(PAGE, 100, 0)
+        counted = Space(settings, tmp_path, set)
+        spared = Space(settings, tmp_path, lambda: {wreck.name})
+        assert spared.room_bytes(pages) - counted.room_bytes(pages) >= wreck.stat().st_size
+        assert not spared.drop_wrecks()
+        with pytest.MonkeyPatch.context() as full:
+            full.setattr(Space, "room_bytes", lambda *_: 0)
+            log.bounds.tick()
+            async with asyncio.timeout(5):
+                while wreck.exists():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+
+async def test_p5_a_salvage_waits_for_room_and_bounds_wait_for_an_exchange(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 5_000)
+    async with opened(path) as log:
+        with pytest.MonkeyPatch.context() as full:
+            full.setattr(Bounds, "has_plenty", False)
+            log.care.report("a test says so")
+            log.bounds.tick()
+            await log.append([reading(log, 5_001)])
+            async with asyncio.timeout(5):
+                while not any("room again" in notice for notice in log.care.notices):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert log.salvages[0].rescued == 0
+        await salvaged(log)
+        assert [one.body["seq"] for one in await log.read(4_999, limit=9)] == [5_000, 5_001]

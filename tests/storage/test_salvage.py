@@ -1,0 +1,467 @@
+"""A damaged log: what comes back, under which ids, and what readers see meanwhile."""
+
+import asyncio
+import random
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.clock import ManualClock
+from gateway.config import StorageSettings
+from gateway.metrics import Metrics
+from gateway.model.errors import SchemaTooNew, StoreFailed
+from gateway.model.status import Loss
+from gateway.storage.commit_thread import Statements
+from gateway.storage.cursors import Attempt
+from gateway.storage.damage import begin_whole, beside
+from gateway.storage.log import Log
+from gateway.storage.log_reader import LogReader
+from gateway.storage.salvage import is_copying
+from gateway.storage.sqlite_file import SqliteFile, Walk
+from gateway.storage.wal_file import read_wal
+from gateway.storage.wreck import Wreck, tables
+from tests.storage.damaged import PAGE, corrupt_files, fill, opened, overwrite, reading, salvaged, survivors
+
+
+async def rescue(path: Path) -> tuple[int, int, float]:
+    """Open a damaged log; returns the readings that came back right and wrong, and how long it took."""
+    began = time.monotonic()
+    told: list[str] = []
+    async with opened(path, told) as log:
+        open_s = time.monotonic() - began
+        if not log.salvages:
+            await log.buffer()
+            log.care.check()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(100):
+            while len(told) < 2:  # noqa: ASYNC110 - found, and finished
+                await asyncio.sleep(0.01)
+        await salvaged(log)
+        print(*told, f"open after {open_s:.2f} s, done after {time.monotonic() - began:.1f} s", sep="\n  ")
+    right, wrong = survivors(path)
+    return right, wrong, open_s
+
+
+async def check_random_pages(path: Path, rows: int, pages: int, seed: int) -> None:
+    uuid = await fill(path, rows, cursor=rows // 2)
+    hit = overwrite(path, pages, seed)
+    right, wrong, open_s = await rescue(path)
+    print(f"{right:,} of {rows:,} readings came back ({right / rows:.4%}), {wrong} wrong; pages {hit}")
+    assert right >= rows * 0.999
+    assert wrong == 0
+    assert open_s < 5
+    async with LogReader.open(path) as log:
+        assert await log.log_uuid() == uuid
+        assert [(cursor.name, cursor.position) for cursor in await log.cursors()] == [("cloud", rows // 2)]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_p6_random_pages_of_a_hundred_thousand_rows(tmp_path: Path, seed: int) -> None:
+    """Twelve pages are the same share of readings as 99.9 % allow: a page holds seven or eight."""
+    await check_random_pages(tmp_path / "log.db", 100_000, 12, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_p6_twenty_random_pages_of_a_million_rows(tmp_path: Path) -> None:
+    await check_random_pages(tmp_path / "log.db", 1_000_000, 20, 7)
+
+
+@pytest.mark.parametrize("name", ["device_telemetry_history", "streams", "device_metadata", "meta", "cursors"])
+async def test_a_lost_root_page_costs_nothing_but_what_was_on_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 20_000, cursor=9_000)
+    with closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * PAGE)
+        file.write(random.Random(root).randbytes(PAGE))
+    right, wrong, _ = await rescue(path)
+    assert (right, wrong) == (20_000, 0)
+
+
+async def test_an_overwritten_header(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    uuid = await fill(path, 20_000, cursor=9_000)
+    with path.open("r+b") as file:
+        file.write(random.Random(0).randbytes(PAGE))
+    right, wrong, _ = await rescue(path)
+    assert (right, wrong) == (20_000, 0)
+    async with LogReader.open(path) as log:
+        assert await log.log_uuid() == uuid
+        assert [cursor.position for cursor in await log.cursors()] == [9_000]
+
+
+async def test_a_truncated_file(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 20_000)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(size * 2 // 3 + 1_234)
+    right, wrong, _ = await rescue(path)
+    print(f"{right:,} of 20,000")
+    assert right > 20_000 * 0.6
+    assert wrong == 0
+
+
+async def test_an_empty_file_gets_another_log_id(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    uuid = await fill(path, 100)
+    path.write_bytes(b"")
+    told: list[str] = []
+    async with opened(path, told) as log:
+        await salvaged(log)
+        assert log.uuid != uuid
+        await log.append([reading(log, 101)])
+        assert (await log.read(0, limit=10))[0].body["seq"] == 101
+    assert "the file is empty" in told[0]
+
+
+async def test_new_rows_are_above_all_old_ones_and_come_after_them(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 5_000, cursor=4_000)
+    overwrite(path, 1, 3)
+    with path.open("r+b") as file:
+        file.write(b"garbage!" * 8)
+    async with opened(path) as log:
+        cursor = await log.open_cursor("cloud", start="now")
+        await log.append([reading(log, 5_001)])
+        readings = await log.read(cursor.position, until=2**40, limit=2_000)
+        seqs = [one.body["seq"] for one in readings]
+        assert seqs == sorted(seqs)
+        assert seqs[-1] == 5_001
+        assert len(seqs) >= 980
+        assert readings[-1].row > 5_000
+        assert [one.row for one in readings[:-1]] == seqs[:-1]
+
+
+async def test_what_is_sent_again_while_the_salvage_runs_is_not_there_twice(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 8_000)
+    with path.open("r+b") as file:
+        file.write(b"garbage!" * 8)
+    async with opened(path) as log:
+        assert log.salvages
+        await log.append([reading(log, seq) for seq in range(7_990, 8_003)])
+        await salvaged(log)
+        assert (await log.buffer()).readings == 8_002
+        rows = {one.body["seq"]: one.row for one in await log.read(7_980, limit=100)}
+        assert [rows[seq] for seq in range(7_990, 8_001)] == list(range(7_990, 8_001))
+        assert rows[8_001] > 10_000_000
+
+
+async def test_a_frozen_batch_is_still_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 3_000, cursor=1_000)
+    attempt = Attempt("cloud", "msg_1", 1_000, 1_500, 500, "ab" * 32, 5)
+    async with opened(path) as log:
+        await log.freeze(attempt)
+    with path.open("r+b") as file:
+        file.write(b"garbage!" * 8)
+    async with opened(path) as log:
+        assert (await log.open_cursor("cloud", start="now")).attempt == attempt
+        assert len(await log.read(1_000, until=1_500, limit=500)) == 500
+
+
+async def test_a_salvage_goes_on_after_a_stop(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 30_000)
+    with path.open("r+b") as file:
+        file.write(b"garbage!" * 8)
+    stops = 0
+    while True:
+        async with opened(path) as log:
+            await asyncio.sleep(0.1)
+            if not log.salvages:
+                break
+            assert log.last_row < 30_000 or not is_copying(log.salvages)
+            stops += 1
+    assert stops
+    assert survivors(path) == (30_000, 0)
+    assert len(corrupt_files(tmp_path)) == 1
+
+
+async def test_overflowing_payloads_come_back_and_broken_chains_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 300, size=20_000)
+    overwrite(path, 10, 4)
+    async with opened(path) as log:
+        if not log.salvages:
+            log.care.report("a test says so")
+        await salvaged(log)
+    right, wrong = survivors(path, size=20_000)
+    print(f"{right} of 300 readings of 20 kB; 10 of some 1,500 pages were overwritten")
+    assert 288 <= right < 300
+    assert wrong == 0
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
+    """Where a log with a write-ahead log is to be put, as a killed gateway leaves it."""
+    return tmp_path / "killed" / "log.db"
+
+
+async def leave_behind(path: Path, killed: Path) -> None:
+    """Copy a log that is in use: what is on disk at that moment."""
+    killed.parent.mkdir()
+    async with opened(path) as log:
+        for seq in range(1_001, 1_201):
+            await log.append([reading(log, seq)])
+        for suffix in ("", "-wal"):
+            shutil.copy(beside(path, suffix), beside(killed, suffix))
+
+
+async def test_garbage_in_the_write_ahead_log_hides_nothing_behind_it(tmp_path: Path, killed: Path) -> None:
+    await fill(tmp_path / "log.db", 1_000)
+    await leave_behind(tmp_path / "log.db", killed)
+    wal = beside(killed, "-wal")
+    assert not read_wal(wal, PAGE).hidden
+    middle = 32 + (PAGE + 24) * (wal.stat().st_size // (PAGE + 24) // 2)
+    with wal.open("r+b") as file:
+        file.seek(middle)
+        file.write(random.Random(1).randbytes(PAGE + 24))
+    assert read_wal(wal, PAGE).hidden
+    right, wrong, _ = await rescue(killed)
+    print(f"{right} of 1,200")
+    assert right >= 1_192
+    assert wrong == 0
+
+
+async def test_a_lost_write_ahead_log_header_hides_nothing(tmp_path: Path, killed: Path) -> None:
+    await fill(tmp_path / "log.db", 1_000)
+    await leave_behind(tmp_path / "log.db", killed)
+    with beside(killed, "-wal").open("r+b") as file:
+        file.write(random.Random(1).randbytes(32))
+    right, wrong, _ = await rescue(killed)
+    assert (right, wrong) == (1_200, 0)
+
+
+async def test_a_torn_last_commit_is_no_damage(tmp_path: Path, killed: Path) -> None:
+    await fill(tmp_path / "log.db", 1_000)
+    await leave_behind(tmp_path / "log.db", killed)
+    with beside(killed, "-wal").open("r+b") as file:
+        file.truncate(beside(killed, "-wal").stat().st_size - 1_000)
+    async with opened(killed) as log:
+        assert not log.salvages
+        assert (await log.buffer()).readings == 1_199
+
+
+async def test_an_interrupted_exchange_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever rename is the last: nothing is lost, and no old write-ahead log meets a new database."""
+    real, left = Path.replace, 0
+
+    def replace(self: Path, target: Path) -> Any:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        return real(self, target)
+
+    for renames in range(4):
+        path = tmp_path / f"{renames}" / "log.db"
+        path.parent.mkdir()
+        source = tmp_path / f"source-{renames}" / "log.db"
+        source.parent.mkdir()
+        await fill(source, 1_000)
+        await leave_behind_in(source, path)
+        with path.open("r+b") as file:
+            file.write(b"garbage!" * 8)
+        left = renames
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", replace)
+            with pytest.raises(KeyboardInterrupt):
+                async with opened(path):
+                    pass
+        async with opened(path) as log:
+            await salvaged(log)
+        assert survivors(path) == (1_200, 0)
+        assert len(corrupt_files(path.parent)) == 1
+
+
+async def leave_behind_in(source: Path, path: Path) -> None:
+    async with opened(source) as log:
+        await log.append([reading(log, seq) for seq in range(1_001, 1_201)])
+        for suffix in ("", "-wal"):
+            shutil.copy(beside(source, suffix), beside(path, suffix))
+
+
+async def test_a_newer_schema_is_refused_and_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 10)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(SchemaTooNew, match="schema 99"):
+        async with opened(path):
+            pass
+    assert not corrupt_files(tmp_path)
+
+
+async def test_a_locked_log_is_waited_for_and_then_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 10)
+    monkeypatch.setattr("gateway.storage.log.BUSY_TIMEOUT_S", 0.5)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        with pytest.raises(StoreFailed, match="another program holds") as caught:
+            async with opened(path):
+                pass
+        assert time.monotonic() - began >= 0.4
+        assert "fuser" in caught.value.hint
+    assert not corrupt_files(tmp_path)
+    async with opened(path) as log:
+        assert log.last_row == 10
+
+
+async def test_tables_differ_in_form(tmp_path: Path) -> None:
+    """A stray page is given to the table whose records have its form: two tables of one form would mix."""
+    path = tmp_path / "log.db"
+    await fill(path, 1)
+    with closing(sqlite3.connect(path)) as db:
+        forms = [
+            (table.types, table.id_column)
+            for table in tables(db).values()
+            if table.has_rows and table.name != "salvages"
+        ]
+    assert len(forms) == len(set(forms))
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_no_damage_is_too_strange_to_be_read(tmp_path: Path, seed: int) -> None:
+    """Single bytes in the pages' heads break pointers, counts and lengths in every way: nothing raises or runs away."""
+    path = tmp_path / "log.db"
+    await fill(path, 3_000, size=200 if seed % 2 else 9_000)
+    with closing(sqlite3.connect(path)) as db:
+        known = tables(db)
+    rng = random.Random(seed)
+    content = bytearray(path.read_bytes())
+    for _ in range(2_000):
+        page = rng.choice((rng.randrange(15), rng.randrange(len(content) // PAGE)))
+        place = rng.choice((rng.randrange(24), rng.randrange(PAGE)))
+        content[page * PAGE + place] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+    path.write_bytes(content)
+    beside(path, "-wal").write_bytes(rng.randbytes(32 + 5 * (PAGE + 24)))
+    with Wreck(path, known) as wreck:
+        for name, table in known.items():
+            wreck.all(name)
+            if table.has_rows:
+                wreck.highest(name)
+                found = sum(1 for _ in wreck.rows(name, after=0, until=2**40))
+                if name == "device_telemetry_history":
+                    print(f"{found:,} of 3,000, {wreck.unreadable_rows:,} rows unreadable")
+    async with opened(path) as log:
+        log.care.report("a test says so")
+        await log.append([reading(log, 3_001)])
+        await salvaged(log)
+
+
+async def test_pointer_map_pages_are_no_pages_of_a_tree(tmp_path: Path) -> None:
+    """Page 2 and every 820th after it (4096 bytes, auto_vacuum), whatever they look like."""
+    path = tmp_path / "log.db"
+    await fill(path, 14_000)
+    with SqliteFile(path) as file:
+        leaf = next(file.scan(Walk(file.pages)))
+        looks_like_a_leaf = file.page(leaf)
+        last = file.pages
+    assert last > 1_642
+    with path.open("r+b") as raw:
+        for number in (2, 822, 1_642):
+            raw.seek((number - 1) * PAGE)
+            raw.write(looks_like_a_leaf)
+    with SqliteFile(path) as file:
+        found = set(file.scan(Walk(file.pages)))
+    assert leaf in found
+    assert not found & {2, 822, 1_642}
+    right, wrong, _ = await rescue_reported(path)
+    assert (right, wrong) == (14_000, 0)
+
+
+async def rescue_reported(path: Path) -> tuple[int, int, float]:
+    """Salvage a log that somebody says is damaged."""
+    async with opened(path) as log:
+        log.care.report("a test says so")
+        await salvaged(log)
+    return *survivors(path), 0.0
+
+
+async def test_erased_rows_do_not_come_back_from_free_pages(tmp_path: Path) -> None:
+    """The number of their stream may be another device's by now."""
+    path = tmp_path / "log.db"
+    await fill(path, 20_000)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DELETE FROM device_telemetry_history WHERE id <= 5000")
+        db.commit()
+        (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'device_telemetry_history'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * PAGE)
+        file.write(random.Random(root).randbytes(PAGE))
+    async with opened(path) as log:
+        await salvaged(log)
+        readings = await log.read(0, limit=30_000)
+    assert [one.row for one in readings] == list(range(5_001, 20_001))
+
+
+async def test_what_else_the_log_holds_comes_along(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 100, cursor=10)
+    clock = ManualClock()
+    async with Log.create(path, StorageSettings(), clock=clock, metrics=Metrics()) as log:
+        await log.learn_clock()
+        for one in await log.read(20, limit=3):
+            await log.dead_letters.set_aside("cloud", one, "no", 7)
+        await log.transact(Statements([("INSERT INTO losses VALUES (?, ?, ?, ?, ?, ?)", [("cloud", 3, 1, 3, 5, 6)])]))
+        log.care.report("a test says so")
+        await salvaged(log)
+        assert [one.reading.row for one in await log.dead_letters.provisional("cloud")] == [21, 22, 23]
+        assert await log.loss("cloud") == Loss(3, 1, 3, 5)
+        await log.append([reading(log, 101)])
+        await log.learn_clock()  # of the fresh log's own boot
+    with closing(sqlite3.connect(path)) as db:
+        epochs = db.execute("SELECT id, epoch_ms FROM gateway_boots ORDER BY id").fetchall()
+        (boot,) = db.execute("SELECT gateway_boot FROM device_telemetry_history WHERE seq = 101").fetchone()
+    assert len(epochs) == 3
+    assert epochs[-1][0] == boot
+    assert [epoch for _, epoch in epochs] == [None, *[clock.now - clock.monotonic] * 2]
+
+
+@pytest.mark.parametrize("deed", ["nothing", "half a log", "an empty write-ahead log"])
+async def test_an_interrupted_first_start_is_no_damage(tmp_path: Path, deed: str) -> None:
+    path = tmp_path / "log.db"
+    if deed == "half a log":
+        beside(path, ".building").write_bytes(b"")
+        beside(path, ".building-wal").write_bytes(b"cut off")
+    if deed == "an empty write-ahead log":
+        beside(path, "-wal").write_bytes(b"")
+    told: list[str] = []
+    async with opened(path, told) as log:
+        await log.append([reading(log, 1)])
+    assert not told
+    assert not corrupt_files(tmp_path)
+    assert survivors(path) == (1, 0)
+
+
+async def test_a_fresh_log_that_cannot_be_written_back_does_not_get_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    readers: list[sqlite3.Connection] = []
+
+    def make(building: Path) -> None:
+        db = sqlite3.connect(building, isolation_level=None)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE one (id)")
+        reader = sqlite3.connect(building, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM one").fetchall()
+        db.execute("INSERT INTO one VALUES (1)")
+        db.close()
+        readers.append(reader)
+
+    with pytest.raises(sqlite3.OperationalError, match="in use"):
+        begin_whole(path, make)
+    readers[0].close()
+    assert not path.exists()
