@@ -1,6 +1,7 @@
 """One attempt: the bytes of a batch, within the rate limit, counted and measured."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,6 +24,8 @@ from cloud_sync.rate_limit import RateLimit
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model.reading import StoredReading
+
+logger = logging.getLogger(__name__)
 
 OUTCOME_LABELS: dict[type[Outcome], str] = {
     Ok: "ok",
@@ -55,6 +58,8 @@ class Encoded:
     batch: Batch
     body: bytes
     body_sha256: str
+    refused: Rejected | None = None
+    """Set when there are no such bytes: it is not sent, and split as if the destination had refused it."""
 
     @property
     def rows(self) -> list[int]:
@@ -92,22 +97,34 @@ class Sender:
 
     async def encode(self, batch_id: str, readings: Sequence[StoredReading]) -> Encoded:
         """Write the body, off the event loop."""
-        batch = Batch(batch_id, readings, self._gateway_id, self._log_uuid)
+        return await asyncio.to_thread(self._encode, Batch(batch_id, readings, self._gateway_id, self._log_uuid))
 
-        def encode() -> Encoded:
-            body = self._integration.encode(batch)
-            return Encoded(batch, body, sha256(body).hexdigest())
-
-        return await asyncio.to_thread(encode)
+    def _encode(self, batch: Batch) -> Encoded:
+        body, refused = b"", _defects(batch.readings)
+        if refused is None:
+            try:
+                body = self._integration.encode(batch)
+            except Exception as error:  # whatever it is, one record must not hold up the others
+                logger.exception("an integration failed, by a fault of ours", extra={"destination": self._name})
+                refused = Rejected(f"it cannot be written for this destination: {error}")
+        return Encoded(batch, body, sha256(body).hexdigest(), refused)
 
     async def send(self, encoded: Encoded, is_there: IsThere) -> Outcome:
         """Try once, as soon as the rate limit allows. Raises ReadingsErased, if they are not there any more by then."""
         await self._rate.ready()
         if not await is_there():
             raise ReadingsErased
+        if encoded.refused is not None:
+            return encoded.refused
         await self._rate.take()
         started_ms = self._clock.monotonic_ms()
         outcome = await self._integration.send(encoded.batch, encoded.body)
         self._latency.observe((self._clock.monotonic_ms() - started_ms) / 1000)
         self._deliveries.labels(self._name, OUTCOME_LABELS[type(outcome)]).inc()
         return outcome
+
+
+def _defects(readings: Sequence[StoredReading]) -> Rejected | None:
+    """Name the readings that cannot be read any more."""
+    found = [reading for reading in readings if reading.defect]
+    return Rejected(found[0].defect, [reading.row for reading in found]) if found else None

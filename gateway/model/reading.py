@@ -96,6 +96,8 @@ class StoredReading:
     gateway_boot: int = field(default=0, compare=False)
     epoch_ms: int | None = field(default=None, compare=False)
     """When the gateway's monotonic clock was 0 in that boot, as far as it was known when this was read."""
+    defect: str = ""
+    """Why its content cannot be read any more; then `body` is empty."""
 
     def correct_by(self, offset_ms: int) -> None:
         """Apply what was learned of the gateway's clock after receipt; a device's own time is its own."""
@@ -143,6 +145,8 @@ def wire_reading(reading: StoredReading, *, gateway_id: str, log_uuid: str) -> d
         "health": body.get("health", {}),
         "device_metadata": reading.device_metadata,
     }
+    if reading.defect:
+        wire["defect"] = reading.defect
     for name, value in body.items():
         if name not in wire and name not in _CONSUMED:
             wire[name] = value

@@ -1,5 +1,10 @@
-"""What one group commit writes: readings, quarantined input, cursor moves and frozen attempts, in one transaction."""
+"""What one group commit writes: readings, quarantined input, cursor moves and frozen attempts, in one transaction.
 
+An entry that the database cannot hold (input checks should have seen to that) must not cost the others their commit:
+then they are written one by one, and the culprit goes to quarantine.
+"""
+
+import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +36,11 @@ _COUNT = "SELECT count(*) FROM device_telemetry_history WHERE id > ? AND id <= ?
 _MOVE = """UPDATE cursors SET position = ?, batch_id = NULL, after_row = NULL, last_row = NULL, readings = NULL,
     body_sha256 = NULL, created_at_ms = NULL, epochs = NULL WHERE name = ?"""
 
+_UNSTORABLE = (ValueError, OverflowError, sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
+_MOST = 2**63 - 1
+
+logger = logging.getLogger(__name__)
+
 Row = tuple[int, int | None, int, int, int, int, int, int | None, bytes, bytes | None]
 
 
@@ -58,11 +68,13 @@ class Append:
 
     def write(self, db: sqlite3.Connection) -> None:
         """Write everything; see `CommitThread`."""
-        readings = [entry for entry in self.entries if type(entry) is NewReading]
-        if readings:
-            self._write_readings(db, readings)
-        if len(readings) < len(self.entries):
-            db.executemany(_QUARANTINE, [entry for entry in self.entries if type(entry) is NewQuarantine])
+        db.execute("SAVEPOINT entries")
+        try:
+            self._write_entries(db, self.entries)
+        except _UNSTORABLE:
+            db.execute("ROLLBACK TO entries")
+            self.rolled_back()
+            self._write_one_by_one(db)
         # Moves first: a freeze belongs to the position after them.
         db.executemany(_MOVE, [(row, name) for name, row in self.moves.items()])
         db.executemany(CONFIRM, self.moves.items())
@@ -72,10 +84,17 @@ class Append:
 
     def rolled_back(self) -> None:
         """Forget the rows that streams and metadata were promised."""
-        for stream in self._new_streams:
+        self._forget()
+        self.inserted = self.duplicates = 0
+        self.received.clear()
+
+    def _forget(self, streams: int = 0, metadata: int = 0) -> None:
+        """Forget the promised rows beyond the first so many."""
+        for stream in self._new_streams[streams:]:
             stream.row = None
-        for text in self._new_metadata:
+        for text in self._new_metadata[metadata:]:
             self.interned.pop(text, None)
+        del self._new_streams[streams:], self._new_metadata[metadata:]
 
     def _freeze(self, db: sqlite3.Connection, a: Attempt) -> None:
         """Freeze an attempt, unless rows of it have left since they were read: those have been counted as lost."""
@@ -84,6 +103,26 @@ class Append:
             _, batch_id, *values = astuple(a)
             db.execute(_FREEZE, (batch_id, *values, a.destination))
             self.frozen.add(a.batch_id)
+
+    def _write_entries(self, db: sqlite3.Connection, entries: list[NewReading | NewQuarantine]) -> None:
+        readings = [entry for entry in entries if type(entry) is NewReading]
+        if readings:
+            self._write_readings(db, readings)
+        if len(readings) < len(entries):
+            db.executemany(_QUARANTINE, [entry for entry in entries if type(entry) is NewQuarantine])
+
+    def _write_one_by_one(self, db: sqlite3.Connection) -> None:
+        for entry in self.entries:
+            known = len(self._new_streams), len(self._new_metadata)
+            db.execute("SAVEPOINT entry")
+            try:
+                self._write_entries(db, [entry])
+            except _UNSTORABLE as error:
+                db.execute("ROLLBACK TO entry")
+                self._forget(*known)
+                logger.exception("an entry cannot be stored, by a fault of ours: it is quarantined")
+                db.execute(_QUARANTINE, _culprit(entry, error))
+            db.execute("RELEASE entry")
 
     def _write_readings(self, db: sqlite3.Connection, readings: list[NewReading]) -> None:
         for reading in readings:
@@ -98,9 +137,10 @@ class Append:
                     db.execute(_INSERT, self._row(reading))
         else:
             db.executemany(_INSERT, map(self._row, readings))
-        self.inserted = db.total_changes - before
-        self.duplicates = len(readings) - self.inserted
-        self.received = Counter([reading.monotonic_ms for reading in readings])
+        inserted = db.total_changes - before
+        self.inserted += inserted
+        self.duplicates += len(readings) - inserted
+        self.received.update([reading.monotonic_ms for reading in readings])
         (self.last_row,) = db.execute("SELECT coalesce(max(id), 0) FROM device_telemetry_history").fetchone()
 
     def _row(self, reading: NewReading) -> Row:
@@ -144,6 +184,25 @@ class Append:
         assert found is not None
         self.interned[text] = found
         self._new_metadata.append(text)
+
+
+def _culprit(entry: NewReading | NewQuarantine, error: Exception) -> NewQuarantine:
+    """Return what is kept of an entry that the database cannot hold."""
+    if type(entry) is NewReading:
+        stream, source, arrived = entry.stream, "", entry.payload if entry.raw is None else entry.raw
+        organization, device = stream.organization_id, stream.device_id
+    else:
+        assert type(entry) is NewQuarantine
+        organization, device, source, arrived = entry.organization_id, entry.device_id, entry.source, entry.payload
+    received = entry.received_at_ms if abs(entry.received_at_ms) <= _MOST else 0
+    reason = f"It cannot be stored: {error}."
+    return NewQuarantine(
+        _clean(organization), _clean(device), _clean(source), "unstorable", _clean(reason), received, arrived
+    )
+
+
+def _clean(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def _one(rows: Iterator[tuple[int]]) -> int | None:

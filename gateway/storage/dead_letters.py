@@ -186,7 +186,7 @@ class DeadLetters(DeadLetterReader):
             reading.time_ms,
             int(reading.time_source),
             reading.received_at_ms,
-            to_json(reading.body),
+            b"" if reading.defect else to_json(reading.body),
             to_json(reading.device_metadata).decode() if reading.device_metadata else None,
             reason,
             now_ms,

@@ -296,15 +296,19 @@ async def test_the_age_of_the_oldest_undelivered_reading_is_a_metric(site: Site)
     assert site.metric("neurogate_buffer_oldest_seconds") == 0
 
 
-async def test_a_defect_of_an_integration_is_not_hidden(site: Site) -> None:
+async def test_a_defect_of_an_integration_is_not_hidden(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     class Defective(Scripted):
         def encode(self, batch: Batch) -> bytes:
             raise ZeroDivisionError(batch.id)
 
-    await append(site.log, 1)
-    with pytest.raises(ZeroDivisionError):
-        async with asyncio.timeout(10):
-            await site.forwarder(Defective()).run()
+    await append(site.log, 20)
+    async with running(site.forwarder(Defective())) as forwarder:
+        await until(lambda: "an integration failed, by a fault of ours" in caplog.text)
+        await until(lambda: forwarder._state == "error")
+        status = await forwarder.status()
+    assert (status.undelivered, status.dead_letters) == (20, 0)
+    assert "it cannot be written for this destination" in status.last_error
+    assert "ZeroDivisionError" in caplog.text
 
 
 async def test_p3_a_dead_destination_delays_no_other(site: Site) -> None:

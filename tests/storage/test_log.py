@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.reading import NewQuarantine, NewReading, TimeSource
+from gateway.storage.append import Append
 from gateway.storage.commit_thread import CommitThread
 from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log, Owner
@@ -201,6 +202,30 @@ async def test_a_message_of_several_entries_is_acknowledged_once(log: Log, tmp_p
     assert [entry.payload for _, entry in await log.quarantined()] == [b"1", b"2"]
 
 
+@pytest.mark.parametrize(
+    "unstorable",
+    [
+        lambda log: new(log, 2)._replace(time_ms=2**70),
+        lambda log: new(log, 2)._replace(stream=log.stream("default", "no-text-\ud800", "")),
+        lambda _: unusable(2)._replace(reason="no text: \ud800", received_at_ms=2**70),
+    ],
+)
+async def test_p4_an_entry_that_cannot_be_stored_costs_the_others_nothing(
+    log: Log, tmp_path: Path, commits: Commits, unstorable: Callable[[Log], Any]
+) -> None:
+    listener = Listener(tmp_path)
+    entries: list[Any] = [new(log, 1), unusable(1), unstorable(log), new(log, 3), new(log, 1)]
+    for entry in entries:
+        log.submit(entry, listener)
+    await until(lambda: listener.acknowledged == len(entries))
+    assert commits.sizes == [len(entries)]
+    assert seqs(tmp_path) == [1, 3]
+    assert (log.stored, log.duplicates) == (2, 1)
+    assert [entry.code for _, entry in await log.quarantined()] == [unusable(1).code, "unstorable"]
+    await log.append([new(log, 4)])
+    assert seqs(tmp_path) == [1, 3, 4]
+
+
 async def test_appending_nothing_is_nothing(log: Log, commits: Commits) -> None:
     await log.append([])
     assert commits.sizes == []
@@ -243,8 +268,13 @@ async def test_after_a_rollback_streams_and_metadata_are_those_that_were_meant(l
 
 
 async def test_p4_an_error_that_is_not_sqlites_is_reported_and_the_thread_lives_on(log: Log, tmp_path: Path) -> None:
-    with pytest.raises(StoreFailed, match="too large"):
-        await log.append([new(log, 1), new(log, 2**63)])
+    def defect(*_: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Append, "write", defect)
+        with pytest.raises(StoreFailed, match="a fault of ours"):
+            await log.append([new(log, 1), new(log, 2)])
     await log.append([new(log, 3)])
     assert seqs(tmp_path) == [3]
 
@@ -285,10 +315,12 @@ async def test_a_commit_takes_so_many_readings_but_never_a_part_of_a_message(tmp
         assert seqs(tmp_path) == list(range(12))
 
 
-async def test_a_message_whose_part_fails_fails_as_a_whole(tmp_path: Path) -> None:
+async def test_a_message_whose_part_fails_fails_as_a_whole(tmp_path: Path, disk: FailingDisk) -> None:
     async with opened(tmp_path, max_commit_readings=1) as log:
+        disk.failing = True
         with pytest.raises(StoreFailed):
-            await log.append([new(log, 1), new(log, 2), new(log, 2**63), new(log, 4)])
+            await log.append([new(log, 1), new(log, 2), new(log, 4)])
+        disk.failing = False
         assert seqs(tmp_path) == []
         await log.append([new(log, 5)])
         assert seqs(tmp_path) == [5]
