@@ -1,4 +1,8 @@
-"""`scripts/bench`: measure this machine, print one table."""
+"""`scripts/bench`: measure this machine, print one table.
+
+`rates` is what the gateway takes in and delivers: readings into a log that is not empty, and from a board to a receiver.
+`backlog` is what a week of undelivered readings costs: the start, catching up, memory, and those who send readings.
+"""
 
 import argparse
 import asyncio
@@ -13,16 +17,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.backlog import backlog
 from tests.bench.measurements import Row, end_to_end, ingest
+
+_TURN_S = 5.0
+"""Each turn of a comparison."""
 
 
 def main() -> None:
     """Parse arguments, measure, print."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["rates", "backlog"], default="rates", help="by default rates")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: does it run?")
-    parser.add_argument("--seconds", type=float, default=60, help="length of the ingest measurement")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="readings in the log before it")
-    parser.add_argument("--readings", type=int, default=300_000, help="readings sent end to end")
+    parser.add_argument("--seconds", type=float, default=60, help="length of the ingest measurement of rates")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="readings in the log before")
+    parser.add_argument("--readings", type=int, default=300_000, help="readings sent end to end by rates")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each comparison of backlog")
     parser.add_argument("--folder", type=Path, help="where the data goes (default: beside the checkout's temp files)")
     arguments = parser.parse_args()
     scale = 10 if arguments.quick else 1
@@ -44,6 +54,14 @@ def main() -> None:
 
 
 async def _measure(base: Path, arguments: argparse.Namespace, scale: int) -> list[Row]:
+    if arguments.what == "backlog":
+        return await backlog(
+            base / "backlog",
+            connections=100,
+            rows=arguments.rows // scale,
+            seconds=_TURN_S / scale,
+            rounds=arguments.rounds,
+        )
     rows = await ingest(
         base / "ingest",
         connections=100,

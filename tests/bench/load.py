@@ -7,6 +7,7 @@ process of its own: `python -m tests.bench.load --port … --clients-file …`. 
 import argparse
 import asyncio
 import json
+import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,7 @@ class LoadClient(asyncio.Protocol):
         self.device = device
         self.tally = tally
         self._last = load.messages
+        self._paced = load.every_s > 0
         self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when nothing more is sent and everything is acknowledged."""
@@ -104,9 +106,9 @@ class LoadClient(asyncio.Protocol):
             self.tally.latencies_s.append(now - self._sent_at[first])
             self.tally.acked += whole
             self._acked += whole
-            if self.running:
+            if self.running and not self._paced:
                 self.publish(min(whole, self._last - self.seq) if self._last else whole)
-            if not self.unacknowledged and not self.finished.done():
+            if not self.unacknowledged and not (self._paced and self.running) and not self.finished.done():
                 self.finished.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -147,6 +149,8 @@ class Load:
     warm_up_s: float
     messages: int = 0
     """Instead of a time: readings of each client."""
+    every_s: float = 0
+    """Instead of as fast as the window allows: each client publishes one reading in this time."""
 
 
 async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
@@ -160,8 +164,12 @@ async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
         await loop.create_connection(lambda client=client: client, "127.0.0.1", load.port)  # type: ignore[misc]
         clients.append(client)
         await client.connected
-    for client in clients:
-        client.publish(load.window)
+    if load.every_s:
+        pacing = [asyncio.create_task(_pace(client, load.every_s)) for client in clients]
+    else:
+        pacing = []
+        for client in clients:
+            client.publish(load.window)
     await asyncio.sleep(load.warm_up_s)
     base, started = tally.acked, time.perf_counter()
     tally.latencies_s.clear()
@@ -170,8 +178,12 @@ async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
     else:
         await asyncio.sleep(load.seconds)
     measured, elapsed = tally.acked - base, time.perf_counter() - started
+    for task in pacing:
+        task.cancel()
     for client in clients:
         client.running = False
+        if not client.unacknowledged and not client.finished.done():
+            client.finished.set_result(None)
     await asyncio.wait([client.finished for client in clients], timeout=10)
     latencies = sorted(tally.latencies_s)
     for client in clients:
@@ -185,6 +197,16 @@ async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
     }
 
 
+async def _pace(client: LoadClient, every_s: float) -> None:
+    """Publish one reading at a time whatever becomes of those before, as boards do; not all clients at once."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + random.uniform(0, every_s)  # noqa: S311 - no secret
+    while True:
+        await asyncio.sleep(due - loop.time())
+        client.publish(1)
+        due += every_s
+
+
 def main() -> None:
     """Parse arguments and run."""
     parser = argparse.ArgumentParser()
@@ -194,9 +216,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="how long it is measured")
     parser.add_argument("--warm-up", type=float, default=1, help="seconds before")
     parser.add_argument("--messages", type=int, default=0, help="instead of a time: readings of each client")
+    parser.add_argument("--every-s", type=float, default=0, help="instead of a window: each client's pace")
     arguments = parser.parse_args()
     devices = json.loads(arguments.devices_file.read_text())
-    load = Load(arguments.port, arguments.window, arguments.seconds, arguments.warm_up, arguments.messages)
+    load = Load(
+        arguments.port, arguments.window, arguments.seconds, arguments.warm_up, arguments.messages, arguments.every_s
+    )
     print(json.dumps(uvloop.run(run(load, devices))))
 
 

@@ -3,11 +3,9 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
-
-import aiohttp
 
 from tests.bench import site
+from tests.bench.answers import get
 
 Row = tuple[str, str]
 
@@ -22,7 +20,7 @@ async def ingest(folder: Path, *, connections: int, window: int, seconds: float,
         measured = await site.load(gateway, logins, window=window, seconds=seconds, warm_up=2)
         cpu = gateway.cpu_seconds() - cpu
         memory = gateway.memory_mb()
-        status = await _get(gateway.http_port, "/ready")
+        status = await get(gateway.http_port, "/ready")
     stored = status["buffer"]["readings"] - rows
     return [
         ("readings in the log before", f"{rows:,} (made in {filled:.0f} s)"),
@@ -37,14 +35,14 @@ async def ingest(folder: Path, *, connections: int, window: int, seconds: float,
 async def end_to_end(folder: Path, *, connections: int, window: int, readings: int) -> list[Row]:
     """From the first publish until the receiver has answered for the last reading, rate limit lifted."""
     logins = await site.prepare(folder, devices=connections, readings=0)
-    async with site.receiver(folder) as receiver_port, site.gateway(folder, receiver_port=receiver_port) as gateway:
+    async with site.receiver(folder) as port, site.gateway(folder, site.Destination(port)) as gateway:
         started = time.perf_counter()
         measured = await site.load(gateway, logins, window=window, messages=readings // connections, warm_up=0)
         acknowledged = time.perf_counter() - started
-        stats = await _get(receiver_port, "/stats")
+        stats = await get(port, "/stats")
         while stats["unique"] < measured["acked"] and time.perf_counter() - started < 300:
             await asyncio.sleep(0.05)
-            stats = await _get(receiver_port, "/stats")
+            stats = await get(port, "/stats")
         elapsed = time.perf_counter() - started
     verdict = f"{stats['readings']:,} / {stats['unique']:,} / {stats['signature_failures']:,}"
     return [
@@ -53,9 +51,3 @@ async def end_to_end(folder: Path, *, connections: int, window: int, readings: i
         ("first publish to last answer of the receiver", f"{stats['unique'] / elapsed:,.0f}/s"),
         ("received / different / bad signatures", verdict),
     ]
-
-
-async def _get(port: int, path: str) -> dict[str, Any]:
-    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
-        document: dict[str, Any] = await answer.json()
-    return document

@@ -5,9 +5,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gateway.clock import SystemClock
@@ -33,6 +33,8 @@ port = 0
 [http]
 host = "127.0.0.1"
 port = 0
+[storage]
+max_bytes = 20_000_000_000
 [log]
 format = "json"
 """
@@ -40,11 +42,21 @@ format = "json"
 _WEBHOOK = """\
 [[integrations]]
 type = "webhook"
-name = "bench"
+name = "{name}"
 url = "http://127.0.0.1:{port}/"
 secret = "${{file:{secret}}}"
-rate_limit_per_minute = 0
+rate_limit_per_minute = {rate_limit}
 """
+
+
+@dataclass(slots=True, frozen=True)
+class Destination:
+    """A webhook that the gateway delivers to."""
+
+    port: int
+    name: str = "bench"
+    rate_limit: int = 0
+    """Requests per minute; 0 lifts the limit."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,6 +66,7 @@ class Site:
     process: asyncio.subprocess.Process
     mqtt_port: int
     http_port: int
+    config: Path
 
     def cpu_seconds(self) -> float:
         """Return the processor time the gateway has used."""
@@ -66,8 +79,13 @@ class Site:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-async def prepare(folder: Path, *, devices: int, readings: int) -> Path:
-    """Register devices and fill the log with readings of theirs; returns the file with the devices' logins."""
+async def prepare(
+    folder: Path, *, devices: int, readings: int, age_s: float = 0, behind: Sequence[str] = ()
+) -> Path:
+    """Register devices and fill the log with readings of theirs; returns the file with the devices' logins.
+
+    The readings were received evenly over the last `age_s`; the destinations in `behind` have got none of them.
+    """
     data_dir = DataDir(folder).ensure()
     key = load_or_create_key(data_dir.password_key)
     logins = []
@@ -76,22 +94,27 @@ async def prepare(folder: Path, *, devices: int, readings: int) -> Path:
             made = await state.add_device("default", f"bench-{number:04}", {"room": f"{number % 40}"})
             logins.append({"device_id": made.device_id, "username": made.username, "password": made.password})
     async with Log.create(data_dir.log_db, StorageSettings(), clock=SystemClock(), metrics=Metrics()) as log:
+        for name in behind:
+            await log.open_cursor(name, start="oldest")
+        now_ms = SystemClock().now_ms()
         for first in range(0, readings, _FILL_AT_ONCE):
-            numbers = range(first, min(first + _FILL_AT_ONCE, readings))
-            await log.append([_reading(log, logins[number % devices]["device_id"], number) for number in numbers])
+            batch = []
+            for number in range(first, min(first + _FILL_AT_ONCE, readings)):
+                received_ms = now_ms - round(age_s * 1000 * (1 - number / readings))
+                batch.append(_reading(log, logins[number % devices]["device_id"], number, received_ms))
+            await log.append(batch)
     logins_file = folder / "logins.json"
     logins_file.write_text(json.dumps(logins))
     return logins_file
 
 
-def _reading(log: Log, device_id: str, number: int) -> NewReading:
-    now = SystemClock().now_ms()
+def _reading(log: Log, device_id: str, number: int, received_ms: int) -> NewReading:
     return NewReading(
         log.stream("default", device_id, "filled"),
         number,
-        now,
+        received_ms,
         TimeSource.DEVICE,
-        now,
+        received_ms,
         0,
         payload(device_id, "filled", number).encode(),
         metadata='{"room":"1"}',
@@ -99,18 +122,18 @@ def _reading(log: Log, device_id: str, number: int) -> NewReading:
 
 
 @asynccontextmanager
-async def gateway(folder: Path, *, receiver_port: int = 0) -> AsyncIterator[Site]:
+async def gateway(folder: Path, destination: Destination | None = None) -> AsyncIterator[Site]:
     """Run the gateway on a prepared folder."""
     config = folder / "neurogate.toml"
     text = _CONFIG.format(data_dir=folder)
-    if receiver_port:
-        text += _WEBHOOK.format(port=receiver_port, secret=folder / "webhook.secret")
+    if destination is not None:
+        text += _WEBHOOK.format(**asdict(destination), secret=folder / "webhook.secret")
     config.write_text(text)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.cli", "run", "-c", str(config)), stderr=asyncio.subprocess.PIPE
     )
     try:
-        yield await asyncio.wait_for(_started(process), _START_S)
+        yield await asyncio.wait_for(_started(process, config), _START_S)
     finally:
         await _stop(process)
 
@@ -145,12 +168,12 @@ async def load(site: Site, logins_file: Path, **options: float) -> dict[str, flo
     return measured
 
 
-async def _started(process: asyncio.subprocess.Process) -> Site:
+async def _started(process: asyncio.subprocess.Process, config: Path) -> Site:
     assert process.stderr is not None
     while line := await process.stderr.readline():
         event = json.loads(line)
         if event.get("mqtt_port"):
-            return Site(process, event["mqtt_port"], event["http_port"])
+            return Site(process, event["mqtt_port"], event["http_port"], config)
     raise RuntimeError("the gateway did not start")
 
 
