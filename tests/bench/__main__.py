@@ -1,6 +1,6 @@
 """`scripts/bench`: measure this machine, print one table.
 
-`rates` is what the gateway takes in and delivers: readings into a log that is not empty, and from a board to a receiver.
+`rates` is what the gateway takes in, into a log that is not empty, and what it delivers, from a board to a receiver.
 `backlog` is what a week of undelivered readings costs: the start, catching up, memory, and those who send readings.
 """
 
@@ -26,7 +26,9 @@ _TURN_S = 5.0
 
 def main() -> None:
     """Parse arguments, measure, print."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", nargs="?", choices=["rates", "backlog"], default="rates", help="by default rates")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: does it run?")
     parser.add_argument("--seconds", type=float, default=60, help="length of the ingest measurement of rates")

@@ -200,7 +200,7 @@ async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
 async def _pace(client: LoadClient, every_s: float) -> None:
     """Publish one reading at a time whatever becomes of those before, as boards do; not all clients at once."""
     loop = asyncio.get_running_loop()
-    due = loop.time() + random.uniform(0, every_s)  # noqa: S311 - no secret
+    due = loop.time() + random.uniform(0, every_s)
     while True:
         await asyncio.sleep(due - loop.time())
         client.publish(1)

@@ -79,9 +79,7 @@ class Site:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-async def prepare(
-    folder: Path, *, devices: int, readings: int, age_s: float = 0, behind: Sequence[str] = ()
-) -> Path:
+async def prepare(folder: Path, *, devices: int, readings: int, age_s: float = 0, behind: Sequence[str] = ()) -> Path:
     """Register devices and fill the log with readings of theirs; returns the file with the devices' logins.
 
     The readings were received evenly over the last `age_s`; the destinations in `behind` have got none of them.
