@@ -4,6 +4,7 @@ Every query is one statement on a read-only connection, so no read transaction o
 log from being reused.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -104,16 +105,8 @@ class LogReader:
             totals = accumulate(size for _, size in sizes)
             limit = max(1, sum(total <= max_bytes for total in totals))
         rows = await self._fetch(_READ, (after, newest, limit))
-        readings: list[StoredReading] = []
-        for row in rows:
-            *stored, gateway_boot, monotonic_ms, epoch_ms = row
-            reading = to_reading(tuple(stored))
-            reading.gateway_boot = gateway_boot
-            reading.epoch_ms = epoch_ms if epochs is None else epochs.get(gateway_boot)
-            if reading.epoch_ms is not None:
-                reading.correct_by(reading.epoch_ms + monotonic_ms - reading.received_at_ms)
-            readings.append(reading)
-        return readings
+        # Off the event loop: thousands of rows would hold up everybody's acknowledgements for tens of milliseconds.
+        return await asyncio.to_thread(_corrected, rows, epochs)
 
     async def count_after(self, row: int) -> tuple[int, int | None]:
         """Return how many readings there are after `row`, and when the first of them was received (unix ms)."""
@@ -180,6 +173,20 @@ class LogReader:
             Cursor(name, position, None if batch_id is None else Attempt(name, batch_id, *rest))
             for name, position, batch_id, *rest in rows
         ]
+
+
+def _corrected(rows: Iterable[sqlite3.Row], epochs: Mapping[int, int] | None) -> list[StoredReading]:
+    """Make readings of what `_READ` has found."""
+    readings: list[StoredReading] = []
+    for row in rows:
+        *stored, gateway_boot, monotonic_ms, epoch_ms = row
+        reading = to_reading(tuple(stored))
+        reading.gateway_boot = gateway_boot
+        reading.epoch_ms = epoch_ms if epochs is None else epochs.get(gateway_boot)
+        if reading.epoch_ms is not None:
+            reading.correct_by(reading.epoch_ms + monotonic_ms - reading.received_at_ms)
+        readings.append(reading)
+    return readings
 
 
 def connect_reader(path: Path) -> aiosqlite.Connection:
