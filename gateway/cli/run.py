@@ -12,6 +12,7 @@ import uvloop
 from gateway import logs
 from gateway.app import Gateway
 from gateway.cli.boards import simulated_boards
+from gateway.cli.interpreter import answer_in_time
 from gateway.cli.options import ConfigFile
 from gateway.config import Settings, load
 from gateway.sources.simulator import simulate
@@ -24,6 +25,7 @@ def run(
     """Run the gateway."""
     settings = load(config, os.environ).settings
     logs.configure(settings.log.level, settings.log.format)
+    answer_in_time()
     uvloop.run(_run(settings, boards))
 
 
