@@ -52,4 +52,4 @@ async def buffer_status(site: Site) -> BufferReport:
                 states.get(cursor.name),
             )
         )
-    return BufferReport(await log.buffer(), places)
+    return BufferReport(await log.buffer() if live is None else live.buffer, places)

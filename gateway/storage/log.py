@@ -63,7 +63,7 @@ class Log(GroupCommit, LogReader):
         metrics: Metrics,
         tell: Tell,
     ) -> None:
-        LogReader.__init__(self, path, files.reader)
+        LogReader.__init__(self, path, files.readers)
         self.salvages: list[SalvageState] = []
         space = Space(settings, path.parent, lambda: {salvage.file for salvage in self.salvages})
         bounds = Bounds(settings, space, self._writer, self._damaged, clock, metrics)
@@ -157,7 +157,7 @@ class Log(GroupCommit, LogReader):
         except Exception as error:
             self._refuse_all(error)
             raise
-        self._reader = self._files.reader
+        self._readers = self._files.readers
         self._exchanges += 1
         self._begin(start)
         self._sound.set()
@@ -187,17 +187,17 @@ class Log(GroupCommit, LogReader):
 
     # Reading
 
-    async def _fetch(self, sql: str, parameters: Iterable[object] = ()) -> Iterable[sqlite3.Row]:
+    async def _fetch(self, sql: str, parameters: Iterable[object] = (), *, page: bool = False) -> Iterable[sqlite3.Row]:
         """Ask the log; one that turns out to be damaged is exchanged, and the fresh one asked."""
         while True:
             await self._until_sound()
-            reader = self._reader
+            readers = self._readers
             try:
-                return await reader.execute_fetchall(sql, parameters)
+                return await readers.fetch(sql, parameters, page=page)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
-                if reader is self._reader:
+                if readers is self._readers:
                     self.care.report(str(error))
 
     async def read(

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiosqlite
-
 from gateway.storage.commit_thread import CommitThread, Statements
 from gateway.storage.damage import begin_whole, inspect, is_damage, store_failed
-from gateway.storage.log_reader import connect_reader
+from gateway.storage.log_reader import Readers
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.repair import CURSORS_LOST, HISTORY, Connect, Known, complete_exchange, replace_log
 from gateway.storage.salvage import SalvageState, unfinished
@@ -33,7 +31,7 @@ class LogStart:
 class LogFiles:
     """See the module's own words. Opened by `open`."""
 
-    reader: aiosqlite.Connection
+    readers: Readers
     writer: CommitThread
 
     def __init__(self, path: Path, connect: Connect, now_ms: Callable[[], int]) -> None:
@@ -47,16 +45,16 @@ class LogFiles:
         """Open the log, or a fresh one if it is damaged. Raises SchemaTooNew or StoreFailed."""
         start = await asyncio.to_thread(self._open)
         assert self._db is not None
-        self.reader = await connect_reader(self._path)
+        self.readers = await Readers.connect(self._path)
         self.writer = CommitThread(self._db, asyncio.get_running_loop())
         self.writer.start()
         return start
 
     async def replace(self, reason: str, known: Known) -> LogStart:
         """Set the open log aside, and open a fresh one; after an error (see `open`) it may be tried again."""
-        # The reader goes last: the last connection writes the write-ahead log back, unless it is read-only.
+        # The readers go last: the last connection writes the write-ahead log back, unless it is read-only.
         await self._close(self._db)
-        await self.reader.close()
+        await self.readers.close()
         if not self._replaced:
             await asyncio.to_thread(replace_log, self._path, reason, self._connect, self._now_ms(), known)
             self._replaced = True
@@ -67,7 +65,7 @@ class LogFiles:
     async def close(self) -> None:
         """Carry out what is queued, then close the log: what cursors there are, is known now."""
         self.writer.commit(Statements([("DELETE FROM meta WHERE key = ?", [(CURSORS_LOST,)])]), lambda _: None)
-        await self.reader.close()
+        await self.readers.close()
         await self._close(self._db)
 
     async def _close(self, db: sqlite3.Connection | None) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Self
@@ -32,10 +33,13 @@ _READ = """SELECT h.id, s.organization_id, s.device_id, s.boot_id, h.seq, h.time
 
 _SIZES = "SELECT id, length(payload) FROM device_telemetry_history WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
 
-# The index is far narrower than the table, and answers a count many times faster.
+# The index is far narrower than the table, and answers a count many times faster; without a condition, SQLite only
+# adds up its pages, which is faster again.
 _COUNT_FEW = "SELECT count(*) FROM device_telemetry_history"
 _FEW_ROWS = 20_000  # so many rows at its end are counted faster in the table itself
 _COUNT = "SELECT count(*) FROM device_telemetry_history INDEXED BY device_telemetry_history_key"
+_EXTENT = f"""SELECT ({_COUNT}), (SELECT coalesce(min(id), 0) FROM device_telemetry_history),
+    (SELECT coalesce(max(id), 0) FROM device_telemetry_history)"""  # noqa: S608 - only constants
 
 _LAST_RECEIVED = """SELECT received_at_ms FROM device_telemetry_history WHERE id = (
         SELECT max(h.id) FROM streams s
@@ -47,12 +51,40 @@ _CURSORS = """SELECT name, position, batch_id, after_row, last_row, readings, bo
     epochs FROM cursors"""
 
 
+@dataclass(slots=True, frozen=True)
+class Readers:
+    """Two read-only connections: who asks how it is does not queue behind those who read thousands of rows."""
+
+    _quick: aiosqlite.Connection
+    _pages: aiosqlite.Connection
+
+    @classmethod
+    async def connect(cls, path: Path) -> Self:
+        """Connect; to be closed."""
+        uri = f"{path.absolute().as_uri()}?mode=ro"  # noqa: ASYNC240 - no look at the disk
+        quick = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=10)
+        try:
+            return cls(quick, await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=10))
+        except BaseException:
+            await quick.close()
+            raise
+
+    async def fetch(self, sql: str, parameters: Iterable[object], *, page: bool) -> Iterable[sqlite3.Row]:
+        """Return all rows; `page` says that they may be thousands."""
+        return await (self._pages if page else self._quick).execute_fetchall(sql, parameters)
+
+    async def close(self) -> None:
+        """Close both."""
+        await self._quick.close()
+        await self._pages.close()
+
+
 class LogReader:
     """The log, read-only. Made by `LogReader.open`, or the reading half of `Log`."""
 
-    def __init__(self, path: Path, reader: aiosqlite.Connection) -> None:
+    def __init__(self, path: Path, readers: Readers) -> None:
         self._path = path
-        self._reader = reader
+        self._readers = readers
         self.dead_letters = DeadLetterReader(self._fetch)
 
     @classmethod
@@ -61,11 +93,14 @@ class LogReader:
         """Open an existing log beside whoever writes it. Raises NotFound."""
         if not path.exists():  # noqa: ASYNC240 - a look at a local file
             raise NotFound(f"There is no log at {path}.", hint="Start the gateway once, or name its configuration.")
-        async with connect_reader(path) as reader:
-            yield cls(path, reader)
+        readers = await Readers.connect(path)
+        try:
+            yield cls(path, readers)
+        finally:
+            await readers.close()
 
-    async def _fetch(self, sql: str, parameters: Iterable[object] = ()) -> Iterable[sqlite3.Row]:
-        return await self._reader.execute_fetchall(sql, parameters)
+    async def _fetch(self, sql: str, parameters: Iterable[object] = (), *, page: bool = False) -> Iterable[sqlite3.Row]:
+        return await self._readers.fetch(sql, parameters, page=page)
 
     async def log_uuid(self) -> str:
         """Return the identity of this log, a part of every reading's id."""
@@ -101,24 +136,32 @@ class LogReader:
         """
         newest = NEWEST if until is None else until
         if max_bytes < NEWEST:  # look at the sizes first: thousands of large payloads need not fit into memory
-            sizes = await self._fetch(_SIZES, (after, newest, limit))
+            sizes = await self._fetch(_SIZES, (after, newest, limit), page=True)
             totals = accumulate(size for _, size in sizes)
             limit = max(1, sum(total <= max_bytes for total in totals))
-        rows = await self._fetch(_READ, (after, newest, limit))
+        rows = await self._fetch(_READ, (after, newest, limit), page=True)
         # Off the event loop: thousands of rows would hold up everybody's acknowledgements for tens of milliseconds.
         return await asyncio.to_thread(_corrected, rows, epochs)
 
     async def count_after(self, row: int) -> tuple[int, int | None]:
         """Return how many readings there are after `row`, and when the first of them was received (unix ms)."""
-        newest = await self.newest_row()
-        if newest <= row:
-            return 0, None
-        counting = _COUNT if newest - row > _FEW_ROWS else _COUNT_FEW
-        ((count,),) = await self._fetch(f"{counting} WHERE id > ?", (row,))
+        count = await self._count_after(row)
         first = await self._fetch(
             "SELECT received_at_ms FROM device_telemetry_history WHERE id > ? ORDER BY id LIMIT 1", (row,)
         )
         return count, next((received for (received,) in first), None)
+
+    async def _count_after(self, row: int) -> int:
+        newest = await self.newest_row()
+        if newest - row > _FEW_ROWS:
+            ((stored, oldest, newest),) = await self._fetch(_EXTENT)
+            if row < oldest:
+                return int(stored)
+            if newest - oldest + 1 == stored:  # no row is missing in between
+                return int(newest) - row
+        counting = _COUNT if newest - row > _FEW_ROWS else _COUNT_FEW
+        ((count,),) = await self._fetch(f"{counting} WHERE id > ?", (row,))
+        return int(count)
 
     async def count_between(self, after: int, until: int) -> int:
         """Return how many readings there are with `after` < row <= `until`."""
@@ -149,8 +192,7 @@ class LogReader:
     async def buffer(self) -> BufferStatus:
         """Return what is on disk now."""
         ((readings, oldest, newest, quarantined),) = await self._fetch(
-            f"""SELECT ({_COUNT}), (SELECT coalesce(min(id), 0) FROM device_telemetry_history),
-                (SELECT coalesce(max(id), 0) FROM device_telemetry_history), (SELECT count(*) FROM quarantine)"""  # noqa: S608 - only constants
+            f"{_EXTENT}, (SELECT count(*) FROM quarantine)"  # noqa: S608 - only constants
         )
         return BufferStatus(readings, oldest, newest, quarantined, self.size_bytes())
 
@@ -187,8 +229,3 @@ def _corrected(rows: Iterable[sqlite3.Row], epochs: Mapping[int, int] | None) ->
             reading.correct_by(reading.epoch_ms + monotonic_ms - reading.received_at_ms)
         readings.append(reading)
     return readings
-
-
-def connect_reader(path: Path) -> aiosqlite.Connection:
-    """Connect read-only; to be entered."""
-    return aiosqlite.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=10)

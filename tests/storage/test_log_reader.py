@@ -11,6 +11,7 @@ from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import NotFound
 from gateway.model.reading import NewQuarantine, NewReading, TimeSource
+from gateway.storage import log_reader
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
 
@@ -94,6 +95,22 @@ async def test_what_is_still_to_come_is_counted_with_the_age_of_its_first(log: L
     assert await reader.count_after(5) == (0, None)
 
 
+async def test_a_long_backlog_is_counted_whatever_has_left_it(
+    log: Log, reader: LogReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_reader, "_FEW_ROWS", 2)
+    await fill(log, 10)
+    assert [(await reader.count_after(row))[0] for row in (0, 1, 6, 8, 10)] == [10, 9, 4, 2, 0]
+    db = sqlite3.connect(tmp_path / "log.db")
+    with db:
+        db.execute("DELETE FROM device_telemetry_history WHERE id <= 3")
+    assert [await reader.count_after(row) for row in (0, 3, 4)] == [(7, 1004), (7, 1004), (6, 1005)]
+    with db:
+        db.execute("DELETE FROM device_telemetry_history WHERE id IN (6, 9)")
+    db.close()
+    assert [(await reader.count_after(row))[0] for row in (0, 3, 4, 6, 7)] == [5, 5, 4, 3, 2]
+
+
 async def test_the_buffer_is_what_is_on_disk(log: Log, reader: LogReader, tmp_path: Path) -> None:
     empty = await reader.buffer()
     assert (empty.readings, empty.oldest_row, empty.newest_row, empty.quarantined) == (0, 0, 0, 0)
@@ -127,7 +144,7 @@ async def test_a_reader_keeps_the_write_ahead_log_from_nothing(log: Log, reader:
 
 async def test_a_reader_cannot_write(reader: LogReader) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        await reader._reader.execute("DELETE FROM device_telemetry_history")
+        await reader._fetch("DELETE FROM device_telemetry_history")
 
 
 async def test_reading_what_is_not_there_creates_nothing(tmp_path: Path) -> None:
