@@ -2,6 +2,7 @@
 
 - rows that every active reader has passed leave first, and cost nobody anything
 - `may_lose` lets rows go that a reader still needs; the count, the range and the time are kept per destination
+- only the oldest rows are looked at, as many as may leave in one step: what is behind them was received later
 - rows of an attempt under way never leave: they may have arrived, so they could not be counted right; nor do those
   whose rejection is provisional: they may have to be sent again
 """
@@ -14,8 +15,15 @@ from gateway.storage.space import Pages
 
 _NO_LIMIT = 2**63 - 1
 
-_OLDEST = """SELECT h.id FROM device_telemetry_history h LEFT JOIN gateway_boots b ON b.id = h.gateway_boot
-    WHERE h.id <= ? AND coalesce(b.epoch_ms + h.monotonic_ms, h.received_at_ms) < ? {spared} ORDER BY h.id LIMIT ?"""
+# The limit is on what is looked at: while no reading is old enough, retention would else read the whole log every time.
+_OLDEST = """SELECT id FROM (
+        SELECT h.id, coalesce(b.epoch_ms + h.monotonic_ms, h.received_at_ms) AS received_ms
+        FROM device_telemetry_history h LEFT JOIN gateway_boots b ON b.id = h.gateway_boot
+        WHERE h.id <= ? {spared} ORDER BY h.id LIMIT ?
+    ) WHERE received_ms < ? ORDER BY id"""
+
+# One statement: each costs the writing thread several turns of the interpreter, and every commit asks.
+_PAGES = "SELECT * FROM pragma_page_size, pragma_page_count, pragma_freelist_count"
 
 _READERS = """SELECT name, position, max(coalesce(last_row, 0), coalesce(
         (SELECT max(row) FROM dead_letters WHERE destination = name AND provisional = 1), 0)) FROM cursors"""
@@ -55,7 +63,7 @@ class Reclaim:
         positions, under_way = self._readers_now(db)
         limit = _NO_LIMIT if self.may_lose else min(positions.values(), default=_NO_LIMIT)
         spared = "".join(f" AND NOT (h.id > {after} AND h.id <= {last})" for after, last in under_way.values())
-        oldest = db.execute(_OLDEST.format(spared=spared), (limit, self.received_before_ms, self.rows))
+        oldest = db.execute(_OLDEST.format(spared=spared), (limit, self.rows, self.received_before_ms))
         ids = [row for (row,) in oldest]
         self.deleted = len(ids)
         db.executemany("DELETE FROM device_telemetry_history WHERE id = ?", [(row,) for row in ids])
@@ -112,7 +120,4 @@ class TrimQuarantine:
 
 def read_pages(db: sqlite3.Connection) -> Pages:
     """Return how the file is used now."""
-    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-    (count,) = db.execute("PRAGMA page_count").fetchone()
-    (free,) = db.execute("PRAGMA freelist_count").fetchone()
-    return Pages(page_bytes, count, free)
+    return Pages(*db.execute(_PAGES).fetchone())
