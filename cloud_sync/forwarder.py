@@ -176,6 +176,7 @@ class Forwarder:
             dead_letters=dead_letters,
             last_error=self._last_error,
             lost=await self._log.loss(self._config.name),
+            dead_letters_lost=await self._log.dead_letters.loss(self._config.name),
         )
 
     # What goes out next

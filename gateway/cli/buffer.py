@@ -13,6 +13,7 @@ from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput
 from gateway.config import load
 from gateway.model.reading import rfc3339
+from gateway.model.status import Loss
 from gateway.operations.buffer import buffer_status
 
 app = typer.Typer(no_args_is_help=True, help="What the log holds, and how far each destination is.")
@@ -38,9 +39,11 @@ def status(as_json: JsonOutput = False, config: ConfigFile = None) -> None:
     table = Table("destination", "state", "position", "undelivered", "oldest", "dead letters", "lost", box=None)
     for one in report.destinations:
         age = "" if one.oldest_seconds is None else f"{one.oldest_seconds} s"
-        lost = "" if one.lost is None else f"{one.lost.readings:,} since {rfc3339(one.lost.since_ms)}"
-        table.add_row(
-            one.name, one.state or "", str(one.position), f"{one.undelivered:,}", age, f"{one.dead_letters:,}", lost
-        )
+        dead = ", ".join(filter(None, [f"{one.dead_letters:,}", _lost(one.dead_letters_lost, " lost")]))
+        table.add_row(one.name, one.state or "", str(one.position), f"{one.undelivered:,}", age, dead, _lost(one.lost))
     if report.destinations:
         Console().print(table)
+
+
+def _lost(loss: Loss | None, word: str = "") -> str:
+    return "" if loss is None else f"{loss.readings:,}{word} since {rfc3339(loss.since_ms)}"

@@ -92,6 +92,11 @@ class StorageSettings(Section):
     quarantine_max_bytes: int = Field(
         20_000_000, ge=0, description="Quarantined input kept; beyond, the oldest leaves."
     )
+    dead_letters_max_bytes: int = Field(
+        50_000_000,
+        ge=0,
+        description="Dead letters kept, of all destinations together; beyond, the oldest leave and are counted.",
+    )
 
 
 class ClockSettings(Section):

@@ -49,6 +49,8 @@ class DestinationStatus:
     """Readings it refused for good; they can be replayed."""
     last_error: str = ""
     lost: Loss | None = None
+    dead_letters_lost: Loss | None = None
+    """Of the readings that it refused: what had to leave before it was replayed."""
 
 
 @dataclass(slots=True, frozen=True)

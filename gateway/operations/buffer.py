@@ -18,6 +18,8 @@ class Place:
     """Age of the oldest reading it still has to get; None when there is none."""
     dead_letters: int
     lost: Loss | None
+    dead_letters_lost: Loss | None
+    """What had to leave before it was replayed."""
     state: str | None
     """Of a destination that runs: what it does, see DestinationStatus."""
 
@@ -49,6 +51,7 @@ async def buffer_status(site: Site) -> BufferReport:
                 age_s,
                 dead.get(cursor.name, 0),
                 lost,
+                await log.dead_letters.loss(cursor.name),
                 states.get(cursor.name),
             )
         )

@@ -20,6 +20,7 @@ from gateway.metrics import Metrics
 from gateway.model.errors import StoreFull
 from gateway.storage.commit_thread import CommitThread, Done, Transaction
 from gateway.storage.damage import is_damage
+from gateway.storage.dead_letter_cap import DeadLetterCap
 from gateway.storage.reclaim import Reclaim, TrimQuarantine
 from gateway.storage.space import HIGH_WATER_BYTES, LOW_WATER_BYTES, Pages, Space
 
@@ -56,6 +57,8 @@ class Bounds:
         self._pages = _NO_PAGES
         self._making_room = False
         self._quarantine_grew = True
+        self._dead_letters_exceed = True  # perhaps: the cap may have been lowered
+        self.dead_letters = DeadLetterCap(settings.dead_letters_max_bytes, clock, metrics)
         self.readers: dict[str, int] = {}
         """The active readers, with the newest position that is known of each."""
         self.full: StoreFull | None = None
@@ -94,6 +97,8 @@ class Bounds:
             self._retain()
         if self._quarantine_grew:
             self._trim_quarantine()
+        if self._dead_letters_exceed:
+            self._trim_dead_letters()
         if self._pages.free_bytes > max(_SHRINK_FROM_BYTES, self._pages.live_bytes // 4):
             self._execute(_SHRINK)
 
@@ -212,6 +217,18 @@ class Bounds:
             if error is None and step.deleted:
                 self._quarantine_grew = True  # perhaps not the last of it
                 self._metrics.events_dropped.labels("quarantine", "overflow").inc(step.deleted)
+
+        self._commit(step, done)
+
+    def _trim_dead_letters(self) -> None:
+        """After a start; later each commit that adds some keeps the cap itself."""
+        self._dead_letters_exceed = False
+        step = self.dead_letters.trim()
+
+        def done(error: Exception | None) -> None:
+            if error is not None or step.losses:
+                self._dead_letters_exceed = True  # perhaps not the last of it
+            self.dead_letters.report(step)
 
         self._commit(step, done)
 

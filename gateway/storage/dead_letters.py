@@ -5,25 +5,31 @@
   commit (`CONFIRM`), or the rejection is withdrawn and the reading is sent again in its turn
 - a confirmed one stays until the destination has acknowledged it after all (a replay), or until it is dropped
 - a replay's batch is frozen on disk, as its rows' `replay_batch`, before its first byte leaves
+- beyond their cap the oldest leave and are counted (dead_letter_cap.py)
 
 It does not: decide what a rejection is, or send anything (cloud_sync).
 """
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import to_json
 
 from gateway.model.reading import StoredReading
+from gateway.model.status import Loss
+from gateway.storage.commit_thread import Statement, Transaction
+from gateway.storage.dead_letter_cap import DeadLetterCap, TrimDeadLetters
 from gateway.storage.stored_row import to_reading
 
 Fetch = Callable[[str, Iterable[object]], Awaitable[Iterable[sqlite3.Row]]]
 """Asks the log: a running one may have been exchanged since the last question."""
 Write = Callable[..., Awaitable[None]]
 """Carries out statements in one transaction; returns when it is on disk, raises StoreFailed."""
+Transact = Callable[[Transaction], Awaitable[None]]
+"""Carries out a transaction, in the same way."""
 
 CONFIRM = "UPDATE dead_letters SET provisional = 0 WHERE destination = ? AND provisional = 1 AND row <= ?"
 """For (destination, row): its cursor has passed the row."""
@@ -32,7 +38,9 @@ FORGET_PROVISIONAL = "DELETE FROM dead_letters WHERE destination = ? AND provisi
 _END_ATTEMPT = """UPDATE cursors SET batch_id = NULL, after_row = NULL, last_row = NULL, readings = NULL,
     body_sha256 = NULL, created_at_ms = NULL, epochs = NULL WHERE name = ?"""
 
-_SET_ASIDE = """INSERT OR REPLACE INTO dead_letters (destination, row, organization_id, device_id, boot_id, seq,
+# One of a reader that has begun anew; not by INSERT OR REPLACE, see the triggers in log_schema.
+_FORGET_OLDER = "DELETE FROM dead_letters WHERE destination = ? AND row = ?"
+_SET_ASIDE = """INSERT INTO dead_letters (destination, row, organization_id, device_id, boot_id, seq,
         time_ms, time_source, received_at_ms, payload, metadata, reason, attempts, first_at_ms, last_at_ms, provisional)
     SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1
     WHERE EXISTS (SELECT 1 FROM device_telemetry_history WHERE id = ?)"""  # not when it was erased meanwhile
@@ -102,6 +110,14 @@ class DeadLetterReader:
         )
         return {str(destination): int(count) for destination, count in rows}
 
+    async def loss(self, destination: str) -> Loss | None:
+        """Return what has left beyond the cap."""
+        rows = await self._fetch(
+            "SELECT readings, first_row, last_row, since_ms FROM dead_letter_losses WHERE destination = ?",
+            (destination,),
+        )
+        return next((Loss(*row) for row in rows), None)
+
     async def provisional(self, destination: str) -> list[DeadLetter]:
         """Return those that the cursor has not passed."""
         rows = await self._fetch(
@@ -165,9 +181,11 @@ class DeadLetterReader:
 class DeadLetters(DeadLetterReader):
     """The dead letters, for whoever may write."""
 
-    def __init__(self, fetch: Fetch, write: Write) -> None:
+    def __init__(self, fetch: Fetch, write: Write, transact: Transact, cap: DeadLetterCap) -> None:
         super().__init__(fetch)
         self._write = write
+        self._transact = transact
+        self._cap = cap
         self.settled = 0
         """Grows whenever replays were answered, or readings were given up."""
         self._has_settled = asyncio.Event()
@@ -175,7 +193,10 @@ class DeadLetters(DeadLetterReader):
     # Rejections
 
     async def set_aside(self, destination: str, reading: StoredReading, reason: str, now_ms: int) -> None:
-        """Note that the reading was refused alone: provisional, and the end of the attempt that is frozen."""
+        """Note that the reading was refused alone: provisional, and the end of the attempt that is frozen.
+
+        Others leave in the same commit, if there are too many.
+        """
         letter = (
             destination,
             reading.row,
@@ -193,7 +214,12 @@ class DeadLetters(DeadLetterReader):
             now_ms,
             reading.row,
         )
-        await self._write((_SET_ASIDE, [letter]), (_END_ATTEMPT, [(destination,)]))
+        forget = (_FORGET_OLDER, [(destination, reading.row)])
+        step = _SetAside((forget, (_SET_ASIDE, [letter]), (_END_ATTEMPT, [(destination,)])), self._cap.trim())
+        await self._transact(step)
+        if step.trim.losses:
+            self._cap.report(step.trim)
+            self.note_settled()
 
     async def withdraw(self, destination: str) -> None:
         """Take its provisional rejections back: it is the destination that errs. Its frozen attempt ends, too."""
@@ -248,6 +274,22 @@ class DeadLetters(DeadLetterReader):
         """Return when `settled` has grown beyond that."""
         while self.settled <= settled:
             await self._has_settled.wait()
+
+
+@dataclass(slots=True, frozen=True)
+class _SetAside:
+    """A transaction: one more, and what is too many by that."""
+
+    statements: Sequence[Statement]
+    trim: TrimDeadLetters
+
+    def write(self, db: sqlite3.Connection) -> None:
+        for sql, parameters in self.statements:
+            db.executemany(sql, parameters)
+        self.trim.write(db)
+
+    def rolled_back(self) -> None:
+        self.trim.rolled_back()
 
 
 def _letter(row: tuple[Any, ...]) -> DeadLetter:

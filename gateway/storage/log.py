@@ -68,7 +68,7 @@ class Log(GroupCommit, LogReader):
         space = Space(settings, path.parent, lambda: {salvage.file for salvage in self.salvages})
         bounds = Bounds(settings, space, self._writer, self._damaged, clock, metrics)
         GroupCommit.__init__(self, files, bounds, settings, dedupe_window_ms, clock, metrics)
-        self.dead_letters: DeadLetters = DeadLetters(self._fetch, self._execute)
+        self.dead_letters: DeadLetters = DeadLetters(self._fetch, self._execute, self.transact, bounds.dead_letters)
         self._grown: asyncio.Future[None] = self._loop.create_future()
         self._epoch_ms: int | None = None
         self._boots: list[int] = []

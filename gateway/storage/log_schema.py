@@ -1,5 +1,7 @@
 """Tables of `log.db`, the append-only side of the store."""
 
+from gateway.storage.dead_letter_cap import size_sql
+
 LOG_MIGRATIONS = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -96,5 +98,27 @@ LOG_MIGRATIONS = (
             rescued INTEGER NOT NULL,
             finished INTEGER NOT NULL
         )""",
+    ),
+    (
+        # What the dead letters take, so that their cap costs no scan. A REPLACE would pass by the second trigger.
+        "CREATE TABLE dead_letters_kept (bytes INTEGER NOT NULL)",
+        f"INSERT INTO dead_letters_kept SELECT coalesce(sum({size_sql('d')}), 0) FROM dead_letters d",  # noqa: S608 - only constants
+        f"""CREATE TRIGGER dead_letter_added AFTER INSERT ON dead_letters
+            BEGIN UPDATE dead_letters_kept SET bytes = bytes + {size_sql("new")}; END""",  # noqa: S608 - only constants
+        f"""CREATE TRIGGER dead_letter_gone AFTER DELETE ON dead_letters
+            BEGIN UPDATE dead_letters_kept SET bytes = bytes - ({size_sql("old")}); END""",  # noqa: S608 - only constants
+        f"""CREATE TRIGGER dead_letter_changed AFTER UPDATE OF reason, payload, metadata ON dead_letters
+            BEGIN UPDATE dead_letters_kept SET bytes = bytes + {size_sql("new")} - ({size_sql("old")}); END""",  # noqa: S608 - only constants
+        """CREATE INDEX dead_letters_may_leave ON dead_letters (replay_requested)
+            WHERE provisional = 0 AND replay_batch IS NULL""",
+        # What has left beyond the cap, since the first did.
+        """CREATE TABLE dead_letter_losses (
+            destination TEXT PRIMARY KEY,
+            readings INTEGER NOT NULL,
+            first_row INTEGER NOT NULL,
+            last_row INTEGER NOT NULL,
+            since_ms INTEGER NOT NULL,
+            last_ms INTEGER NOT NULL
+        ) WITHOUT ROWID""",
     ),
 )

@@ -12,12 +12,14 @@ from gateway.clock import ManualClock
 from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.reading import NewQuarantine, NewReading, TimeSource
+from gateway.operations.buffer import buffer_status
 from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log
 from gateway.storage.space import Space
 from tests.broker.raw import RawClient, connect
+from tests.promises.dead_ends import refusing_port
 from tests.promises.filler import AT_ONCE, fill
-from tests.site import Site, reading, until
+from tests.site import Site, reading, running_site, until
 
 MAX_BYTES = 80_000_000
 DAY_MS = 86_400_000
@@ -150,6 +152,31 @@ async def test_p5_quarantine_has_its_own_bound(log: tuple[Log, ManualClock]) -> 
     await after_a_tick(store)
     kept = [entry.reason for _, entry in await store.quarantined()]
     assert kept == [str(number) for number in range(10, 20)] + ["r"]
+
+
+async def test_p5_dead_letters_have_their_own_bound_and_what_leaves_is_reported(tmp_path: Path) -> None:
+    with refusing_port() as port:
+        webhook = {"type": "webhook", "name": "api", "url": f"http://127.0.0.1:{port}/", "start": "oldest"}
+        async with running_site(tmp_path, integrations=[webhook], storage={"dead_letters_max_bytes": 2_000}) as site:
+            for seq in range(10):
+                await site.log.append([a_reading(site.log, site.clock, seq)])
+                (one,) = await site.log.read(seq, limit=1)
+                await site.log.dead_letters.set_aside("api", one, "HTTP 422", site.clock.now_ms())
+                site.log.move_cursor("api", one.row)
+                site.log._flush_moves()
+                await site.log._idle.wait()
+            report = await site.command(buffer_status)
+            (place,) = report.destinations
+            assert place.dead_letters_lost is not None
+            left = place.dead_letters_lost
+            assert (left.readings + place.dead_letters, left.first_row, left.last_row) == (10, 1, left.readings)
+            assert 0 < place.dead_letters < 10
+            async with site.http.get(site.url("/ready")) as answer:
+                assert answer.status == 200, "dead letters keep nobody from being taken in"
+                (destination,) = (await answer.json())["destinations"]
+            assert destination["dead_letters_lost"]["readings"] == left.readings
+            dropped = 'neurogate_events_dropped_total{destination="api",reason="dead_letters_full"}'
+            assert await site.metric(dropped) == left.readings
 
 
 async def test_p5_freed_pages_go_back_to_the_disk(tmp_path: Path) -> None:
