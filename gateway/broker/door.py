@@ -37,7 +37,7 @@ class Door:
     def __init__(self, settings: MqttSettings, access: Access, ingest: Ingest, metrics: Metrics) -> None:
         self.settings = settings
         self.ingest = ingest
-        self.local = AmqttBroker(self._may_subscribe)
+        self.local = AmqttBroker(self._may_subscribe, kept_max_bytes=settings.kept_messages_max_bytes)
         self._access = access
         self._metrics = metrics
         self._connections: set[Connection] = set()

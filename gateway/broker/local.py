@@ -9,6 +9,7 @@ override named after the defect.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
@@ -16,6 +17,7 @@ from amqtt.broker import Broker, BrokerContext, RetainedApplicationMessage
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.session import Session as AmqttSession
 
+from gateway.broker.kept import Room, Share, kept_bytes
 from gateway.broker.packets import Message, encode_connect, encode_publish
 from gateway.model.topics import matches
 
@@ -50,8 +52,8 @@ class LocalBroker(Protocol):
 class AmqttBroker:
     """See the module's own words."""
 
-    def __init__(self, may_subscribe: MaySubscribe) -> None:
-        self._broker = _Broker(may_subscribe)
+    def __init__(self, may_subscribe: MaySubscribe, *, kept_max_bytes: int) -> None:
+        self._broker = _Broker(may_subscribe, Room(kept_max_bytes))
         self._context = BrokerContext(self._broker)
         self._wanted: dict[str, bool] = {}
         self._wanted_at = -1
@@ -108,7 +110,7 @@ class AmqttBroker:
         """
         reader = _Reader()
         reader.feed(encode_connect(client_id, client_id, clean_session=clean_session))
-        outbox = _Outbox(send)
+        outbox = _Outbox(send, Share(self._broker.room))
         serving = self._serve(client_id, reader, _Writer(send, peer), outbox)
         task = asyncio.create_task(serving, name=f"amqtt {client_id}")
         self._tasks.add(task)
@@ -156,35 +158,40 @@ class Attachment:
 class _Outbox:
     """What one connected subscriber is still to be sent; bounded, so that a stuck one harms nobody else."""
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None], share: Share) -> None:
         self.send = send
-        self._waiting: asyncio.Queue[Callable[[], asyncio.Future[Any]]] = asyncio.Queue(_QUEUED_AT_MOST)
+        self._share = share
+        self._waiting: asyncio.Queue[tuple[int, Callable[[], asyncio.Future[Any]]]] = asyncio.Queue(_QUEUED_AT_MOST)
         self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
         self._pump: asyncio.Task[None] | None = None
+        self._closed = False
 
-    def put(self, publish: Callable[[], asyncio.Future[Any]]) -> bool:
-        """Queue a message of QoS 1 or 2; False when there are too many."""
+    def put(self, size: int, publish: Callable[[], asyncio.Future[Any]]) -> bool:
+        """Queue a message of QoS 1 or 2 that takes so many bytes; False when there are too many."""
+        if self._closed or self._waiting.full() or not self._share.take(size):
+            return False
         if self._pump is None:
             self._pump = asyncio.create_task(self._run(), name="outbox")
-        if self._waiting.full():
-            return False
-        self._waiting.put_nowait(publish)
+        self._waiting.put_nowait((size, publish))
         return True
 
     def close(self) -> None:
         """Forget what waits."""
+        self._closed = True
+        self._share.close()
         if self._pump is not None:
             self._pump.cancel()
 
     async def _run(self) -> None:
         while True:
-            publish = await self._waiting.get()
+            size, publish = await self._waiting.get()
             await self._in_flight.acquire()
-            publish().add_done_callback(self._published)
+            publish().add_done_callback(partial(self._published, size))
 
-    def _published(self, sent: asyncio.Future[Any]) -> None:
+    def _published(self, size: int, sent: asyncio.Future[Any]) -> None:
         """Go on; that a subscriber did not acknowledge in time is no error of ours."""
         self._in_flight.release()
+        self._share.give(size)
         if not sent.cancelled():
             sent.exception()
 
@@ -192,7 +199,7 @@ class _Outbox:
 class _Broker(Broker):
     """amqtt's broker with the defects mended that can be met through this door."""
 
-    def __init__(self, may_subscribe: MaySubscribe) -> None:
+    def __init__(self, may_subscribe: MaySubscribe, room: Room) -> None:
         super().__init__(
             BrokerConfig(
                 listeners={
@@ -203,7 +210,9 @@ class _Broker(Broker):
             )
         )
         self._may_subscribe = may_subscribe
-        self._retaining: set[asyncio.Future[Any]] = set()
+        self.room = room
+        self._kept: dict[str, Share] = {}
+        """What waits for clients that are away, by client id."""
         self.outboxes: dict[str, _Outbox] = {}
         self.changes = 0
         """Rises whenever a subscription comes or goes."""
@@ -234,7 +243,8 @@ class _Broker(Broker):
             outbox.send(encode_publish(Message(message.topic, message.payload, 0, retain=False)))
             return True
         return outbox.put(
-            lambda: asyncio.ensure_future(handler.mqtt_publish(message.topic, message.payload, qos, retain=False))
+            kept_bytes(message.topic, message.payload),
+            lambda: asyncio.ensure_future(handler.mqtt_publish(message.topic, message.payload, qos, retain=False)),
         )
 
     def _keep_for(self, session: AmqttSession, message: Message, qos: int) -> bool:
@@ -243,17 +253,44 @@ class _Broker(Broker):
             return True
         if session.retained_messages.qsize() >= _KEPT_AT_MOST:
             return False
+        share = self._kept.setdefault(session.client_id or "", Share(self.room))
+        if not share.take(kept_bytes(message.topic, message.payload)):
+            return False
         session.retained_messages.put_nowait(RetainedApplicationMessage(None, message.topic, message.payload, qos))
         return True
 
     def retain(self, message: Message) -> bool:
         """Keep as the topic's retained message; an empty one ends that. False when there are too many."""
-        if message.topic not in self._retained_messages and len(self._retained_messages) >= _RETAINED_AT_MOST:
-            return not message.payload
-        retaining = asyncio.ensure_future(self.retain_message(None, message.topic, message.payload, message.qos))
-        self._retaining.add(retaining)
-        retaining.add_done_callback(self._retaining.discard)
+        old = self._retained_messages.pop(message.topic, None)
+        freed = 0 if old is None else kept_bytes(message.topic, old.data)
+        self.room.give(freed)
+        if not message.payload:
+            return True
+        too_many = len(self._retained_messages) >= _RETAINED_AT_MOST
+        if too_many or not self.room.take(kept_bytes(message.topic, message.payload)):
+            if old is not None:
+                self.room.take(freed)
+                self._retained_messages[message.topic] = old
+            return False
+        # amqtt's own way is a task, and so too late for the next message's bounds; its events go to plugins only.
+        retained = RetainedApplicationMessage(None, message.topic, message.payload, message.qos)
+        self._retained_messages[message.topic] = retained
         return True
+
+    async def _publish_session_retained_messages(self, session: AmqttSession) -> None:
+        """Give the room back when what waited for a client has gone out, or cannot any more."""
+        share = self._kept.pop(session.client_id or "", None)
+        try:
+            await super()._publish_session_retained_messages(session)
+        finally:
+            if share is not None:
+                share.close()
+
+    async def _del_all_subscriptions(self, session: AmqttSession) -> None:
+        """The session goes, and with it what waits for its client."""
+        if (share := self._kept.pop(session.client_id or "", None)) is not None:
+            share.close()
+        await super()._del_all_subscriptions(session)
 
     async def forget_oldest_session(self, client_id: str) -> None:
         """Make room among the sessions of a credential whose clients are away: amqtt keeps any number, for ever."""

@@ -48,6 +48,11 @@ class MqttSettings(Section):
     max_subscriber_buffer_bytes: int = Field(
         1_000_000, ge=1_000, description="Bytes waiting for a slow subscriber before it is disconnected."
     )
+    kept_messages_max_bytes: int = Field(
+        10_000_000,
+        ge=0,
+        description="Memory for retained messages and for what waits for subscribers, together; further ones are lost.",
+    )
 
     @field_validator("allow_anonymous")
     @classmethod
