@@ -6,10 +6,13 @@ Engines take a `Clock`, so that a test can move time and a Pi without a clock ba
 import ctypes
 import os
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 _ADJTIMEX_STRUCT_BYTES = 208  # sizeof(struct timex) on 64-bit Linux; 128 on 32-bit, so this is enough for both
 _TIME_ERROR = 5  # "clock not synchronised", adjtimex(2)
+_STEP_MS = 1_000
 
 
 class Clock(Protocol):
@@ -27,6 +30,10 @@ class Clock(Protocol):
         """Tell whether the system clock is disciplined by NTP (or the like)."""
         ...
 
+    def boot_id(self) -> str:
+        """Return the name of the machine's boot, within which the monotonic clock goes on; empty if it is unknown."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -37,6 +44,10 @@ class SystemClock:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._checked_at = -self._SYNC_CHECK_S
         self._synced = False
+        self._epoch_ms = 0
+        self._boot_id = ""
+        with suppress(OSError):
+            self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
     def now_ms(self) -> int:
         """Return the wall clock in unix milliseconds."""
@@ -47,12 +58,20 @@ class SystemClock:
         return time.monotonic_ns() // 1_000_000
 
     def is_synced(self) -> bool:
-        """Ask the kernel (adjtimex) whether the clock is synchronised."""
+        """Ask the kernel (adjtimex) whether the clock is synchronised: now and then, and whenever it has been set.
+
+        Setting it by hand ends the synchronisation at that moment; an older answer would vouch for a wrong time.
+        """
         now = time.monotonic()
-        if now - self._checked_at >= self._SYNC_CHECK_S:
-            self._checked_at = now
+        epoch_ms = self.now_ms() - self.monotonic_ms()
+        if now - self._checked_at >= self._SYNC_CHECK_S or abs(epoch_ms - self._epoch_ms) >= _STEP_MS:
+            self._checked_at, self._epoch_ms = now, epoch_ms
             self._synced = self._ask_kernel()
         return self._synced
+
+    def boot_id(self) -> str:
+        """Return what the kernel calls this boot."""
+        return self._boot_id
 
     def _ask_kernel(self) -> bool:
         if os.name != "posix" or not hasattr(self._libc, "adjtimex"):
@@ -69,6 +88,7 @@ class ManualClock:
         self.now = now_ms
         self.monotonic = 0
         self.synced = synced
+        self.boot = ""
 
     def now_ms(self) -> int:
         """Return the time that was set."""
@@ -81,6 +101,10 @@ class ManualClock:
     def is_synced(self) -> bool:
         """Return what was set."""
         return self.synced
+
+    def boot_id(self) -> str:
+        """Return what was set."""
+        return self.boot
 
     def advance(self, ms: int) -> None:
         """Let `ms` milliseconds pass on both clocks."""

@@ -1,6 +1,7 @@
 """Time is asked for in one place, and a test can move it."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,14 +19,38 @@ def test_the_system_clock_is_the_machines_in_milliseconds() -> None:
 def test_whether_the_clock_is_synchronised_is_asked_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SystemClock()
     answers = [True, False]
-    now = 1000.0
+    now, wall_ms = 1000.0, 1_800_000_000_000
     monkeypatch.setattr(clock, "_ask_kernel", lambda: answers.pop(0))
     monkeypatch.setattr("gateway.clock.time.monotonic", lambda: now)
+    monkeypatch.setattr(clock, "monotonic_ms", lambda: round(now * 1000))
+    monkeypatch.setattr(clock, "now_ms", lambda: wall_ms + round(now * 1000))
     assert [clock.is_synced() for _ in range(5)] == [True] * 5
     now += 9.9
     assert clock.is_synced()
     now += 0.2
     assert [clock.is_synced() for _ in range(5)] == [False] * 5
+
+
+@pytest.mark.parametrize("jump_s", [86_400, -86_400, 1, -1])
+def test_a_clock_that_is_set_is_not_vouched_for_by_an_older_answer(
+    monkeypatch: pytest.MonkeyPatch, jump_s: int
+) -> None:
+    """Setting it by hand ends the kernel's synchronisation at that moment."""
+    clock = SystemClock()
+    answers = [True, False]
+    monkeypatch.setattr(clock, "_ask_kernel", lambda: answers.pop(0))
+    assert clock.is_synced()
+    assert clock.is_synced()
+    now_ms = clock.now_ms
+    monkeypatch.setattr(clock, "now_ms", lambda: now_ms() + jump_s * 1000)
+    assert not clock.is_synced()
+    assert not clock.is_synced()
+
+
+def test_the_boot_has_a_name_that_stays() -> None:
+    assert (
+        SystemClock().boot_id() == SystemClock().boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text()[:36]
+    )
 
 
 def test_soon_after_the_machine_has_started_the_kernel_is_asked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
