@@ -21,9 +21,10 @@ _INSERT = """INSERT INTO device_telemetry_history (stream, seq, time_ms, time_so
     ON CONFLICT (stream, seq) DO NOTHING"""
 
 _SAME_BYTES = """SELECT 1 FROM (
-        SELECT payload, raw, received_at_ms FROM device_telemetry_history
+        SELECT payload, raw, received_at_ms, gateway_boot, monotonic_ms FROM device_telemetry_history
         WHERE stream = ? AND seq IS NULL ORDER BY id DESC LIMIT 1000
-    ) WHERE received_at_ms >= ? AND coalesce(raw, payload) = ? LIMIT 1"""
+    ) WHERE CASE gateway_boot WHEN ? THEN monotonic_ms >= ? ELSE received_at_ms BETWEEN ? AND ? END
+        AND coalesce(raw, payload) = ? LIMIT 1"""
 
 _QUARANTINE = """INSERT INTO quarantine (organization_id, device_id, source, code, reason, received_at_ms, payload)
     VALUES (?, ?, ?, ?, ?, ?, ?)"""
@@ -160,10 +161,14 @@ class Append:
         )
 
     def _is_repeated(self, db: sqlite3.Connection, reading: NewReading) -> bool:
-        """Whether the same bytes came from the same device within the window (only for readings without a key)."""
-        since = reading.received_at_ms - self.dedupe_window_ms
+        """Whether the same bytes came from the same device within the window (only for readings without a key).
+
+        Measured by the monotonic clock, as the other one may jump; only over a restart there is no other.
+        """
         arrived = reading.payload if reading.raw is None else reading.raw
-        return db.execute(_SAME_BYTES, (reading.stream.row, since, arrived)).fetchone() is not None
+        now, monotonic, window = reading.received_at_ms, reading.monotonic_ms, self.dedupe_window_ms
+        values = (reading.stream.row, self.gateway_boot, monotonic - window, now - window, now, arrived)
+        return db.execute(_SAME_BYTES, values).fetchone() is not None
 
     def _intern_stream(self, db: sqlite3.Connection, stream: Stream) -> None:
         key = (stream.organization_id, stream.device_id, stream.boot_id)

@@ -48,6 +48,11 @@ BUSY_TIMEOUT_S = 10.0  # another program may hold a lock for a moment
 
 _EXCHANGE_S = 30.0  # how long a reader waits for a fresh log
 
+_LEARN = """UPDATE gateway_boots SET epoch_ms = ?
+    WHERE id = ? OR machine_boot = (SELECT machine_boot FROM gateway_boots WHERE id = ?)"""
+_RECEIVED_BY = """UPDATE gateway_boots SET received_by_ms = ?
+    WHERE id < ? AND epoch_ms IS NULL AND received_by_ms IS NULL"""
+
 
 class Log(GroupCommit, LogReader):
     """See the module's own words. Made by `Log.create`; every method is for the event loop's thread."""
@@ -103,7 +108,7 @@ class Log(GroupCommit, LogReader):
 
         `tell` hears of damage (see `Care`). Raises SchemaTooNew or StoreFailed.
         """
-        files = LogFiles(path, partial(_connect, settings=settings), clock.now_ms)
+        files = LogFiles(path, partial(_connect, settings=settings), clock)
         start = await files.open()
         self = cls(path, files, start, settings, dedupe_window_ms, clock, metrics, tell)
         looking_after = asyncio.create_task(self.care.run(), name="log care")
@@ -227,13 +232,14 @@ class Log(GroupCommit, LogReader):
 
     async def learn_clock(self) -> None:
         """Note what a synchronised clock says, so that times taken before it was set can be corrected on reading."""
-        if not self._clock.is_synced():
+        now_ms = self._clock.now_ms()
+        epoch_ms = now_ms - self._clock.monotonic_ms()
+        if not self._clock.is_synced():  # asked last: should the clock be set meanwhile, it says no
             return
-        epoch_ms = self._clock.now_ms() - self._clock.monotonic_ms()
         if self._epoch_ms is None or abs(epoch_ms - self._epoch_ms) >= CLOCK_STEP_MS:
             exchanges = self._exchanges
-            learned = [(epoch_ms, boot) for boot in self._boots]
-            await self._execute(("UPDATE gateway_boots SET epoch_ms = ? WHERE id = ?", learned))
+            learned = [(epoch_ms, boot, boot) for boot in self._boots]
+            await self._execute((_LEARN, learned), (_RECEIVED_BY, [(now_ms, self._gateway_boot)]))
             if exchanges == self._exchanges:
                 self._epoch_ms = epoch_ms
 

@@ -3,10 +3,10 @@
 import asyncio
 import sqlite3
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.clock import Clock
 from gateway.storage.commit_thread import CommitThread, Statements
 from gateway.storage.damage import begin_whole, inspect, is_damage, store_failed
 from gateway.storage.log_reader import Readers
@@ -34,10 +34,10 @@ class LogFiles:
     readers: Readers
     writer: CommitThread
 
-    def __init__(self, path: Path, connect: Connect, now_ms: Callable[[], int]) -> None:
+    def __init__(self, path: Path, connect: Connect, clock: Clock) -> None:
         self._path = path
         self._connect = connect
-        self._now_ms = now_ms
+        self._clock = clock
         self._db: sqlite3.Connection | None = None
         self._replaced = False
 
@@ -56,7 +56,7 @@ class LogFiles:
         await self._close(self._db)
         await self.readers.close()
         if not self._replaced:
-            await asyncio.to_thread(replace_log, self._path, reason, self._connect, self._now_ms(), known)
+            await asyncio.to_thread(replace_log, self._path, reason, self._connect, self._clock.now_ms(), known)
             self._replaced = True
         start = await self.open()
         self._replaced = False
@@ -90,13 +90,13 @@ class LogFiles:
             damage = _damage_in(error)
             if damage is None:
                 raise
-        replace_log(self._path, damage, self._connect, self._now_ms(), Known())
+        replace_log(self._path, damage, self._connect, self._clock.now_ms(), Known())
         return self._connect_and_begin()
 
     def _connect_and_begin(self) -> LogStart:
         db = self._connect(self._path)
         try:
-            start = _begin(db, self._now_ms())
+            start = _begin(db, self._clock)
         except sqlite3.Error:
             db.close()
             raise
@@ -111,11 +111,12 @@ def _damage_in(error: Exception) -> str | None:
     return None
 
 
-def _begin(db: sqlite3.Connection, now_ms: int) -> LogStart:
+def _begin(db: sqlite3.Connection, clock: Clock) -> LogStart:
     """Note that a gateway has started, and read what the log says of itself."""
     db.execute("INSERT OR IGNORE INTO meta VALUES ('log_uuid', ?)", (uuid.uuid4().hex,))
     meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-    boot = db.execute("INSERT INTO gateway_boots (started_at_ms) VALUES (?)", (now_ms,)).lastrowid
+    started = (clock.now_ms(), clock.boot_id() or None)
+    boot = db.execute("INSERT INTO gateway_boots (started_at_ms, machine_boot) VALUES (?, ?)", started).lastrowid
     assert boot is not None
     (newest,) = db.execute(f"SELECT coalesce(max(id), 0) FROM {HISTORY}").fetchone()  # noqa: S608 - a constant
     db.execute("SELECT count(*) FROM cursors").fetchone()

@@ -7,7 +7,16 @@ LOG_MIGRATIONS = (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
         # A row keeps the gateway's boot and monotonic time, so that a clock set later can be applied on reading.
         # epoch_ms is the wall time at which that boot's monotonic clock was 0, as a synchronised clock told it last.
-        "CREATE TABLE gateway_boots (id INTEGER PRIMARY KEY, started_at_ms INTEGER NOT NULL, epoch_ms INTEGER)",
+        # Within one boot of the machine that clock goes on when the gateway is started again: what is learned of one
+        # start holds for the others. received_by_ms is for a boot whose clock was never right: when one was for the
+        # first time after it. Its readings came before.
+        """CREATE TABLE gateway_boots (
+            id INTEGER PRIMARY KEY,
+            started_at_ms INTEGER NOT NULL,
+            epoch_ms INTEGER,
+            machine_boot TEXT,
+            received_by_ms INTEGER
+        )""",
         # (device, boot_id) interned to one integer: text keys halve the append rate.
         """CREATE TABLE streams (
             id INTEGER PRIMARY KEY,
@@ -98,11 +107,9 @@ LOG_MIGRATIONS = (
             rescued INTEGER NOT NULL,
             finished INTEGER NOT NULL
         )""",
-    ),
-    (
         # What the dead letters take, so that their cap costs no scan. A REPLACE would pass by the second trigger.
         "CREATE TABLE dead_letters_kept (bytes INTEGER NOT NULL)",
-        f"INSERT INTO dead_letters_kept SELECT coalesce(sum({size_sql('d')}), 0) FROM dead_letters d",  # noqa: S608 - only constants
+        "INSERT INTO dead_letters_kept VALUES (0)",
         f"""CREATE TRIGGER dead_letter_added AFTER INSERT ON dead_letters
             BEGIN UPDATE dead_letters_kept SET bytes = bytes + {size_sql("new")}; END""",  # noqa: S608 - only constants
         f"""CREATE TRIGGER dead_letter_gone AFTER DELETE ON dead_letters

@@ -2,7 +2,9 @@
 
 - rows that every active reader has passed leave first, and cost nobody anything
 - `may_lose` lets rows go that a reader still needs; the count, the range and the time are kept per destination
-- only the oldest rows are looked at, as many as may leave in one step: what is behind them was received later
+- where rows are to leave for their age, the oldest is looked at first, and the first that is too young ends the step;
+  a row received while the clock was not right is as old as the first right time after it, and until there is one its
+  age is not known
 - rows of an attempt under way never leave: they may have arrived, so they could not be counted right; nor do those
   whose rejection is provisional: they may have to be sent again
 """
@@ -10,17 +12,15 @@
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from gateway.storage.space import Pages
 
 _NO_LIMIT = 2**63 - 1
 
-# The limit is on what is looked at: while no reading is old enough, retention would else read the whole log every time.
-_OLDEST = """SELECT id FROM (
-        SELECT h.id, coalesce(b.epoch_ms + h.monotonic_ms, h.received_at_ms) AS received_ms
-        FROM device_telemetry_history h LEFT JOIN gateway_boots b ON b.id = h.gateway_boot
-        WHERE h.id <= ? {spared} ORDER BY h.id LIMIT ?
-    ) WHERE received_ms < ? ORDER BY id"""
+_OLDEST = """SELECT h.id, coalesce(b.epoch_ms + h.monotonic_ms, b.received_by_ms)
+    FROM device_telemetry_history h LEFT JOIN gateway_boots b ON b.id = h.gateway_boot
+    WHERE h.id <= ? {spared} ORDER BY h.id LIMIT ?"""
 
 # One statement: each costs the writing thread several turns of the interpreter, and every commit asks.
 _PAGES = "SELECT * FROM pragma_page_size, pragma_page_count, pragma_freelist_count"
@@ -53,7 +53,7 @@ class Reclaim:
     rows: int
     may_lose: bool
     now_ms: int
-    received_before_ms: int = _NO_LIMIT
+    received_before_ms: int | None = None
     deleted: int = 0
     losses: list[Loss] = field(default_factory=list)
     pages: Pages | None = None
@@ -63,8 +63,8 @@ class Reclaim:
         positions, under_way = self._readers_now(db)
         limit = _NO_LIMIT if self.may_lose else min(positions.values(), default=_NO_LIMIT)
         spared = "".join(f" AND NOT (h.id > {after} AND h.id <= {last})" for after, last in under_way.values())
-        oldest = db.execute(_OLDEST.format(spared=spared), (limit, self.rows, self.received_before_ms))
-        ids = [row for (row,) in oldest]
+        oldest = db.execute(_OLDEST.format(spared=spared), (limit, self.rows))
+        ids = [row for row, _ in takewhile(lambda one: self._is_old(one[1]), oldest)]
         self.deleted = len(ids)
         db.executemany("DELETE FROM device_telemetry_history WHERE id = ?", [(row,) for row in ids])
         for name, position in positions.items():
@@ -80,6 +80,10 @@ class Reclaim:
         self.deleted = 0
         self.losses.clear()
         self.pages = None
+
+    def _is_old(self, received_ms: int | None) -> bool:
+        before = self.received_before_ms
+        return before is None or (received_ms is not None and received_ms < before)
 
     def _readers_now(self, db: sqlite3.Connection) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
         """Return every active reader's position, and the rows of its attempt under way (after, last)."""

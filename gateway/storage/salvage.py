@@ -137,7 +137,7 @@ class Chunk:
         if values is None:
             if table != "gateway_boots":
                 return None
-            values = (old, 0, None)  # a boot that nothing is known of; its readings are whole without it
+            values = (old, 0, None, None, None)  # a boot that nothing is known of; its readings are whole without it
         row_id, *rest = values
         match table:
             case "streams":
@@ -148,7 +148,7 @@ class Chunk:
             case "device_metadata":
                 where, columns = "json = ?", "json"
             case _:
-                where, columns = "started_at_ms = ?", "started_at_ms, epoch_ms"
+                where, columns = "started_at_ms = ?", "started_at_ms, epoch_ms, machine_boot, received_by_ms"
         found = db.execute(
             f"SELECT id FROM {table} WHERE {where} ORDER BY id <> ? LIMIT 1",  # noqa: S608 - constants
             (*rest[: where.count("?")], row_id),

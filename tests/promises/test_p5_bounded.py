@@ -100,6 +100,7 @@ async def test_p5_retention_takes_what_is_old_and_delivered(log: tuple[Log, Manu
     store.bounds.readers["api"] = 0
     await store.open_cursor("api", start="oldest")
     await store.append([a_reading(store, clock, seq) for seq in range(10)])
+    await store.learn_clock()
     clock.advance(29 * DAY_MS)
     await store.append([a_reading(store, clock, 10)])
     store.move_cursor("api", 4)
@@ -114,6 +115,7 @@ async def test_p5_retention_takes_what_is_old_and_delivered(log: tuple[Log, Manu
 async def test_p5_retention_does_not_believe_a_clock_that_is_not_synchronised(log: tuple[Log, ManualClock]) -> None:
     store, clock = log
     await store.append([a_reading(store, clock, 1)])
+    await store.learn_clock()
     clock.advance(400 * DAY_MS)
     clock.synced = False
     assert await after_a_tick(store) == 1

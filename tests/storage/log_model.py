@@ -118,7 +118,7 @@ class LogModel:
             self._check_cursors(state)
             self.state = state
         for reading in readings:
-            assert _repeats(reading, seen.values()), f"acknowledged, but not stored: {reading}"
+            assert _repeats(reading, seen.values(), self.boot), f"acknowledged, but not stored: {reading}"
         assert not quarantined, "acknowledged, but not in quarantine"
 
     def _appears(
@@ -128,10 +128,10 @@ class LogModel:
         self.newest = row
         while acknowledged and not _is(acknowledged[0], new):
             repeat = acknowledged.popleft()
-            assert _repeats(repeat, seen.values()), f"acknowledged, but not stored: {repeat}"
+            assert _repeats(repeat, seen.values(), self.boot), f"acknowledged, but not stored: {repeat}"
         assert acknowledged, f"stored, but not acknowledged: {new}"
         reading = acknowledged.popleft()
-        assert not _repeats(reading, there.values()), f"stored twice: {new}"
+        assert not _repeats(reading, there.values(), self.boot), f"stored twice: {new}"
         assert new.gateway_boot == self.boot, "of another boot"
 
     def _check_what_left(self, state: State) -> None:
@@ -200,8 +200,9 @@ class LogModel:
             return False
         stored = self.state.rows[row]
         epoch = self.state.epochs.get(stored.gateway_boot)
-        received = stored.received_at_ms if epoch is None else epoch + stored.monotonic_ms
-        return received < self.retains_before_ms
+        known = self.state.received_by.get(stored.gateway_boot)
+        received = known if epoch is None else epoch + stored.monotonic_ms
+        return received is not None and received < self.retains_before_ms
 
     # Reading
 
@@ -264,7 +265,7 @@ def _is(reading: NewReading, row: Row) -> bool:
     )
 
 
-def _repeats(reading: NewReading, rows: Iterable[Row]) -> bool:
+def _repeats(reading: NewReading, rows: Iterable[Row], boot: int) -> bool:
     """Tell whether the reading is one of these, by its key or, marked as a repeat, by its bytes."""
     stream = (reading.stream.organization_id, reading.stream.device_id, reading.stream.boot_id)
     for row in rows:
@@ -273,7 +274,10 @@ def _repeats(reading: NewReading, rows: Iterable[Row]) -> bool:
         if reading.seq is not None:
             return True
         is_same = (row.raw or row.payload) == (reading.raw or reading.payload)
-        is_recent = row.received_at_ms >= reading.received_at_ms - DEDUPE_WINDOW_MS
+        if row.gateway_boot == boot:
+            is_recent = row.monotonic_ms >= reading.monotonic_ms - DEDUPE_WINDOW_MS
+        else:
+            is_recent = 0 <= reading.received_at_ms - row.received_at_ms <= DEDUPE_WINDOW_MS
         if reading.maybe_repeated and is_same and is_recent:
             return True
     return False

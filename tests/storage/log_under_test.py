@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -287,7 +288,7 @@ class LogUnderTest(RuleBasedStateMachine):
         if self.clock.synced:
             before = self.clock.now_ms() - model.retention_ms
             model.retains_before_ms = max(before, model.retains_before_ms or before)
-        aged = {row for row in model.passed() if model.is_old(row)}
+        aged = set(takewhile(model.is_old, sorted(model.passed())))
         is_known = self.log.bounds._pages.page_bytes == _COUNTED  # not before the first commit after a start
         had_room = (model.room >= LOW_WATER_ROWS or not is_known) and self.log.bounds.full is None
         faults = self.disk.faults

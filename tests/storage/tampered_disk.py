@@ -57,6 +57,8 @@ class State:
     """Readings, first and last row, by destination."""
     epochs: dict[int, int | None]
     """When the monotonic clock was 0, by gateway boot."""
+    received_by: dict[int, int | None]
+    """When its readings had been received at the latest, by gateway boot whose clock was never right."""
 
     @classmethod
     def of(cls, db: sqlite3.Connection) -> "State":
@@ -73,6 +75,7 @@ class State:
                 for name, *rest in db.execute("SELECT destination, readings, first_row, last_row FROM losses")
             },
             dict(db.execute("SELECT id, epoch_ms FROM gateway_boots")),
+            dict(db.execute("SELECT id, received_by_ms FROM gateway_boots")),
         )
 
 
