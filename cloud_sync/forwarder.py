@@ -161,7 +161,10 @@ class Forwarder:
 
     async def status(self) -> DestinationStatus:
         """Count what is still to be delivered, and say how it goes."""
-        undelivered, oldest_ms = await self._log.count_after(self._position)
+        position = self._position
+        undelivered, oldest_ms = await self._log.count_after(position)
+        if self._oldest_ms is not None and position == self._position:
+            self._oldest_ms = oldest_ms  # the clock may have been set since it was noted
         dead_letters = (await self._log.dead_letters.counts()).get(self._config.name, 0)
         self._dead_letters.set(dead_letters)
         return DestinationStatus(

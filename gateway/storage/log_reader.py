@@ -41,11 +41,14 @@ _COUNT = "SELECT count(*) FROM device_telemetry_history INDEXED BY device_teleme
 _EXTENT = f"""SELECT ({_COUNT}), (SELECT coalesce(min(id), 0) FROM device_telemetry_history),
     (SELECT coalesce(max(id), 0) FROM device_telemetry_history)"""  # noqa: S608 - only constants
 
-_LAST_RECEIVED = """SELECT received_at_ms FROM device_telemetry_history WHERE id = (
+# As `read` corrects it.
+_RECEIVED = """SELECT coalesce(b.epoch_ms + h.monotonic_ms, h.received_at_ms)
+    FROM device_telemetry_history h LEFT JOIN gateway_boots b ON b.id = h.gateway_boot"""
+_LAST_RECEIVED = f"""{_RECEIVED} WHERE h.id = (
         SELECT max(h.id) FROM streams s
         JOIN device_telemetry_history h INDEXED BY device_telemetry_history_key ON h.stream = s.id
         WHERE s.organization_id = ? AND s.device_id = ?
-    )"""
+    )"""  # noqa: S608 - only constants
 
 _CURSORS = """SELECT name, position, batch_id, after_row, last_row, readings, body_sha256, created_at_ms,
     epochs FROM cursors"""
@@ -146,9 +149,7 @@ class LogReader:
     async def count_after(self, row: int) -> tuple[int, int | None]:
         """Return how many readings there are after `row`, and when the first of them was received (unix ms)."""
         count = await self._count_after(row)
-        first = await self._fetch(
-            "SELECT received_at_ms FROM device_telemetry_history WHERE id > ? ORDER BY id LIMIT 1", (row,)
-        )
+        first = await self._fetch(f"{_RECEIVED} WHERE h.id > ? ORDER BY h.id LIMIT 1", (row,))
         return count, next((received for (received,) in first), None)
 
     async def _count_after(self, row: int) -> int:
