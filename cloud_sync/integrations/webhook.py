@@ -145,7 +145,7 @@ class Webhook(Integration, Forwards):
 
     def _classify(self, answer: aiohttp.ClientResponse, reason: str) -> Outcome:
         if answer.status in _PATIENCE_ASKED:
-            return RetryAfter(_patience_s(answer.headers.get("retry-after", ""), self.clock), reason)
+            return RetryAfter(_patience_s(answer.headers, self.clock), reason)
         if answer.status in _MEANINGS:
             return _MEANINGS[answer.status](reason)
         match answer.status // 100:
@@ -178,13 +178,23 @@ def _private_parts(url: URL, secret: str) -> list[str]:
     return tokens
 
 
-def _patience_s(retry_after: str, clock: Clock) -> float | None:
-    """Read a Retry-After header, seconds or a date (RFC 9110, 10.2.3); None when it says nothing usable."""
+def _patience_s(headers: Mapping[str, str], clock: Clock) -> float | None:
+    """Read a Retry-After header, seconds or a date (RFC 9110, 10.2.3); None when it says nothing usable.
+
+    A date is taken by the clock of the other side, which its answer tells: ours may be years off.
+    """
+    retry_after = headers.get("retry-after", "")
     if retry_after.isascii() and retry_after.isdigit():
         seconds = float(retry_after)
     else:
         try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - clock.now_ms() / 1000
+            until_s = parsedate_to_datetime(retry_after).timestamp()
+            if (answered := headers.get("date")) is not None:
+                seconds = until_s - parsedate_to_datetime(answered).timestamp()
+            elif clock.is_synced():
+                seconds = until_s - clock.now_ms() / 1000
+            else:
+                return None
         except (ValueError, OverflowError):
             return None
     return min(max(seconds, 0.0), _LONGEST_PATIENCE_S)

@@ -25,7 +25,7 @@ from cloud_sync.contract import (
     TooLarge,
     WrongAddress,
 )
-from cloud_sync.integrations.webhook import Webhook
+from cloud_sync.integrations.webhook import Webhook, _patience_s
 from cloud_sync.signing import body_hmac, standard_webhooks
 from gateway import __version__
 from gateway.clock import ManualClock
@@ -39,8 +39,8 @@ def config(url: object, **settings: Any) -> Webhook.Config:
     return Webhook.Config.model_validate({"type": "webhook", "name": "test", "url": str(url)} | settings)
 
 
-async def send(url: object, **settings: Any) -> Outcome:
-    async with Webhook(config(url, **settings), ManualClock(NOW_MS)) as webhook:
+async def send(url: object, *, clock: ManualClock | None = None, **settings: Any) -> Outcome:
+    async with Webhook(config(url, **settings), clock or ManualClock(NOW_MS)) as webhook:
         return await webhook.send(batch(), webhook.encode(batch()))
 
 
@@ -118,7 +118,7 @@ async def test_a_refusal_is_classified(status: int, expected: Outcome) -> None:
         ("120", 120.0),
         ("0", 0.0),
         ("9" * 400, 86_400.0),
-        (formatdate(NOW_MS / 1000 + 90, usegmt=True), 89.75),
+        (formatdate(NOW_MS / 1000 + 90, usegmt=True), 90.0),
         (formatdate(NOW_MS / 1000 - 90, usegmt=True), 0.0),
         (formatdate(NOW_MS / 1000 + 90_000_000, usegmt=True), 86_400.0),
         ("soon", None),
@@ -127,9 +127,33 @@ async def test_a_refusal_is_classified(status: int, expected: Outcome) -> None:
     ],
 )
 async def test_retry_after_is_seconds_or_a_date(status: int, header: str, seconds: float | None) -> None:
-    outcome = await outcome_of(status, headers={"Retry-After": header})
+    answered = formatdate(NOW_MS / 1000, usegmt=True)
+    outcome = await outcome_of(status, headers={"Retry-After": header, "Date": answered})
     assert isinstance(outcome, RetryAfter)
     assert outcome.seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("ours", [0, NOW_MS - 86_400_000, NOW_MS + 86_400_000])
+async def test_p10_a_wrong_clock_of_ours_does_not_change_how_long_we_are_asked_to_wait(ours: int) -> None:
+    """By a clock that begins in 1970, every date is half a century away: the longest wait there is."""
+    dates = {"Retry-After": formatdate(NOW_MS / 1000 + 90, usegmt=True), "Date": formatdate(NOW_MS / 1000, usegmt=True)}
+    outcome = await outcome_of(503, headers=dates, clock=ManualClock(ours, synced=False))
+    assert isinstance(outcome, RetryAfter)
+    assert outcome.seconds == 90
+
+
+@pytest.mark.parametrize(("synced", "seconds"), [(True, 89.75), (False, None)])
+def test_p10_without_the_other_sides_time_only_a_synchronised_clock_tells_how_long(
+    synced: bool, seconds: float | None
+) -> None:
+    headers = {"retry-after": formatdate(NOW_MS / 1000 + 90, usegmt=True)}
+    assert _patience_s(headers, ManualClock(NOW_MS, synced=synced)) == seconds
+
+
+@pytest.mark.parametrize("date", ["", "soon", "0"])
+def test_a_date_that_is_none_asks_for_nothing(date: str) -> None:
+    headers = {"retry-after": formatdate(NOW_MS / 1000 + 90, usegmt=True), "date": date}
+    assert _patience_s(headers, ManualClock(NOW_MS)) is None
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
