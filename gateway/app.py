@@ -44,7 +44,7 @@ from gateway.web.server import Routes, WebServer
 logger = logging.getLogger(__name__)
 
 _BOUNDS_CHECK_S = 1.0
-_CLOCK_CHECK_S = 5.0
+_CLOCK_CHECK_S = 1.0  # until then, readings from before go out with the wrong time
 _LOCK_PATIENCE_S = 2.0  # for a command that has the store for a moment
 
 
