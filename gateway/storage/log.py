@@ -86,6 +86,8 @@ class Log(GroupCommit, LogReader):
         self._sound.set()
         self._cursors_lost = False
         self.care = Care(self, path, tell)
+        self.clock_learned = 0
+        """Grows when stored times are corrected: what somebody has read before is not what it reads now."""
         self.uuid = ""
         self.last_row = 0
         """Up to here readers see the log; while a salvage runs, not the newest row."""
@@ -242,6 +244,7 @@ class Log(GroupCommit, LogReader):
             await self._execute((_LEARN, learned), (_RECEIVED_BY, [(now_ms, self._gateway_boot)]))
             if exchanges == self._exchanges:
                 self._epoch_ms = epoch_ms
+            self.clock_learned += 1
 
     # Cursors
 
