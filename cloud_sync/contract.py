@@ -7,7 +7,7 @@ belong to the engines, so that every integration gets them alike.
 
 import builtins
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -72,6 +72,8 @@ class NotConnected:
     """It could not be reached, hung, broke off or failed (5xx); a later try may work."""
 
     reason: str
+    sent: bool = field(default=True, compare=False)
+    """Whether a byte of the batch may have left; False only when that is certain."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -4,7 +4,8 @@ Promises
 - The cursor moves only on the destination's own acknowledgement; whatever fails, it keeps its place.
 - One batch is in flight. It is frozen on disk before its first byte leaves, so a retry is the same batch with
   the same id and bytes, also after a restart. A batch that cannot be made again (readings were erased, or a
-  new release writes them differently) is replaced by a new one with a new id.
+  new release writes them differently) is replaced by a new one with a new id; so is one that has certainly not
+  arrived, when the clock was set meanwhile.
 - Forwarders share nothing: a dead or hanging destination delays no other.
 - One bad record blocks nothing. A refused batch is split until the culprit is alone; that one goes to the dead
   letters. A wrong address is not a bad record: ten lone rejections in a row dead-letter nothing.
@@ -50,7 +51,7 @@ from cloud_sync.contract import (
 )
 from cloud_sync.rate_limit import RateLimit
 from cloud_sync.replay import Replay
-from cloud_sync.sender import OUTCOME_LABELS, Encoded, ReadingsErased, Sender, new_batch_id
+from cloud_sync.sender import OUTCOME_LABELS, Encoded, ReadingsErased, Sender, may_have_arrived, new_batch_id
 from cloud_sync.splitting import BatchSize, Splitting
 from gateway.clock import Clock
 from gateway.metrics import Metrics
@@ -81,6 +82,10 @@ class Destination(Forwards, Protocol):
     async def __aexit__(self, *exc: object) -> None:
         """Close it."""
         ...
+
+
+class _ClockLearned(Exception):
+    """A batch has wrong times and has not arrived: it is made again, from the same place and with a new id."""
 
 
 class Forwarder:
@@ -120,6 +125,8 @@ class Forwarder:
         self._reach = 0  # and what was refused provisionally
         self._provisional = 0
         self._at_fault = False
+        self._may_have_arrived = False
+        self._clock_learned = 0  # of the log, as of when the batch was read
         self._erasures = 0  # of the log, as of when what is in memory was last known to be there
         self._parts = Splitting()
         self._size = BatchSize(config.batch_max_readings)
@@ -222,6 +229,7 @@ class Forwarder:
             if first:
                 self._note_oldest(first[0].received_at_ms)
             await self._rate.ready()
+        self._may_have_arrived, self._clock_learned = False, self._log.clock_learned
         until = self._log.last_row if self._parts.end is None else self._parts.end
         until = max(until, self._reach)  # while a damaged log is salvaged, its last row is behind
         readings = await self._log.read(
@@ -256,6 +264,7 @@ class Forwarder:
 
     async def _thaw(self, attempt: Attempt) -> Encoded | None:
         """Make the batch that was under way when the gateway stopped; None when it cannot be the same."""
+        self._may_have_arrived = True
         readings = await self._log.read(
             attempt.after_row,
             until=attempt.last_row,
@@ -284,7 +293,10 @@ class Forwarder:
             sleep=self._sleep,
             before_sleep=self._note_failure,
         )
-        outcome: Outcome = await retrying(self._attempt, batch)
+        try:
+            outcome: Outcome = await retrying(self._attempt, batch)
+        except _ClockLearned:
+            return
         rows = batch.rows
         match outcome:
             case TooLarge() if len(rows) > 1:
@@ -302,9 +314,12 @@ class Forwarder:
                 await self._succeeded(rows[-1])
 
     async def _attempt(self, batch: Encoded) -> Outcome:
+        if not self._may_have_arrived and self._clock_learned != self._log.clock_learned:
+            raise _ClockLearned
         if not self._failures:
             self._state = "sending"
         outcome = await self._sender.send(batch, lambda: self._is_there(batch))
+        self._may_have_arrived |= may_have_arrived(outcome)
         if isinstance(outcome, Gone):
             await self._end(outcome)
         return outcome

@@ -51,6 +51,17 @@ def new_batch_id() -> str:
     return f"msg_{uuid4().hex}"
 
 
+def may_have_arrived(outcome: Outcome) -> bool:
+    """Whether the other side may have taken the batch, whatever it answered."""
+    match outcome:
+        case AuthFailed() | WrongAddress():
+            return False
+        case NotConnected(sent=sent):
+            return sent
+        case _:
+            return True
+
+
 @dataclass(slots=True, frozen=True)
 class Encoded:
     """A batch with the bytes that are sent."""

@@ -131,6 +131,8 @@ class Webhook(Integration, Forwards):
                 return self._classify(answer, await self._reason(answer))
         except TimeoutError:
             return NotConnected(f"no answer within {self.config.timeout_s:g} s")
+        except aiohttp.ClientConnectorError as error:
+            return NotConnected(_in_words(error), sent=False)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
             return NotConnected(_in_words(error))
 
