@@ -12,6 +12,7 @@ from gateway.clock import Clock
 
 _BIGGEST_BODY_BYTES = 64_000_000
 _BATCHES_REMEMBERED = 100_000
+_RECORDED = ("id", "device_id", "boot_id", "seq", "time", "time_source", "received_at")
 
 
 @dataclass(slots=True)
@@ -92,5 +93,5 @@ class Receiver:
 
 
 def _line(message_id: str, readings: list[dict[str, Any]]) -> bytes:
-    rows = [{name: reading.get(name) for name in ("id", "device_id", "boot_id", "seq")} for reading in readings]
+    rows = [{name: reading.get(name) for name in _RECORDED} for reading in readings]
     return to_json({"webhook_id": message_id, "readings": rows}) + b"\n"

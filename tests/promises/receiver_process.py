@@ -76,14 +76,17 @@ class ReceiverProcess:
             stats: dict[str, Any] = await answer.json()
         self.counted.update(stats)
 
+    def recorded(self) -> list[dict[str, Any]]:
+        """Return every batch it ever recorded, as it was written down."""
+        with self._record.open("rb") as lines:
+            return [json.loads(line) for line in lines]
+
     def requests(self) -> list[Request]:
         """Return everything it ever recorded."""
         requests = []
-        with self._record.open("rb") as lines:
-            for line in lines:
-                recorded = json.loads(line)
-                readings = [(one["id"], one["device_id"], one["boot_id"], one["seq"]) for one in recorded["readings"]]
-                requests.append(Request(recorded["webhook_id"], readings))
+        for recorded in self.recorded():
+            readings = [(one["id"], one["device_id"], one["boot_id"], one["seq"]) for one in recorded["readings"]]
+            requests.append(Request(recorded["webhook_id"], readings))
         return requests
 
 

@@ -18,7 +18,8 @@ from cloud_sync.integrations.webhook import Webhook
 from cloud_sync.signing import body_hmac, standard_webhooks
 from cloud_sync.signing.standard_webhooks import parse_secret
 from gateway.clock import SystemClock
-from tests.cloud_sync.samples import PLAIN_SECRET, STANDARD_SECRET, batch, stored
+from gateway.model.reading import rfc3339
+from tests.cloud_sync.samples import NOW_MS, PLAIN_SECRET, STANDARD_SECRET, batch, stored
 
 
 @dataclass
@@ -110,6 +111,7 @@ async def test_each_batch_is_recorded_before_it_is_answered(tmp_path: Path) -> N
         receiver.process.kill()
         [line] = receiver.record.read_text().splitlines()
     reading = {"id": "site-1:log-1:7", "device_id": "esp32-kitchen", "boot_id": "9f3a61c2", "seq": 7}
+    reading |= {"time": rfc3339(NOW_MS), "time_source": "device", "received_at": rfc3339(NOW_MS + 20)}
     assert json.loads(line) == {"webhook_id": "msg_1", "readings": [reading]}
 
 
