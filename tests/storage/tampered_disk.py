@@ -181,6 +181,12 @@ class Disk:
             return self._commit()
         return self._db.execute(sql, parameters)
 
+    def executescript(self, sql: str) -> sqlite3.Cursor:
+        """Carry out what is no transaction of the log's: it changes files, but nothing of what the log holds."""
+        self._wait_while_it_hangs()  # or files would change while a kill copies them
+        self._fail_if_planned(lambda: None)
+        return self._db.executescript(sql)
+
     def executemany(self, sql: str, parameters: Iterable[Any]) -> sqlite3.Cursor:
         several = list(parameters)
         self._fail_if_planned(lambda: self._db.executemany(sql, several[: len(several) // 2]))
@@ -220,9 +226,13 @@ class Disk:
 
 
 def _power_cut(plan: Plan, before: Files, after: Files) -> Files:
-    """Tear one of the files: the write-ahead log is synced before any of it is copied back.
+    """Return what is left of a commit: only what SQLite had written since its last sync is torn.
 
-    Its header is synced before anything that follows a new one.
+    A commit writes frames to the write-ahead log and syncs it; only then may a checkpoint copy pages to the database. So
+    never both files are torn. A write-ahead log that has all been copied back, and the database synced, is begun anew
+    over its old frames: SQLite syncs the new header before it writes the first frame. A torn frame fails the checksum,
+    which runs on from frame to frame; an old one has another salt than the header. Were the header not synced first,
+    the old one would vouch for old frames not yet overwritten, and some pages of the database would go back in time.
     """
     dice = random.Random(plan.seed)
     match plan.when:
