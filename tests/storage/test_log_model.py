@@ -9,7 +9,7 @@ import sqlite3
 from typing import Any, cast
 
 import pytest
-from hypothesis import HealthCheck, note, settings
+from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
@@ -24,11 +24,12 @@ from tests.storage.log_model import (
 from tests.storage.log_under_test import LogUnderTest
 from tests.storage.tampered_disk import Files, Plan, PowerCut, State
 
-pytestmark = [pytest.mark.timeout(7200), pytest.mark.slow]
+pytestmark = pytest.mark.timeout(7200)  # a thorough run takes long; every wait within has a bound of its own
 
 _READERS = ["a", "b"]
 _SPANS_MS = st.sampled_from([0, 1, 700, 5_000, DEDUPE_WINDOW_MS + 1, 2 * DAY_MS])
 _JUMPS_MS = st.sampled_from([0, 300, -300, 5_000, 400 * DAY_MS, -400 * DAY_MS])
+_SEEDS = st.integers(0, 1_000)
 readers = st.sampled_from(_READERS)
 messages = st.lists(
     st.tuples(st.sampled_from("xyXY"), st.sampled_from(["", *"0123456789"]), st.sampled_from(["", *"gcmnr"])).map(
@@ -252,7 +253,7 @@ class LogMachine(LogUnderTest):
         message=messages,
         transaction=st.integers(1, 3),
         when=st.sampled_from(PowerCut),
-        seed=st.integers(0, 1_000),
+        seed=_SEEDS,
     )
     def the_power_goes_while_storing(self, message: str, transaction: int, when: PowerCut, seed: int) -> None:
         plan = self.disk.power_cut = Plan(transaction, when, seed)
@@ -268,6 +269,21 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 def _pick(names: list[str], which: int) -> str:
     return names[which % len(names)]
+
+
+@example(0, 80)
+@given(_SEEDS, _SEEDS)
+@settings(deadline=None, max_examples=50)
+def test_a_power_cut_brings_back_nothing_of_an_older_write_ahead_log(first: int, second: int) -> None:
+    """The commit of the second begins the write-ahead log anew, over old frames; see `tampered_disk._power_cut`."""
+    machine = LogMachine()
+    machine.open("drop_oldest", retention_days=0, capacity=9, start="oldest")
+    try:
+        machine.the_power_goes_while_storing("x", transaction=1, when=PowerCut.WRITING_WAL, seed=first)
+        machine.store("x")
+        machine.the_power_goes_while_storing("x", transaction=1, when=PowerCut.WRITING_WAL, seed=second)
+    finally:
+        machine.teardown()
 
 
 TestLog = LogMachine.TestCase
