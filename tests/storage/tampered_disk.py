@@ -230,9 +230,10 @@ def _power_cut(plan: Plan, before: Files, after: Files) -> Files:
 
     A commit writes frames to the write-ahead log and syncs it; only then may a checkpoint copy pages to the database,
     so never both files are torn. A write-ahead log that has all been copied back, and the database synced, is begun
-    anew over its old frames: SQLite syncs the new header before it writes the first frame. A torn frame fails the
-    checksum, which runs on from frame to frame; an old one has another salt than the header. Were the header not synced
-    first, the old one would vouch for old frames not yet overwritten, and some pages would go back in time.
+    anew over its old frames: SQLite syncs the new header before it writes the first frame (`test_tampered_disk.py` sees
+    it do so). A torn frame fails the checksum, which runs on from frame to frame; an old one has another salt than the
+    header. Were the header not synced first, the old one would vouch for old frames not yet overwritten, and some pages
+    would go back in time.
     """
     dice = random.Random(plan.seed)
     match plan.when:
