@@ -25,6 +25,7 @@ from gateway.model.errors import StoreFailed, StoreFull
 from gateway.model.reading import NewReading
 from gateway.storage import append as append_module
 from gateway.storage import bounds as bounds_module
+from gateway.storage import group_commit as group_commit_module
 from gateway.storage import log as log_module
 from gateway.storage import reclaim as reclaim_module
 from gateway.storage import space as space_module
@@ -104,11 +105,11 @@ class LogAtRest(RuleBasedStateMachine):
 
     def _patch(self) -> None:
         patch = self.patches.setattr
-        patch(log_module, "_MOVE_FLUSH_S", 3600.0)  # a second passes when we say so
-        patch(log_module, "_COMMIT_BYTES", 60)
+        patch(group_commit_module, "_MOVE_FLUSH_S", 3600.0)  # a second passes when we say so
+        patch(group_commit_module, "_COMMIT_BYTES", 60)
         patch(log_module, "WAL_PAGES", 12)
-        patch(log_module, "_METADATA_IN_MEMORY", 1)
-        patch(log_module, "_STREAMS_IN_MEMORY", 2)
+        patch(group_commit_module, "_METADATA_IN_MEMORY", 1)
+        patch(group_commit_module, "_STREAMS_IN_MEMORY", 2)
         patch(bounds_module, "_ROWS_PER_STEP", 2)
         patch(bounds_module, "_ROWS_PER_STEP_AT_MOST", 3)
         patch(space_module, "BALLAST_BYTES", 4096)

@@ -21,12 +21,12 @@ def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     path = tmp_path / "log.db"
     db = sqlite3.connect(path, isolation_level=None)
     migrate(db, LOG_MIGRATIONS, path)
-    db.execute("INSERT INTO gateway_boots VALUES (1, 0, NULL)")
+    db.execute("INSERT INTO gateway_boots (id, started_at_ms, epoch_ms) VALUES (1, 0, 0)")
     db.execute("INSERT INTO streams VALUES (1, 'o', 'd', 'b')")
     db.execute("BEGIN")
     db.executemany(
         """INSERT INTO device_telemetry_history (stream, seq, time_ms, time_source, received_at_ms, gateway_boot,
-        monotonic_ms, payload) VALUES (1, ?, 0, 0, ?, 1, 0, '{}')""",
+        monotonic_ms, payload) VALUES (1, ?, 0, 0, 0, 1, ?, '{}')""",
         [(row, row) for row in range(1, ROWS + 1)],
     )
     db.execute("COMMIT")

@@ -251,6 +251,34 @@ async def test_a_torn_last_commit_is_no_damage(tmp_path: Path, killed: Path) -> 
         assert (await log.buffer()).readings == 1_199
 
 
+@pytest.mark.parametrize("unwritten", [0, 512, PAGE + 24 - 512])
+@pytest.mark.parametrize("before", ["zeros", "an older generation"])
+async def test_sectors_of_the_last_commit_that_a_power_cut_left_out_are_no_damage(
+    tmp_path: Path, killed: Path, unwritten: int, before: str
+) -> None:
+    """Its last frame is whole, as sectors are written in any order; SQLite leaves the commit out, and so do we."""
+    await fill(tmp_path / "log.db", 1_000)
+    await leave_behind(tmp_path / "log.db", killed)
+    wal = beside(killed, "-wal")
+    frames, frame = wal.read_bytes()[32:], PAGE + 24
+    commits = [at for at in range(0, len(frames), frame) if any(frames[at + 4 : at + 8])]
+    first = commits[-2] + frame
+    assert first < commits[-1], "a commit of several frames"
+    older = (int.from_bytes(frames[8:12], "big") - 1).to_bytes(4, "big")
+    left = (
+        frames[first : first + 8] + older + frames[12:512]
+        if before == "an older generation"
+        else bytes([0xA5 if unwritten else 0] * 512)
+    )
+    with wal.open("r+b") as file:
+        file.seek(32 + first + unwritten)
+        file.write(left)
+    assert not read_wal(wal, PAGE).hidden
+    async with opened(killed) as log:
+        assert not log.salvages
+        assert (await log.buffer()).readings == 1_199
+
+
 async def test_an_interrupted_exchange_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever rename is the last: nothing is lost, and no old write-ahead log meets a new database."""
     real, left = Path.replace, 0
