@@ -121,7 +121,7 @@ class Replay:
         rows, batch_id = encoded.rows, encoded.batch.id
         match outcome:
             case Ok():
-                await self._letters.replayed(self._name, batch_id)
+                await self._letters.replayed(self._name, batch_id, rows)
                 self._parts.passed(rows[-1], clean=True)
                 self._size.accepted()
             case TooLarge() if len(rows) > 1:

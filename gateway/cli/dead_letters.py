@@ -109,13 +109,15 @@ async def _replay(settings: Settings, rows: list[int], destination: str | None, 
                 shown.update(step.total - step.waiting, step.total)
             interrupted = False
     print(_result(step))
-    return 130 if interrupted else 1 if step.refused or step.waiting else 0
+    return 130 if interrupted else 1 if step.refused or step.waiting or step.gone else 0
 
 
 def _result(step: ReplayProgress) -> str:
     words = f"Delivered: {_readings(step.delivered)}."
     if step.refused:
         words += f" Refused again: {_readings(step.refused)}; see: neurogate buffer dead-letters"
+    if step.gone:
+        words += f" Given up meanwhile: {_readings(step.gone)}."
     if step.waiting:
         words += f" Still to go: {_readings(step.waiting)}; a running gateway goes on with them."
     return words

@@ -44,13 +44,15 @@ class ReplayProgress:
     refused: int
     """Refused again."""
     waiting: int
+    gone: int
+    """Dropped, erased, or left beyond the cap, before the destination had them."""
     absent: list[str]
     """Destinations among them that have no active integration: their dead letters wait for one."""
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.delivered + self.refused + self.waiting
+        return self.delivered + self.refused + self.waiting + self.gone
 
 
 async def list_dead_letters(site: Site, *, destination: str | None) -> AsyncGenerator[list[RefusedReading], None]:
@@ -72,18 +74,21 @@ async def replay_dead_letters(
     """
     letters, live = (await site.writable_log()).dead_letters, site.live
     wanted = await _chosen(letters, rows, destination)
-    await letters.request_replay(wanted)
     names = {name for name, _ in wanted}
     absent = sorted(names - _active(site))
-    if live is not None:
-        live.replay(names)
-    while True:
-        settled = letters.settled
-        waiting = len(wanted & await letters.requested_keys())
-        still_there = len(wanted & await letters.keys())
-        yield ReplayProgress(len(wanted) - still_there, still_there - waiting, waiting, absent)
-        if not waiting or live is None or not await live.wait_settled(settled):
-            return
+    with letters.witness() as acknowledged:
+        await letters.request_replay(wanted)
+        if live is not None:
+            live.replay(names)
+        while True:
+            settled = letters.settled
+            waiting = len(wanted & await letters.requested_keys())
+            there = await letters.keys()
+            left = wanted - there
+            delivered = len(left & acknowledged)
+            yield ReplayProgress(delivered, len(wanted) - len(left) - waiting, waiting, len(left) - delivered, absent)
+            if not waiting or live is None or not await live.wait_settled(settled):
+                return
 
 
 async def drop_dead_letters(site: Site, *, rows: list[int], destination: str | None) -> int:

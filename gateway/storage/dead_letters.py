@@ -12,7 +12,8 @@ It does not: decide what a rejection is, or send anything (cloud_sync).
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,6 +190,7 @@ class DeadLetters(DeadLetterReader):
         self.settled = 0
         """Grows whenever replays were answered, or readings were given up."""
         self._has_settled = asyncio.Event()
+        self._witnesses: list[set[tuple[str, int]]] = []
 
     # Rejections
 
@@ -245,8 +247,10 @@ class DeadLetters(DeadLetterReader):
         """Forget the frozen batch; what was in it is still to be replayed, under another id."""
         await self._write((_THAW, [(destination,)]))
 
-    async def replayed(self, destination: str, batch_id: str) -> None:
+    async def replayed(self, destination: str, batch_id: str, rows: Iterable[int]) -> None:
         """Remove what the destination has acknowledged."""
+        for acknowledged in self._witnesses:
+            acknowledged.update((destination, row) for row in rows)
         await self._write(
             ("DELETE FROM dead_letters WHERE destination = ? AND replay_batch = ?", [(destination, batch_id)])
         )
@@ -263,6 +267,19 @@ class DeadLetters(DeadLetterReader):
             ("DELETE FROM dead_letters WHERE destination = ? AND row = ? AND provisional = 0", list(keys))
         )
         self.note_settled()
+
+    @contextmanager
+    def witness(self) -> Iterator[set[tuple[str, int]]]:
+        """Collect (destination, row) of what is acknowledged while inside, a moment before it leaves the table.
+
+        That a dead letter is gone does not prove that it was delivered: it may have been given up.
+        """
+        acknowledged: set[tuple[str, int]] = set()
+        self._witnesses.append(acknowledged)
+        try:
+            yield acknowledged
+        finally:
+            self._witnesses[:] = [one for one in self._witnesses if one is not acknowledged]
 
     def note_settled(self) -> None:
         """Wake who waits for replays."""

@@ -71,6 +71,26 @@ async def test_a_replay_wakes_the_forwarder_and_ends_when_all_are_settled(tmp_pa
         assert [(one.row, one.attempts) for page in pages for one in page] == [(3, 2)]
 
 
+async def test_what_was_given_up_during_a_replay_does_not_count_as_delivered(tmp_path: Path) -> None:
+    async with poisoned(tmp_path) as (site, receiver), connect(site.settings) as link, connect(site.settings) as other:
+        receiver.poison.clear()
+        receiver.open.clear()
+        replay = site.gateway._running.forwarders["cloud"]._replay
+        async with (
+            aclosing(link.stream(replay_dead_letters, rows=[2], destination="cloud")) as first,
+            aclosing(other.stream(replay_dead_letters, rows=[3, 5], destination="cloud")) as second,
+        ):
+            assert (await anext(first)).waiting == 1
+            await until(lambda: replay._encoded is not None, "the first on its way")
+            assert (await anext(second)).waiting == 2
+            assert await site.command(drop_dead_letters, rows=[3], destination=None) == 1
+            receiver.open.set()
+            *_, delivered = [step async for step in first]
+            *_, given_up = [step async for step in second]
+        assert (delivered.delivered, delivered.refused, delivered.waiting, delivered.gone) == (1, 0, 0, 0)
+        assert (given_up.delivered, given_up.refused, given_up.waiting, given_up.gone) == (1, 0, 0, 1)
+
+
 async def test_who_goes_away_while_waiting_ends_only_the_watching(tmp_path: Path) -> None:
     async with poisoned(tmp_path) as (site, receiver), connect(site.settings) as link:
         receiver.poison.clear()

@@ -146,7 +146,7 @@ async def test_p5_one_that_is_being_replayed_never_leaves(store: Store) -> None:
     for row in range(3, 13):
         await store.refuse(row)
     assert await store.kept() == [1, 2, 10, 11, 12]
-    await letters.replayed("cloud", "msg_1")
+    await letters.replayed("cloud", "msg_1", [1, 2])
     assert await letters.loss("cloud") == Loss(7, 3, 9, ManualClock().now)
 
 
