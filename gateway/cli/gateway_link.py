@@ -25,6 +25,8 @@ from gateway.operations.site import Live, Site
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
+from gateway.storage.log_schema import LOG_MIGRATIONS
+from gateway.storage.migrations import migrate_file
 from gateway.storage.state import State
 
 P = ParamSpec("P")
@@ -229,6 +231,8 @@ class _Store:
 
     async def log(self) -> LogReader:
         if self._log is None:
+            if self._data_dir.log_db.exists():  # perhaps an older release wrote it, and no gateway has run since
+                await asyncio.to_thread(migrate_file, self._data_dir.log_db, LOG_MIGRATIONS)
             self._log = await self._stack.enter_async_context(LogReader.open(self._data_dir.log_db))
         return self._log
 

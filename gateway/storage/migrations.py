@@ -6,6 +6,7 @@ appends; what has been released is never edited.
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from gateway.model.errors import SchemaTooNew
@@ -46,6 +47,18 @@ def migrate(db: sqlite3.Connection, migrations: Sequence[Migration], path: Path)
     sound.close()
     if missing:
         raise DamagedError(f"tables are missing: {', '.join(sorted(missing))}")
+
+
+def migrate_file(path: Path, migrations: Sequence[Migration]) -> None:
+    """Bring a database to the newest schema before it is only read; for whoever has the data directory's lock.
+
+    Raises SchemaTooNew or StoreFailed.
+    """
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
+            migrate(db, migrations, path)
+    except (DamagedError, sqlite3.Error) as error:
+        raise store_failed(path, f"{path} cannot be read", error) from error
 
 
 def _tables(db: sqlite3.Connection) -> set[str]:

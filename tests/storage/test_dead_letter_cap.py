@@ -19,8 +19,6 @@ from gateway.storage.dead_letter_cap import _OLDEST, size_sql
 from gateway.storage.dead_letters import FrozenReplay
 from gateway.storage.erase import erase
 from gateway.storage.log import Log
-from gateway.storage.log_schema import LOG_MIGRATIONS
-from gateway.storage.migrations import migrate
 from tests.site import FailingDisk
 
 REASON = "HTTP 422"
@@ -210,12 +208,3 @@ async def test_p5_a_flood_of_losses_is_not_a_flood_of_different_lines(
 async def test_p5_the_cap_costs_no_scan(store: Store) -> None:
     plan = store.ask(f"EXPLAIN QUERY PLAN {_OLDEST.format(size=size_sql('dead_letters')).replace('?', '1')}")
     assert [words for *_, words in plan] == ["SCAN dead_letters USING INDEX dead_letters_may_leave"]
-
-
-def test_the_letters_of_an_older_schema_are_counted(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "log.db", isolation_level=None)) as db:
-        migrate(db, LOG_MIGRATIONS[:1], tmp_path)
-        row = "('cloud', 1, 'o', 'd', '', NULL, 0, 0, 0, x'0102', NULL, 'why', 1, 0, 0, 0, 0, NULL, NULL)"
-        db.execute(f"INSERT INTO dead_letters VALUES {row}")
-        migrate(db, LOG_MIGRATIONS, tmp_path)
-        assert db.execute("SELECT bytes FROM dead_letters_kept").fetchall() == [(305,)]

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import SchemaTooNew, StoreFailed
 from gateway.storage.log import Log
-from gateway.storage.migrations import migrate
+from gateway.storage.migrations import migrate, migrate_file
 from gateway.storage.state import State
 from tests.storage.damaged import corrupt_files
 
@@ -40,6 +41,17 @@ def tables(db: sqlite3.Connection) -> list[str]:
 def test_an_empty_database_goes_through_every_step(db: sqlite3.Connection) -> None:
     migrate(db, (FIRST, SECOND), PATH)
     assert (version(db), tables(db)) == (2, ["one", "two"])
+
+
+def test_a_file_is_brought_forward_before_it_is_only_read(tmp_path: Path) -> None:
+    path = tmp_path / "older.db"
+    migrate_file(path, (FIRST,))
+    migrate_file(path, (FIRST, SECOND))
+    with closing(sqlite3.connect(path)) as db:
+        assert version(db) == 2
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreFailed, match="is damaged"):
+        migrate_file(path, (FIRST, SECOND))
 
 
 def test_only_the_steps_that_are_missing_are_carried_out(db: sqlite3.Connection) -> None:
