@@ -34,7 +34,7 @@ from gateway.storage.bounds import Bounds
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
-from gateway.storage.run_marker import RunMarker
+from gateway.storage.repair.run_marker import RunMarker
 from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.web.health import Health

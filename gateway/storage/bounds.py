@@ -19,9 +19,9 @@ from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFull
 from gateway.storage.commit_thread import CommitThread, Done, Transaction
-from gateway.storage.damage import is_damage
 from gateway.storage.dead_letter_cap import DeadLetterCap
 from gateway.storage.reclaim import Reclaim, TrimQuarantine
+from gateway.storage.repair.damage import is_damage
 from gateway.storage.space import HIGH_WATER_BYTES, LOW_WATER_BYTES, Pages, Space
 
 logger = logging.getLogger(__name__)

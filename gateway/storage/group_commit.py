@@ -24,8 +24,8 @@ from gateway.model.reading import NewQuarantine, NewReading, Stream
 from gateway.storage.append import Append
 from gateway.storage.bounds import Bounds
 from gateway.storage.cursors import Attempt
-from gateway.storage.damage import is_damage, store_failed
 from gateway.storage.log_files import LogFiles
+from gateway.storage.repair.damage import is_damage, store_failed
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ Invariants
 - stored rows are never rewritten
 - a log that turns out damaged is exchanged for a fresh one while it is in use; whoever reads or writes waits for that
 
-How commits are made is in group_commit.py, what damage leads to in care.py and repair.py.
+How commits are made is in group_commit.py, what damage leads to in repair/.
 It does not: decide what a valid reading is (parsers, ingest), or drop anything (bounds).
 """
 
@@ -28,18 +28,18 @@ from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.reading import CLOCK_STEP_MS, StoredReading
 from gateway.storage.bounds import Bounds
-from gateway.storage.care import Care, Tell
 from gateway.storage.commit_thread import CommitThread, Done, Progress, Statement, Statements, Transaction
 from gateway.storage.cursors import Cursor
-from gateway.storage.damage import is_damage, store_failed
 from gateway.storage.dead_letters import FORGET_PROVISIONAL, DeadLetters
 from gateway.storage.group_commit import Entry, GroupCommit, Owner
 from gateway.storage.log_files import LogFiles, LogStart
 from gateway.storage.log_reader import NEWEST, LogReader
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.migrations import migrate
-from gateway.storage.repair import HISTORY, Known
-from gateway.storage.salvage import Chunk, SalvageState, is_copying, visible_row
+from gateway.storage.repair.care import Care, Tell
+from gateway.storage.repair.damage import is_damage, store_failed
+from gateway.storage.repair.exchange import HISTORY, Known
+from gateway.storage.repair.salvage import Chunk, SalvageState, is_copying, visible_row
 from gateway.storage.space import WAL_BYTES, WAL_PAGES, Space
 
 __all__ = ["Entry", "Log", "Owner"]

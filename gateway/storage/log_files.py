@@ -8,11 +8,11 @@ from pathlib import Path
 
 from gateway.clock import Clock
 from gateway.storage.commit_thread import CommitThread, Statements
-from gateway.storage.damage import begin_whole, inspect, is_damage, store_failed
 from gateway.storage.log_reader import Readers
 from gateway.storage.log_schema import LOG_MIGRATIONS
-from gateway.storage.repair import CURSORS_LOST, HISTORY, Connect, Known, complete_exchange, replace_log
-from gateway.storage.salvage import SalvageState, unfinished
+from gateway.storage.repair.damage import begin_whole, inspect, is_damage, store_failed
+from gateway.storage.repair.exchange import CURSORS_LOST, HISTORY, Connect, Known, complete_exchange, replace_log
+from gateway.storage.repair.salvage import SalvageState, unfinished
 
 
 @dataclass(slots=True, frozen=True)

@@ -96,7 +96,7 @@ LOG_MIGRATIONS = (
         )""",
         "CREATE INDEX dead_letters_counted ON dead_letters (destination, provisional, row)",
         "CREATE INDEX dead_letters_requested ON dead_letters (destination, row) WHERE replay_requested",
-        # A damaged log that was set aside, and how far its readings have been copied into this one (see repair.py).
+        # A damaged log that was set aside, and how far its readings have been copied (see repair/exchange.py).
         """CREATE TABLE salvages (
             id INTEGER PRIMARY KEY,
             file TEXT NOT NULL,

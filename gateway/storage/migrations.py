@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from gateway.model.errors import SchemaTooNew
-from gateway.storage.damage import DamagedError, store_failed
+from gateway.storage.repair.damage import DamagedError, store_failed
 
 Migration = Sequence[str]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config import StorageSettings
-from gateway.storage.damage import remove_database
+from gateway.storage.repair.damage import remove_database
 
 _OURS = ("log.db.", "state.db", ".state.db-")
 

@@ -22,9 +22,9 @@ from gateway.clock import Clock
 from gateway.model.errors import AlreadyExists, BadInput, NotFound, StoreFailed
 from gateway.model.text import is_clean_text
 from gateway.model.topics import telemetry_topics
-from gateway.storage.damage import DamagedError, is_damage, store_failed
 from gateway.storage.migrations import migrate
 from gateway.storage.passwords import generate_password, hash_password
+from gateway.storage.repair.damage import DamagedError, is_damage, store_failed
 from gateway.storage.state_copy import check_state, complete_restoration, restore, write_copy
 from gateway.storage.state_schema import STATE_MIGRATIONS
 

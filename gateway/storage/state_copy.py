@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from gateway.storage.check import quick_check_now
-from gateway.storage.damage import (
+from gateway.storage.repair.check import quick_check_now
+from gateway.storage.repair.damage import (
     DamagedError,
     begin_whole,
     beside,

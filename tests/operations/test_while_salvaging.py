@@ -14,7 +14,7 @@ from gateway.operations.erase import erase_device
 from gateway.operations.export import export_readings
 from gateway.storage.erase import erase
 from gateway.storage.log import Log
-from tests.storage.damaged import corrupt_files, fill, opened, salvaged
+from tests.storage.repair.damaged import corrupt_files, fill, opened, salvaged
 
 UNFINISHED = """INSERT INTO salvages (file, reason, found_at_ms, floor, frontier, rescued, finished)
     VALUES ('log.db.corrupt-20261121T000000Z', 'a test says so', 0, 0, 0, 0, 0)"""

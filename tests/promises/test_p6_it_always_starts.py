@@ -21,7 +21,7 @@ from gateway.config import GatewaySettings, HttpSettings, MqttSettings, Settings
 from gateway.model.errors import ConfigError, NeurogateError, StoreFailed
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.state import State
-from tests.storage.damaged import PAGE, corrupt_files, fill, survivors
+from tests.storage.repair.damaged import PAGE, corrupt_files, fill, survivors
 
 # Another process: closing a file here would drop the locks of the database that this process has open.
 _OVERWRITE = """

@@ -21,7 +21,7 @@ from gateway.storage.commit_thread import CommitThread
 from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log, Owner
 from tests.site import PATIENCE_S, FailingDisk, until
-from tests.storage.damaged import corrupt_files
+from tests.storage.repair.damaged import corrupt_files
 
 
 def opened(folder: Path, **settings: Any) -> AbstractAsyncContextManager[Log]:

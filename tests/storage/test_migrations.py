@@ -14,7 +14,7 @@ from gateway.model.errors import SchemaTooNew, StoreFailed
 from gateway.storage.log import Log
 from gateway.storage.migrations import migrate, migrate_file
 from gateway.storage.state import State
-from tests.storage.damaged import corrupt_files
+from tests.storage.repair.damaged import corrupt_files
 
 FIRST = ("CREATE TABLE one (x)", "CREATE TABLE two (x)")
 SECOND = ("ALTER TABLE one ADD COLUMN y",)

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.model.errors import StoreFailed
-from gateway.storage.sqlite_file import MAGIC
-from gateway.storage.wal_file import read_wal
+from gateway.storage.repair.sqlite_file import MAGIC
+from gateway.storage.repair.wal_file import read_wal
 
 _HEADER_BYTES = 100
 _WAL_HEADER_BYTES = 32

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from heapq import merge
 from pathlib import Path
 
-from gateway.storage.sqlite_file import Leaf, SqliteFile, Unreadable, Value, Walk
+from gateway.storage.repair.sqlite_file import Leaf, SqliteFile, Unreadable, Value, Walk
 
 _TYPES: dict[str, tuple[type, ...]] = {"INTEGER": (int,), "TEXT": (str,), "BLOB": (bytes,), "REAL": (float, int)}
 _ROWS = (-(2**63), 2**63 - 1)

@@ -12,13 +12,13 @@ import pytest
 
 from gateway.config import StorageSettings
 from gateway.model.errors import StoreFailed
-from gateway.storage import repair
 from gateway.storage.bounds import Bounds
 from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log
+from gateway.storage.repair import exchange
 from gateway.storage.space import Pages, Space
 from tests.cloud_sync.site import Scripted, Site, running, until
-from tests.storage.damaged import PAGE, corrupt_files, fill, opened, reading, salvaged
+from tests.storage.repair.damaged import PAGE, corrupt_files, fill, opened, reading, salvaged
 
 ATTEMPT = Attempt("cloud", "msg_1", 1_000, 1_500, 500, "ab" * 32, 5)
 
@@ -148,10 +148,10 @@ async def test_while_there_is_no_room_for_a_fresh_log_nothing_is_acknowledged(
         if failures:
             failures -= 1
             raise OSError(28, "No space left on device")
-        repair.replace_log(*arguments)
+        exchange.replace_log(*arguments)
 
     monkeypatch.setattr("gateway.storage.log_files.replace_log", replace_log)
-    monkeypatch.setattr("gateway.storage.care._RETRY_S", 0.2)
+    monkeypatch.setattr("gateway.storage.repair.care._RETRY_S", 0.2)
     async with opened(path) as log:
         log.care.report("a test says so")
         with pytest.raises(StoreFailed, match="No space left"):

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.model.errors import NeurogateError
-from gateway.storage.check import quick_check
 from gateway.storage.commit_thread import Transaction
-from gateway.storage.salvage import Chunk, SalvageState, chunks, layout
-from gateway.storage.wreck import Table
+from gateway.storage.repair.check import quick_check
+from gateway.storage.repair.salvage import Chunk, SalvageState, chunks, layout
+from gateway.storage.repair.wreck import Table
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from gateway.storage.damage import is_damage
+from gateway.storage.repair.damage import is_damage
 
 
 async def quick_check(path: Path, stop: asyncio.Event) -> str:

@@ -1,4 +1,4 @@
-"""Copies what is readable of a damaged log into the one that took its place: see repair.py for what stays true.
+"""Copies what is readable of a damaged log into the one that took its place: see exchange.py for what stays true.
 
 A chunk is one transaction: its rows, and how far the salvage has come. So it goes on where it was after any stop.
 Payloads that are not JSON any more are left out, as are readings whose stream is lost; both are counted.
@@ -13,10 +13,10 @@ from pathlib import Path
 from pydantic_core import from_json
 
 from gateway.storage.reclaim import read_pages
-from gateway.storage.repair import HISTORY, own_numbers
+from gateway.storage.repair.exchange import HISTORY, own_numbers
+from gateway.storage.repair.sqlite_file import Value
+from gateway.storage.repair.wreck import Row, Table, Wreck, tables
 from gateway.storage.space import Pages
-from gateway.storage.sqlite_file import Value
-from gateway.storage.wreck import Row, Table, Wreck, tables
 
 _ROWS_AT_ONCE = 1_000  # a commit that readings wait behind: some 20 ms
 

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.storage.wal_file import read_wal
+from gateway.storage.repair.wal_file import read_wal
 
 Value = None | int | float | str | bytes
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.storage.damage import (
+from gateway.storage.repair.damage import (
     beside,
     corrupt_name,
     put_in_place,
@@ -33,7 +33,7 @@ from gateway.storage.damage import (
     sync_folder,
     write_back,
 )
-from gateway.storage.wreck import Row, Wreck, tables
+from gateway.storage.repair.wreck import Row, Wreck, tables
 
 HISTORY = "device_telemetry_history"
 CURSORS_LOST = "cursors_lost"

@@ -18,14 +18,14 @@ from gateway.model.errors import SchemaTooNew, StoreFailed
 from gateway.model.status import Loss
 from gateway.storage.commit_thread import Statements
 from gateway.storage.cursors import Attempt
-from gateway.storage.damage import begin_whole, beside
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
-from gateway.storage.salvage import is_copying
-from gateway.storage.sqlite_file import SqliteFile, Walk
-from gateway.storage.wal_file import read_wal
-from gateway.storage.wreck import Wreck, tables
-from tests.storage.damaged import PAGE, corrupt_files, fill, opened, overwrite, reading, salvaged, survivors
+from gateway.storage.repair.damage import begin_whole, beside
+from gateway.storage.repair.salvage import is_copying
+from gateway.storage.repair.sqlite_file import SqliteFile, Walk
+from gateway.storage.repair.wal_file import read_wal
+from gateway.storage.repair.wreck import Wreck, tables
+from tests.storage.repair.damaged import PAGE, corrupt_files, fill, opened, overwrite, reading, salvaged, survivors
 
 
 async def rescue(path: Path) -> tuple[int, int, float]:
