@@ -28,10 +28,8 @@ The newest reading, if it is refused, stays provisional until something succeeds
 """
 
 import asyncio
-import json
 import logging
 import random
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
@@ -49,16 +47,16 @@ from cloud_sync.contract import (
     RetryAfter,
     TooLarge,
 )
+from cloud_sync.frozen_batches import FrozenBatches, OutdatedTimes
 from cloud_sync.rate_limit import RateLimit
 from cloud_sync.replay import Replay
-from cloud_sync.sender import OUTCOME_LABELS, Encoded, ReadingsErased, Sender, may_have_arrived, new_batch_id
+from cloud_sync.sender import OUTCOME_LABELS, Encoded, ReadingsErased, Sender
 from cloud_sync.splitting import BatchSize, Splitting
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.reading import StoredReading
 from gateway.model.status import DestinationStatus
-from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log
 
 _STORE_WAIT_S = 5.0  # until a log that could not be written is tried again
@@ -82,10 +80,6 @@ class Destination(Forwards, Protocol):
     async def __aexit__(self, *exc: object) -> None:
         """Close it."""
         ...
-
-
-class _ClockLearned(Exception):
-    """A batch has wrong times and has not arrived: it is made again, from the same place and with a new id."""
 
 
 class Forwarder:
@@ -117,6 +111,7 @@ class Forwarder:
         self._sender = Sender(
             config.name, integration, self._rate, clock, metrics, gateway_id=gateway_id, log_uuid=log.uuid
         )
+        self._batches = FrozenBatches(config.name, log, self._sender, clock, self._logger)
         self._replay = Replay(config, log.dead_letters, self._sender, self._backoff, clock, self._logger)
         self._dead_letters = metrics.dead_letters.labels(config.name)
         metrics.buffer_oldest.labels(config.name).set_function(self._oldest_seconds)
@@ -125,9 +120,6 @@ class Forwarder:
         self._reach = 0  # and what was refused provisionally
         self._provisional = 0
         self._at_fault = False
-        self._may_have_arrived = False
-        self._clock_learned = 0  # of the log, as of when the batch was read
-        self._erasures = 0  # of the log, as of when what is in memory was last known to be there
         self._parts = Splitting()
         self._size = BatchSize(config.batch_max_readings)
         self._oldest_ms: int | None = None
@@ -207,7 +199,7 @@ class Forwarder:
             self._oldest_ms = provisional[0].reading.received_at_ms
             self._state, self._last_error = "error", provisional[-1].reason
         await self._replay.open()
-        return await self._thaw(cursor.attempt) if cursor.attempt else None
+        return await self._batches.thaw(cursor.attempt) if cursor.attempt else None
 
     async def _wait_for_work(self) -> None:
         """Wait until there are readings, or a replay is due."""
@@ -229,7 +221,7 @@ class Forwarder:
             if first:
                 self._note_oldest(first[0].received_at_ms)
             await self._rate.ready()
-        self._may_have_arrived, self._clock_learned = False, self._log.clock_learned
+        self._batches.begin()
         until = self._log.last_row if self._parts.end is None else self._parts.end
         until = max(until, self._reach)  # while a damaged log is salvaged, its last row is behind
         readings = await self._log.read(
@@ -239,47 +231,13 @@ class Forwarder:
             max_bytes=self._config.batch_max_bytes,
         )
         if readings:
-            return await self._freeze(readings[: self._parts.cut([reading.row for reading in readings])])
+            part = readings[: self._parts.cut([reading.row for reading in readings])]
+            return await self._batches.freeze(self._reach, part)
         self._parts.passed(until, clean=False)
         if self._provisional:  # only a success may confirm them
             self._reach = until
         else:
             self._pass(until)
-        return None
-
-    async def _freeze(self, readings: list[StoredReading]) -> Encoded | None:
-        """Freeze a batch; None when rows of it have left for want of room since they were read."""
-        batch = await self._sender.encode(new_batch_id(), readings)
-        attempt = Attempt(
-            destination=self._config.name,
-            batch_id=batch.batch.id,
-            after_row=self._reach,
-            last_row=batch.rows[-1],
-            readings=len(readings),
-            body_sha256=batch.body_sha256,
-            created_at_ms=self._clock.now_ms(),
-            epochs=json.dumps({one.gateway_boot: one.epoch_ms for one in readings if one.epoch_ms is not None}),
-        )
-        return batch if await self._log.freeze(attempt) else None
-
-    async def _thaw(self, attempt: Attempt) -> Encoded | None:
-        """Make the batch that was under way when the gateway stopped; None when it cannot be the same."""
-        self._may_have_arrived = True
-        readings = await self._log.read(
-            attempt.after_row,
-            until=attempt.last_row,
-            limit=attempt.readings,
-            max_bytes=sys.maxsize,
-            epochs={int(boot): epoch for boot, epoch in json.loads(attempt.epochs).items()},
-        )
-        if len(readings) == attempt.readings:
-            batch = await self._sender.encode(attempt.batch_id, readings)
-            if batch.body_sha256 == attempt.body_sha256:
-                return batch
-        self._logger.warning(
-            "a batch cannot be made again as it was; its readings go out under a new id",
-            extra={"batch_id": attempt.batch_id},
-        )
         return None
 
     # Sending, and what follows from the answer
@@ -295,7 +253,7 @@ class Forwarder:
         )
         try:
             outcome: Outcome = await retrying(self._attempt, batch)
-        except _ClockLearned:
+        except OutdatedTimes:
             return
         rows = batch.rows
         match outcome:
@@ -314,24 +272,12 @@ class Forwarder:
                 await self._succeeded(rows[-1])
 
     async def _attempt(self, batch: Encoded) -> Outcome:
-        if not self._may_have_arrived and self._clock_learned != self._log.clock_learned:
-            raise _ClockLearned
         if not self._failures:
             self._state = "sending"
-        outcome = await self._sender.send(batch, lambda: self._is_there(batch))
-        self._may_have_arrived |= may_have_arrived(outcome)
+        outcome = await self._batches.send(batch)
         if isinstance(outcome, Gone):
             await self._end(outcome)
         return outcome
-
-    async def _is_there(self, batch: Encoded) -> bool:
-        """Whether none of it has been erased since it was read."""
-        erasures = self._log.erasures
-        if erasures != self._erasures:
-            if await self._log.count_rows(batch.rows[0], batch.rows[-1]) != len(batch.rows):
-                return False
-            self._erasures = erasures
-        return True
 
     async def _take_replay_turn(self) -> None:
         outcome = await self._replay.turn()

@@ -1,0 +1,96 @@
+"""Batches of one destination: each is on disk before its first byte leaves, so that a retry can be the very same.
+
+- a batch that was under way is made again after a restart, byte for byte, or not at all: then its readings go out anew
+- one that surely has not arrived is given up when the log learns what time it was: its times would be wrong
+- one whose readings have been erased does not leave
+"""
+
+import json
+import logging
+import sys
+
+from cloud_sync.contract import Outcome
+from cloud_sync.sender import Encoded, Sender, may_have_arrived, new_batch_id
+from gateway.clock import Clock
+from gateway.model.reading import StoredReading
+from gateway.storage.cursors import Attempt
+from gateway.storage.log import Log
+
+
+class OutdatedTimes(Exception):
+    """A batch has wrong times and has not arrived: it is made again, from the same place and with a new id."""
+
+
+class FrozenBatches:
+    """See the module's own words. One batch is under way at a time."""
+
+    def __init__(self, destination: str, log: Log, sender: Sender, clock: Clock, logger: logging.Logger) -> None:
+        self._destination = destination
+        self._log = log
+        self._sender = sender
+        self._clock = clock
+        self._logger = logger
+        self._may_have_arrived = False
+        self._clock_learned = 0
+        """Of the log, as of when the batch was read."""
+        self._erasures = 0
+        """Of the log, as of when what is in memory was last known to be there."""
+
+    def begin(self) -> None:
+        """Hear that readings for another batch are about to be read."""
+        self._may_have_arrived, self._clock_learned = False, self._log.clock_learned
+
+    async def freeze(self, after: int, readings: list[StoredReading]) -> Encoded | None:
+        """Freeze a batch of readings that follow row `after`; None when some have left since they were read.
+
+        Raises StoreFailed.
+        """
+        batch = await self._sender.encode(new_batch_id(), readings)
+        attempt = Attempt(
+            destination=self._destination,
+            batch_id=batch.batch.id,
+            after_row=after,
+            last_row=batch.rows[-1],
+            readings=len(readings),
+            body_sha256=batch.body_sha256,
+            created_at_ms=self._clock.now_ms(),
+            epochs=json.dumps({one.gateway_boot: one.epoch_ms for one in readings if one.epoch_ms is not None}),
+        )
+        return batch if await self._log.freeze(attempt) else None
+
+    async def thaw(self, attempt: Attempt) -> Encoded | None:
+        """Make the batch that was under way when the gateway stopped; None when it cannot be the same."""
+        self._may_have_arrived = True
+        readings = await self._log.read(
+            attempt.after_row,
+            until=attempt.last_row,
+            limit=attempt.readings,
+            max_bytes=sys.maxsize,
+            epochs={int(boot): epoch for boot, epoch in json.loads(attempt.epochs).items()},
+        )
+        if len(readings) == attempt.readings:
+            batch = await self._sender.encode(attempt.batch_id, readings)
+            if batch.body_sha256 == attempt.body_sha256:
+                return batch
+        self._logger.warning(
+            "a batch cannot be made again as it was; its readings go out under a new id",
+            extra={"batch_id": attempt.batch_id},
+        )
+        return None
+
+    async def send(self, batch: Encoded) -> Outcome:
+        """Try once. Raises OutdatedTimes, and ReadingsErased."""
+        if not self._may_have_arrived and self._clock_learned != self._log.clock_learned:
+            raise OutdatedTimes
+        outcome = await self._sender.send(batch, lambda: self._is_there(batch))
+        self._may_have_arrived |= may_have_arrived(outcome)
+        return outcome
+
+    async def _is_there(self, batch: Encoded) -> bool:
+        """Whether none of it has been erased since it was read."""
+        erasures = self._log.erasures
+        if erasures != self._erasures:
+            if await self._log.count_rows(batch.rows[0], batch.rows[-1]) != len(batch.rows):
+                return False
+            self._erasures = erasures
+        return True
