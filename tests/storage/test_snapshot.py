@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from contextlib import aclosing, closing
 from pathlib import Path
 
@@ -73,11 +74,16 @@ async def test_an_erasure_meanwhile_is_carried_into_the_copy(tmp_path: Path) -> 
     assert copied == sorted(copied)
 
 
+def slowly(_left: int, _total: int) -> bool:
+    time.sleep(0.1)
+    return True
+
+
 async def test_a_log_that_is_closed_does_not_wait_for_its_copy(tmp_path: Path) -> None:
     async with open_site(tmp_path / "log.db") as site:
         await append(site.log, 5_000)
         await append(site.log, 5_000, first_seq=5_000)
-        copying = asyncio.create_task(site.log.copy_to(tmp_path / "copy.db", lambda _left, _total: True))
+        copying = asyncio.create_task(site.log.copy_to(tmp_path / "copy.db", slowly))
         await asyncio.sleep(0)
     with pytest.raises(StoreFailed):
         await copying
