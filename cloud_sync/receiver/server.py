@@ -30,6 +30,8 @@ class Stats:
     changed: int = 0
     """Redeliveries with another body than before; a gateway never makes one."""
     signature_failures: int = 0
+    untimely: int = 0
+    """With good signatures, refused as they were sent by a clock that is wrong, or long ago."""
     malformed: int = 0
 
 
@@ -58,11 +60,10 @@ class Receiver:
     async def _receive(self, request: web.Request) -> web.Response:
         body = await request.read()
         body_signature = request.headers.get(body_hmac.HEADER, "")
-        now_s = self._clock.now_ms() // 1000
-        if not (
-            standard_webhooks.verify(self._key, request.headers, body, now_s=now_s)
-            and body_hmac.verify(self._secret, body_signature, body)
-        ):
+        if not self._is_genuine(request, body, self._clock.now_ms() // 1000):
+            if self._is_genuine(request, body, _sent_at_s(request)):
+                self.stats.untimely += 1
+                return web.Response(status=401, text="The timestamp is not of now.")
             self.stats.signature_failures += 1
             return web.Response(status=401, text="The signature does not match.")
         try:
@@ -78,6 +79,11 @@ class Receiver:
             self._record.flush()
         return web.Response(status=204)
 
+    def _is_genuine(self, request: web.Request, body: bytes, now_s: int) -> bool:
+        return standard_webhooks.verify(self._key, request.headers, body, now_s=now_s) and body_hmac.verify(
+            self._secret, request.headers.get(body_hmac.HEADER, ""), body
+        )
+
     def _count(self, message_id: str, body_signature: str, readings: int, fresh: int) -> None:
         self.stats.requests += 1
         self.stats.readings += readings
@@ -90,6 +96,13 @@ class Receiver:
         else:
             self.stats.redeliveries += 1
             self.stats.changed += before != body_signature
+
+
+def _sent_at_s(request: web.Request) -> int:
+    try:
+        return int(request.headers["webhook-timestamp"])
+    except (KeyError, ValueError):
+        return 0
 
 
 def _line(message_id: str, readings: list[dict[str, Any]]) -> bytes:

@@ -82,6 +82,25 @@ async def test_a_wrong_signature_is_answered_with_401(tmp_path: Path) -> None:
         assert receiver.record.read_bytes() == b""
 
 
+@pytest.mark.parametrize("off_by_s", [-86_400, 86_400])
+async def test_a_wrong_clock_is_told_apart_from_a_wrong_signature(tmp_path: Path, off_by_s: int) -> None:
+    sent_at = SystemClock().now_ms() // 1000 + off_by_s
+    body = b'{"readings":[]}'
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(sent_at),
+        "webhook-signature": standard_webhooks.sign(parse_secret(STANDARD_SECRET), "msg_1", sent_at, body),
+        "X-Webhook-Signature": body_hmac.sign(STANDARD_SECRET, body),
+    }
+    async with running(tmp_path) as receiver, aiohttp.ClientSession() as session:
+        async with session.post(receiver.url, data=body, headers=headers) as answer:
+            assert answer.status == 401
+        headers["webhook-timestamp"] = str(sent_at + 1)
+        async with session.post(receiver.url, data=body, headers=headers) as answer:
+            assert answer.status == 401
+        assert await receiver.stats() == {"untimely": 1, "signature_failures": 1}
+
+
 @pytest.mark.parametrize("broken", ["webhook-signature", "X-Webhook-Signature"])
 async def test_both_signatures_must_match(tmp_path: Path, broken: str) -> None:
     now = SystemClock().now_ms() // 1000
