@@ -221,7 +221,7 @@ class Forwarder:
             if first:
                 self._note_oldest(first[0].received_at_ms)
             await self._rate.ready()
-        self._batches.begin()
+        await self._batches.begin()
         until = self._log.last_row if self._parts.end is None else self._parts.end
         until = max(until, self._reach)  # while a damaged log is salvaged, its last row is behind
         readings = await self._log.read(

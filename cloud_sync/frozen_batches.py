@@ -36,8 +36,9 @@ class FrozenBatches:
         self._erasures = 0
         """Of the log, as of when what is in memory was last known to be there."""
 
-    def begin(self) -> None:
-        """Hear that readings for another batch are about to be read."""
+    async def begin(self) -> None:
+        """Hear that readings for another batch are about to be read. Raises StoreFailed."""
+        await self._log.learn_clock()  # it may have been set since somebody looked
         self._may_have_arrived, self._clock_learned = False, self._log.clock_learned
 
     async def freeze(self, after: int, readings: list[StoredReading]) -> Encoded | None:
@@ -79,7 +80,8 @@ class FrozenBatches:
         return None
 
     async def send(self, batch: Encoded) -> Outcome:
-        """Try once. Raises OutdatedTimes, and ReadingsErased."""
+        """Try once. Raises OutdatedTimes, ReadingsErased and StoreFailed."""
+        await self._log.learn_clock()
         if not self._may_have_arrived and self._clock_learned != self._log.clock_learned:
             raise OutdatedTimes
         outcome = await self._sender.send(batch, lambda: self._is_there(batch))

@@ -76,6 +76,7 @@ class Log(GroupCommit, LogReader):
         self.dead_letters: DeadLetters = DeadLetters(self._fetch, self._execute, self.transact, bounds.dead_letters)
         self._grown: asyncio.Future[None] = self._loop.create_future()
         self._epoch_ms: int | None = None
+        self._learning = asyncio.Lock()
         self._boots: list[int] = []
         """Of this process: one more after each exchange."""
         self._opened: set[str] = set()
@@ -233,7 +234,14 @@ class Log(GroupCommit, LogReader):
     # The clock
 
     async def learn_clock(self) -> None:
-        """Note what a synchronised clock says, so that times taken before it was set can be corrected on reading."""
+        """Note what a synchronised clock says, so that times taken before it was set can be corrected on reading.
+
+        Costs nothing while there is nothing new; whoever calls it meanwhile waits.
+        """
+        async with self._learning:
+            await self._learn_clock()
+
+    async def _learn_clock(self) -> None:
         now_ms = self._clock.now_ms()
         epoch_ms = now_ms - self._clock.monotonic_ms()
         if not self._clock.is_synced():  # asked last: should the clock be set meanwhile, it says no

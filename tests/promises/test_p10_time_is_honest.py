@@ -1,6 +1,7 @@
 """P10: whatever the clocks of gateway and board do, a reading's time is right or says what it is."""
 
 import ast
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -389,6 +390,29 @@ async def test_p10_what_has_certainly_not_arrived_goes_out_with_the_right_time(
     first, second = destination.sent
     assert first[0].id != second[0].id
     assert destination.times(1) == [(rfc3339(NOW), "corrected")]
+
+
+async def test_p10_a_clock_that_is_right_is_learned_before_anything_is_sent(tmp_path: Path) -> None:
+    """Nobody may have looked at it since: the receiver believes the signature, and would get times of 1970."""
+    clock = ManualClock(7_000, synced=False)
+    async with started(tmp_path, clock) as gateway:
+        await gateway.take(seq=1)
+        destination = SetsTheClock(clock, AuthFailed("HTTP 401"))
+        sender = Forwarder(destination, gateway.log, clock, Metrics(), "site-1", sleep=lambda _: asyncio.sleep(0))
+        async with running(sender):
+            await until(lambda: destination.accepted == [1])
+    assert destination.times(1) == [(rfc3339(NOW), "corrected")]
+
+
+async def test_p10_a_clock_that_is_right_is_learned_before_anything_is_read(tmp_path: Path) -> None:
+    clock = ManualClock(7_000, synced=False)
+    async with started(tmp_path, clock) as gateway:
+        await gateway.take(seq=1)
+        clock.now, clock.synced = NOW, True
+        destination = Timed()
+        async with running(Forwarder(destination, gateway.log, clock, Metrics(), "site-1")):
+            await until(lambda: destination.accepted == [1])
+    assert destination.times(0) == [(rfc3339(NOW), "corrected")]
 
 
 async def test_p10_what_was_once_sent_stays_frozen_though_nobody_listens_any_more(tmp_path: Path) -> None:
