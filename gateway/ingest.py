@@ -143,12 +143,19 @@ class Ingest:
     def _honest_time(self, body: dict[str, Any], now_ms: int) -> tuple[int, TimeSource]:
         """Choose the reading's time: the device's, unless it is missing, incredible or surely in the future."""
         time_ms = unix_ms(body.get("timestamp"))
-        if time_ms is not None and not (time_ms > now_ms + self._max_skew_ms and self._clock.is_synced()):
+        if time_ms is not None and not self._is_surely_in_future(time_ms, now_ms):
             return time_ms, TimeSource.DEVICE
         age_ms = body.get("age_ms")
         if age_ms is not None and 0 <= age_ms <= _MAX_AGE_MS:
             return now_ms - round(age_ms), TimeSource.CORRECTED
         return now_ms, TimeSource.GATEWAY
+
+    def _is_surely_in_future(self, time_ms: int, now_ms: int) -> bool:
+        return (
+            time_ms > now_ms + self._max_skew_ms
+            and self._clock.is_synced()
+            and time_ms > self._clock.now_ms() + self._max_skew_ms  # it may have become right since `now_ms`
+        )
 
     def _quarantine(self, device: Device, data: bytes, error: BadInput, source: str) -> NewQuarantine:
         self._metrics.errors.labels(error.code).inc()

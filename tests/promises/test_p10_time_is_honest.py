@@ -216,6 +216,21 @@ async def test_p10_a_boards_time_is_its_own_unless_it_is_surely_in_the_future(
     assert (one.received_at_ms, one.late) == (NOW, off_by < 0)
 
 
+async def test_p10_a_clock_that_becomes_right_at_that_very_moment_overrules_no_board(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = gateway.clock
+    clock.now, clock.synced = 7_000, False
+
+    def is_synced() -> bool:
+        clock.now = NOW
+        return True
+
+    monkeypatch.setattr(clock, "is_synced", is_synced)
+    await gateway.take(timestamp=rfc3339(NOW))
+    assert await gateway.times() == [(NOW, DEVICE)]
+
+
 @pytest.mark.parametrize("timestamp", [0, 3_600, "1970-01-01T00:01:00Z", "2000-01-01T00:00:00Z", None, "now"])
 async def test_p10_a_board_that_never_had_a_clock_gets_the_gateways_time(gateway: Gateway, timestamp: object) -> None:
     await gateway.take(timestamp=timestamp)
