@@ -104,8 +104,11 @@ class Board:
         self.acked.add(seq)
 
     def _publish(self, packet_id: int, seq: int, *, again: bool = False) -> bytes:
-        body = self._topic + packet_id.to_bytes(2, "big") + payload(*self.stream, seq)
+        body = self._topic + packet_id.to_bytes(2, "big") + self._payload(seq)
         return encode_packet(_PUBLISH_QOS1 | (_DUP if again else 0), body)
+
+    def _payload(self, seq: int) -> bytes:
+        return payload(*self.stream, seq)
 
 
 @asynccontextmanager

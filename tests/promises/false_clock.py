@@ -14,11 +14,14 @@ from gateway.clock import SystemClock
 
 DAY_MS = 86_400_000
 
-_LAYOUT = struct.Struct("<q?")
+_LAYOUT = struct.Struct("<q?i")
 
 
 class ClockFile:
-    """How far the wall clock is off, and whether it counts as synchronised: a few bytes of shared memory."""
+    """How far the wall clock is off, whether it counts as synchronised, and which boot of the machine this is.
+
+    A few bytes of shared memory.
+    """
 
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -30,16 +33,21 @@ class ClockFile:
 
     def set(self, off_by_ms: int, *, synced: bool) -> None:
         """Let the clock be off by so much from now on."""
-        self._bytes[:] = _LAYOUT.pack(off_by_ms, synced)
+        self._bytes[:] = _LAYOUT.pack(off_by_ms, synced, self.read()[2])
 
     def set_to_1970(self) -> None:
         """Let the clock stand at its very beginning, as that of a Pi without a battery."""
         self.set(-time.time_ns() // 1_000_000 + 20_000, synced=False)
 
-    def read(self) -> tuple[int, bool]:
-        """Return both."""
-        off_by_ms, synced = _LAYOUT.unpack(self._bytes[:])
-        return off_by_ms, synced
+    def reboot(self) -> None:
+        """Let it be another boot of the machine, as the next start of the gateway sees it."""
+        off_by_ms, synced, boot = self.read()
+        self._bytes[:] = _LAYOUT.pack(off_by_ms, synced, boot + 1)
+
+    def read(self) -> tuple[int, bool, int]:
+        """Return all three."""
+        off_by_ms, synced, boot = _LAYOUT.unpack(self._bytes[:])
+        return off_by_ms, synced, boot
 
 
 class FalseClock(SystemClock):
@@ -54,3 +62,6 @@ class FalseClock(SystemClock):
 
     def _ask_kernel(self) -> bool:
         return self._file.read()[1]
+
+    def boot_id(self) -> str:
+        return f"boot-{self._file.read()[2]}"

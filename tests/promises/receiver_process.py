@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,10 +76,10 @@ class ReceiverProcess:
             stats: dict[str, Any] = await answer.json()
         self.counted.update(stats)
 
-    def recorded(self) -> list[dict[str, Any]]:
-        """Return every batch it ever recorded, as it was written down."""
+    def recorded(self) -> Iterator[dict[str, Any]]:
+        """Yield every batch it ever recorded, as it was written down."""
         with self._record.open("rb") as lines:
-            return [json.loads(line) for line in lines]
+            yield from map(json.loads, lines)
 
     def requests(self) -> list[Request]:
         """Return everything it ever recorded."""
