@@ -13,10 +13,6 @@ settings.register_profile("thorough", max_examples=3_000, stateful_step_count=20
 """For `--hypothesis-profile thorough`: many minutes."""
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak-s", type=float, default=120.0, help="How long tests/soak may take, in seconds.")
-
-
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """A running gateway with the device `kitchen`; its clock stands still."""
