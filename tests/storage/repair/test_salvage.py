@@ -66,7 +66,6 @@ async def test_p6_random_pages_of_a_hundred_thousand_rows(tmp_path: Path, seed: 
     await check_random_pages(tmp_path / "log.db", 100_000, 12, seed)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_p6_twenty_random_pages_of_a_million_rows(tmp_path: Path) -> None:
     await check_random_pages(tmp_path / "log.db", 1_000_000, 20, 7)
