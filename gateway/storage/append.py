@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass, field
 from gateway.model.reading import NewQuarantine, NewReading, Stream
 from gateway.storage.cursors import Attempt
 from gateway.storage.dead_letters import CONFIRM
+from gateway.storage.quarantine_cap import TrimQuarantine
 from gateway.storage.reclaim import read_pages
 from gateway.storage.space import Pages
 
@@ -56,6 +57,7 @@ class Append:
     entries: list[NewReading | NewQuarantine]
     moves: dict[str, int]
     freezes: list[Attempt]
+    trim: TrimQuarantine
     inserted: int = 0
     duplicates: int = 0
     last_row: int = 0
@@ -66,6 +68,7 @@ class Append:
     """How many readings were received at which monotonic millisecond."""
     _new_streams: list[Stream] = field(default_factory=list)
     _new_metadata: list[str] = field(default_factory=list)
+    _quarantines: bool = False
 
     def write(self, db: sqlite3.Connection) -> None:
         """Write everything; see `CommitThread`."""
@@ -76,6 +79,8 @@ class Append:
             db.execute("ROLLBACK TO entries")
             self.rolled_back()
             self._write_one_by_one(db)
+        if self._quarantines:
+            self.trim.write(db)
         # Moves first: a freeze belongs to the position after them.
         db.executemany(_MOVE, [(row, name) for name, row in self.moves.items()])
         db.executemany(CONFIRM, self.moves.items())
@@ -88,6 +93,7 @@ class Append:
         self._forget()
         self.inserted = self.duplicates = 0
         self.received.clear()
+        self.trim.rolled_back()
 
     def _forget(self, streams: int = 0, metadata: int = 0) -> None:
         """Forget the promised rows beyond the first so many."""
@@ -111,6 +117,7 @@ class Append:
             self._write_readings(db, readings)
         if len(readings) < len(entries):
             db.executemany(_QUARANTINE, [entry for entry in entries if type(entry) is NewQuarantine])
+            self._quarantines = True
 
     def _write_one_by_one(self, db: sqlite3.Connection) -> None:
         for entry in self.entries:
@@ -123,6 +130,7 @@ class Append:
                 self._forget(*known)
                 logger.exception("an entry cannot be stored, by a fault of ours: it is quarantined")
                 db.execute(_QUARANTINE, _culprit(entry, error))
+                self._quarantines = True
             db.execute("RELEASE entry")
 
     def _write_readings(self, db: sqlite3.Connection, readings: list[NewReading]) -> None:

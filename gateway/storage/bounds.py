@@ -20,7 +20,8 @@ from gateway.metrics import Metrics
 from gateway.model.errors import StoreFull
 from gateway.storage.commit_thread import CommitThread, Done, Transaction
 from gateway.storage.dead_letter_cap import DeadLetterCap
-from gateway.storage.reclaim import Reclaim, TrimQuarantine
+from gateway.storage.quarantine_cap import TrimQuarantine
+from gateway.storage.reclaim import Reclaim
 from gateway.storage.repair.damage import is_damage
 from gateway.storage.space import HIGH_WATER_BYTES, LOW_WATER_BYTES, Pages, Space
 
@@ -56,7 +57,8 @@ class Bounds:
         self._metrics = metrics
         self._pages = _NO_PAGES
         self._making_room = False
-        self._quarantine_grew = True
+        self._retaining = False
+        self._quarantine_exceeds = True  # perhaps: the cap may have been lowered
         self._dead_letters_exceed = True  # perhaps: the cap may have been lowered
         self.dead_letters = DeadLetterCap(settings.dead_letters_max_bytes, clock, metrics)
         self.readers: dict[str, int] = {}
@@ -65,10 +67,9 @@ class Bounds:
         """Why nothing more is taken in; None while it is."""
         self.on_full: list[Callable[[], None]] = []
 
-    def committed(self, pages: Pages, rows: int, *, quarantined: bool) -> None:
+    def committed(self, pages: Pages, rows: int) -> None:
         """Hear how the file is used after a commit of so many rows."""
         self._pages = pages
-        self._quarantine_grew |= quarantined
         room = self._space.room_bytes(pages)
         if room < LOW_WATER_BYTES:
             self._make_room(rows)
@@ -93,9 +94,9 @@ class Bounds:
             self._make_room(0)
             return
         self._space.keep_ballast()
-        if self._settings.retention_days and self._clock.is_synced():
+        if self._settings.retention_days and self._clock.is_synced() and not self._retaining:
             self._retain()
-        if self._quarantine_grew:
+        if self._quarantine_exceeds:
             self._trim_quarantine()
         if self._dead_letters_exceed:
             self._trim_dead_letters()
@@ -109,7 +110,7 @@ class Bounds:
     def resume(self) -> None:
         """Go on with a fresh log, of which no commit has told anything yet."""
         self._pages = _NO_PAGES
-        self._making_room = False
+        self._making_room = self._retaining = False
 
     @property
     def has_plenty(self) -> bool:
@@ -198,25 +199,29 @@ class Bounds:
             )
 
     def _retain(self) -> None:
+        self._retaining = True
         before = self._clock.now_ms() - round(self._settings.retention_days * _DAY_MS)
         step = Reclaim(
             self.readers, _ROWS_PER_STEP, may_lose=False, now_ms=self._clock.now_ms(), received_before_ms=before
         )
 
         def done(error: Exception | None) -> None:
+            self._retaining = False
             if error is None and step.pages is not None:
                 self._pages = step.pages
+                if step.deleted == step.rows:
+                    self._retain()  # more may be old enough
 
         self._commit(step, done)
 
     def _trim_quarantine(self) -> None:
-        self._quarantine_grew = False
-        step = TrimQuarantine(self._settings.quarantine_max_bytes, _ROWS_PER_STEP)
+        """After a start; later each commit that adds some keeps the cap itself."""
+        self._quarantine_exceeds = False
+        step = TrimQuarantine(self._settings.quarantine_max_bytes)
 
         def done(error: Exception | None) -> None:
-            if error is None and step.deleted:
-                self._quarantine_grew = True  # perhaps not the last of it
-                self._metrics.events_dropped.labels("quarantine", "overflow").inc(step.deleted)
+            self._quarantine_exceeds = error is not None
+            self._metrics.events_dropped.labels("quarantine", "overflow").inc(step.deleted)
 
         self._commit(step, done)
 

@@ -25,6 +25,7 @@ from gateway.storage.append import Append
 from gateway.storage.bounds import Bounds
 from gateway.storage.cursors import Attempt
 from gateway.storage.log_files import LogFiles
+from gateway.storage.quarantine_cap import TrimQuarantine
 from gateway.storage.repair.damage import is_damage, store_failed
 
 logger = logging.getLogger(__name__)
@@ -214,6 +215,7 @@ class GroupCommit(ABC):
             self._entries[:size],
             self._moves,
             [attempt for attempt, _ in self._freezes],
+            TrimQuarantine(self._settings.quarantine_max_bytes),
         )
         owners, frozen = self._owners[:size], self._freezes
         self._entries, self._owners = self._entries[size:], self._owners[size:]
@@ -241,8 +243,7 @@ class GroupCommit(ABC):
                 self.failure = None
             self._count(append)
             assert append.pages is not None
-            quarantined = any(type(entry) is NewQuarantine for entry in append.entries)
-            self.bounds.committed(append.pages, len(append.entries), quarantined=quarantined)
+            self.bounds.committed(append.pages, len(append.entries))
             for owner, count in Counter(owners).items():
                 if owner is not None:
                     self._tell(partial(owner.committed, count))
@@ -283,6 +284,8 @@ class GroupCommit(ABC):
         self.duplicates += append.duplicates
         self._metrics.ingested.inc(append.inserted)
         self._metrics.duplicates.inc(append.duplicates)
+        if append.trim.deleted:
+            self._metrics.events_dropped.labels("quarantine", "overflow").inc(append.trim.deleted)
         now = self._clock.monotonic_ms()
         for received, times in append.received.items():
             self._metrics.latency.observe((now - received) / 1000, times)

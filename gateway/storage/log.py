@@ -38,7 +38,7 @@ from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.migrations import migrate
 from gateway.storage.repair.care import Care, Tell
 from gateway.storage.repair.damage import is_damage, store_failed
-from gateway.storage.repair.exchange import HISTORY, Known
+from gateway.storage.repair.exchange import Known
 from gateway.storage.repair.salvage import Chunk, SalvageState, is_copying, visible_row
 from gateway.storage.space import WAL_BYTES, WAL_PAGES, Space
 
@@ -175,7 +175,7 @@ class Log(GroupCommit, LogReader):
         """Let readers see what a salvage has brought back."""
         chunk.done()
         assert chunk.pages is not None
-        self.bounds.committed(chunk.pages, len(chunk.rows), quarantined=chunk.table.name != HISTORY)
+        self.bounds.committed(chunk.pages, len(chunk.rows))
         self._grew(chunk.last_row)
 
     @property

@@ -1,6 +1,7 @@
 """Tables of `log.db`, the append-only side of the store."""
 
-from gateway.storage.dead_letter_cap import size_sql
+from gateway.storage.dead_letter_cap import size_sql as letter_size
+from gateway.storage.quarantine_cap import size_sql as quarantine_size
 
 LOG_MIGRATIONS = (
     (
@@ -59,6 +60,13 @@ LOG_MIGRATIONS = (
             received_at_ms INTEGER NOT NULL,
             payload BLOB NOT NULL
         )""",
+        # What it takes, so that its cap costs no scan.
+        "CREATE TABLE quarantine_kept (bytes INTEGER NOT NULL)",
+        "INSERT INTO quarantine_kept VALUES (0)",
+        f"""CREATE TRIGGER quarantine_added AFTER INSERT ON quarantine
+            BEGIN UPDATE quarantine_kept SET bytes = bytes + {quarantine_size("new")}; END""",  # noqa: S608 - only constants
+        f"""CREATE TRIGGER quarantine_gone AFTER DELETE ON quarantine
+            BEGIN UPDATE quarantine_kept SET bytes = bytes - ({quarantine_size("old")}); END""",  # noqa: S608 - only constants
         # A cursor and, while one is under way, the attempt that it froze.
         """CREATE TABLE cursors (
             name TEXT PRIMARY KEY,
@@ -111,11 +119,11 @@ LOG_MIGRATIONS = (
         "CREATE TABLE dead_letters_kept (bytes INTEGER NOT NULL)",
         "INSERT INTO dead_letters_kept VALUES (0)",
         f"""CREATE TRIGGER dead_letter_added AFTER INSERT ON dead_letters
-            BEGIN UPDATE dead_letters_kept SET bytes = bytes + {size_sql("new")}; END""",  # noqa: S608 - only constants
+            BEGIN UPDATE dead_letters_kept SET bytes = bytes + {letter_size("new")}; END""",  # noqa: S608 - only constants
         f"""CREATE TRIGGER dead_letter_gone AFTER DELETE ON dead_letters
-            BEGIN UPDATE dead_letters_kept SET bytes = bytes - ({size_sql("old")}); END""",  # noqa: S608 - only constants
+            BEGIN UPDATE dead_letters_kept SET bytes = bytes - ({letter_size("old")}); END""",  # noqa: S608 - only constants
         f"""CREATE TRIGGER dead_letter_changed AFTER UPDATE OF reason, payload, metadata ON dead_letters
-            BEGIN UPDATE dead_letters_kept SET bytes = bytes + {size_sql("new")} - ({size_sql("old")}); END""",  # noqa: S608 - only constants
+            BEGIN UPDATE dead_letters_kept SET bytes = bytes + {letter_size("new")} - ({letter_size("old")}); END""",  # noqa: S608 - only constants
         """CREATE INDEX dead_letters_may_leave ON dead_letters (replay_requested)
             WHERE provisional = 0 AND replay_batch IS NULL""",
         # What has left beyond the cap, since the first did.

@@ -97,31 +97,6 @@ class Reclaim:
         return positions, under_way
 
 
-@dataclass(slots=True)
-class TrimQuarantine:
-    """A transaction: the oldest quarantined input leaves until the rest fits; `deleted` counts it."""
-
-    max_bytes: int
-    rows: int
-    deleted: int = 0
-
-    def write(self, db: sqlite3.Connection) -> None:
-        """Delete what is too much, at most `rows`."""
-        (size,) = db.execute("SELECT coalesce(sum(length(payload) + 200), 0) FROM quarantine").fetchone()
-        doomed = 0
-        for row, length in db.execute("SELECT id, length(payload) FROM quarantine ORDER BY id LIMIT ?", (self.rows,)):
-            if size <= self.max_bytes:
-                break
-            size -= length + 200  # what a row takes beside its payload
-            doomed = row
-            self.deleted += 1
-        db.execute("DELETE FROM quarantine WHERE id <= ?", (doomed,))
-
-    def rolled_back(self) -> None:
-        """Nothing has left."""
-        self.deleted = 0
-
-
 def read_pages(db: sqlite3.Connection) -> Pages:
     """Return how the file is used now."""
     return Pages(*db.execute(_PAGES).fetchone())
