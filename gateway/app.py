@@ -219,6 +219,7 @@ class Gateway:
             await log.drop_cursor(name)
         for destination in destinations:  # before anything can come in: a new one begins with the first reading
             await log.open_cursor(destination.config.name, start=destination.config.start)
+        await log.all_cursors_opened()
         forwarders = {
             destination.config.name: Forwarder(destination, log, clock, metrics, settings.gateway.id)
             for destination in destinations

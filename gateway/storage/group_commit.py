@@ -64,8 +64,11 @@ class GroupCommit(ABC):
         dedupe_window_ms: int,
         clock: Clock,
         metrics: Metrics,
+        *,
+        repairs: bool,
     ) -> None:
         self._files = files
+        self._repairs = repairs
         self.bounds = bounds
         self._settings = settings
         self._dedupe_window_ms = dedupe_window_ms
@@ -252,7 +255,7 @@ class GroupCommit(ABC):
                     future.set_result(attempt.batch_id in append.frozen)
             if append.inserted:
                 self._grew(append.last_row)
-        elif is_damage(error):
+        elif is_damage(error) and self._repairs:
             self._take_back(append, owners, frozen)
             self._damaged(str(error))
         else:

@@ -38,7 +38,7 @@ from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.migrations import migrate
 from gateway.storage.repair.care import Care, Tell
 from gateway.storage.repair.damage import is_damage, store_failed
-from gateway.storage.repair.exchange import Known
+from gateway.storage.repair.exchange import CURSORS_LOST, Known
 from gateway.storage.repair.salvage import Chunk, SalvageState, is_copying, visible_row
 from gateway.storage.space import WAL_BYTES, WAL_PAGES, Space
 
@@ -66,13 +66,13 @@ class Log(GroupCommit, LogReader):
         dedupe_window_ms: int,
         clock: Clock,
         metrics: Metrics,
-        tell: Tell,
+        tell: Tell | None,
     ) -> None:
         LogReader.__init__(self, path, files.readers)
         self.salvages: list[SalvageState] = []
         space = Space(settings, path.parent, lambda: {salvage.file for salvage in self.salvages})
         bounds = Bounds(settings, space, self._writer, self._damaged, clock, metrics)
-        GroupCommit.__init__(self, files, bounds, settings, dedupe_window_ms, clock, metrics)
+        GroupCommit.__init__(self, files, bounds, settings, dedupe_window_ms, clock, metrics, repairs=tell is not None)
         self.dead_letters: DeadLetters = DeadLetters(self._fetch, self._execute, self.transact, bounds.dead_letters)
         self._grown: asyncio.Future[None] = self._loop.create_future()
         self._epoch_ms: int | None = None
@@ -86,7 +86,7 @@ class Log(GroupCommit, LogReader):
         self._sound = asyncio.Event()
         self._sound.set()
         self._cursors_lost = False
-        self.care = Care(self, path, tell)
+        self.care = Care(self, path, tell or _untold)
         self.clock_learned = 0
         """Grows when stored times are corrected: what somebody has read before is not what it reads now."""
         self.uuid = ""
@@ -105,22 +105,24 @@ class Log(GroupCommit, LogReader):
         dedupe_window_ms: int = 60_000,
         clock: Clock,
         metrics: Metrics,
-        tell: Tell = lambda _: None,
+        tell: Tell | None = None,
     ) -> AsyncIterator[Self]:
         """Open the log for writing, or create it; leaving the context commits what is pending and closes it.
 
-        `tell` hears of damage (see `Care`). Raises SchemaTooNew or StoreFailed.
+        With `tell` a damaged log is replaced and salvaged, and it hears of that (see `Care`): for the one gateway of
+        this data directory. Raises SchemaTooNew or StoreFailed.
         """
-        files = LogFiles(path, partial(_connect, settings=settings), clock)
+        files = LogFiles(path, partial(_connect, settings=settings), clock, repairs=tell is not None)
         start = await files.open()
         self = cls(path, files, start, settings, dedupe_window_ms, clock, metrics, tell)
-        looking_after = asyncio.create_task(self.care.run(), name="log care")
+        looking_after = asyncio.create_task(self.care.run(), name="log care") if self._repairs else None
         try:
             yield self
         finally:
             await self._drain()
             self.care.stop()
-            await looking_after
+            if looking_after is not None:
+                await looking_after
             await files.close()
 
     def _begin(self, start: LogStart) -> None:
@@ -145,7 +147,8 @@ class Log(GroupCommit, LogReader):
     # Damage: what `Care` needs, see there
 
     def _damaged(self, words: str) -> None:
-        self.care.report(words)
+        if self._repairs:
+            self.care.report(words)
 
     def _writer(self) -> CommitThread | None:
         """Return who writes the log; None while there is none."""
@@ -205,8 +208,10 @@ class Log(GroupCommit, LogReader):
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
+                if not self._repairs:
+                    raise store_failed(self._path, "The log cannot be read", error) from error
                 if readers is self._readers:
-                    self.care.report(str(error))
+                    self._damaged(str(error))
 
     async def read(
         self,
@@ -270,6 +275,11 @@ class Log(GroupCommit, LogReader):
         self.bounds.readers[name] = position
         return Cursor(name, position, None)
 
+    async def all_cursors_opened(self) -> None:
+        """Hear that every destination has opened its cursor: one that is new from now on is no lost one."""
+        self._cursors_lost = False
+        await self._execute(("DELETE FROM meta WHERE key = ?", [(CURSORS_LOST,)]))
+
     def _up_to_date(self, stored: Cursor) -> Cursor:
         """Add the move that may not be on disk yet: a reader that is restarted goes on where it was."""
         position = max(stored.position, self.bounds.readers.get(stored.name, 0))
@@ -320,8 +330,12 @@ class Log(GroupCommit, LogReader):
             await asked
         except Exception as error:
             if is_damage(error):
-                self.care.report(str(error))
+                self._damaged(str(error))
             raise store_failed(self._path, "The log could not be written", error) from error
+
+
+def _untold(_: str) -> None:
+    """Nobody hears: a log that is not repaired is left as it is."""
 
 
 def _connect(path: Path, settings: StorageSettings) -> sqlite3.Connection:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.clock import Clock
-from gateway.storage.commit_thread import CommitThread, Statements
+from gateway.storage.commit_thread import CommitThread
 from gateway.storage.log_reader import Readers
 from gateway.storage.log_schema import LOG_MIGRATIONS
-from gateway.storage.repair.damage import begin_whole, inspect, is_damage, store_failed
+from gateway.storage.repair.damage import DamagedError, begin_whole, inspect, is_damage, store_failed
 from gateway.storage.repair.exchange import CURSORS_LOST, HISTORY, Connect, Known, complete_exchange, replace_log
 from gateway.storage.repair.salvage import SalvageState, unfinished
 
@@ -34,15 +34,16 @@ class LogFiles:
     readers: Readers
     writer: CommitThread
 
-    def __init__(self, path: Path, connect: Connect, clock: Clock) -> None:
+    def __init__(self, path: Path, connect: Connect, clock: Clock, *, repairs: bool) -> None:
         self._path = path
         self._connect = connect
         self._clock = clock
+        self._repairs = repairs
         self._db: sqlite3.Connection | None = None
         self._replaced = False
 
     async def open(self) -> LogStart:
-        """Open the log, or a fresh one if it is damaged. Raises SchemaTooNew or StoreFailed."""
+        """Open the log, or, where it is repaired, a fresh one if it is damaged. Raises SchemaTooNew or StoreFailed."""
         start = await asyncio.to_thread(self._open)
         assert self._db is not None
         self.readers = await Readers.connect(self._path)
@@ -63,8 +64,7 @@ class LogFiles:
         return start
 
     async def close(self) -> None:
-        """Carry out what is queued, then close the log: what cursors there are, is known now."""
-        self.writer.commit(Statements([("DELETE FROM meta WHERE key = ?", [(CURSORS_LOST,)])]), lambda _: None)
+        """Carry out what is queued, then close the log."""
         await self.readers.close()
         await self._close(self._db)
 
@@ -76,7 +76,7 @@ class LogFiles:
     def _open(self) -> LogStart:
         try:
             return self._open_or_replace()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, DamagedError) as error:
             raise store_failed(self._path, "The log cannot be opened", error) from error
 
     def _open_or_replace(self) -> LogStart:
@@ -88,7 +88,7 @@ class LogFiles:
             return self._connect_and_begin()
         except Exception as error:
             damage = _damage_in(error)
-            if damage is None:
+            if damage is None or not self._repairs:
                 raise
         replace_log(self._path, damage, self._connect, self._clock.now_ms(), Known())
         return self._connect_and_begin()

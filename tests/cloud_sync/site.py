@@ -93,7 +93,9 @@ class Site:
 @asynccontextmanager
 async def open_site(path: Path) -> AsyncIterator[Site]:
     metrics = Metrics()
-    async with Log.create(path, StorageSettings(), clock=ManualClock(NOW_MS), metrics=metrics) as log:
+    async with Log.create(
+        path, StorageSettings(), clock=ManualClock(NOW_MS), metrics=metrics, tell=lambda _: None
+    ) as log:
         yield Site(log, metrics)
 
 

@@ -36,7 +36,9 @@ def readings(log: Log, boot_id: str, first: int, count: int = AT_ONCE) -> list[N
 @asynccontextmanager
 async def a_log(folder: Path, settings: StorageSettings) -> AsyncIterator[Log]:
     """Open a log with one reader, which stands at its beginning."""
-    async with Log.create(folder / "log.db", settings, clock=SystemClock(), metrics=Metrics()) as log:
+    async with Log.create(
+        folder / "log.db", settings, clock=SystemClock(), metrics=Metrics(), tell=lambda _: None
+    ) as log:
         log.bounds.readers[READER] = 0
         await log.open_cursor(READER, start="oldest")
         yield log

@@ -16,9 +16,11 @@ import aiohttp
 import pytest
 
 from gateway.app import Gateway
+from gateway.cli.gateway_link import connect
 from gateway.clock import SystemClock
 from gateway.config import GatewaySettings, HttpSettings, MqttSettings, Settings
 from gateway.model.errors import ConfigError, NeurogateError, StoreFailed
+from gateway.operations.erase import erase_device
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.state import State
 from tests.storage.repair.damaged import PAGE, corrupt_files, fill, survivors
@@ -309,6 +311,17 @@ async def test_p6_a_command_does_not_repair_behind_the_gateways_back(tmp_path: P
     (tmp_path / "state.db").write_bytes(random.Random(1).randbytes(20_000))
     with pytest.raises(StoreFailed, match="damaged") as caught:
         await register(tmp_path)
+    assert "Start the gateway" in caught.value.hint
+    assert not corrupt_files(tmp_path)
+
+
+async def test_p6_a_command_does_not_repair_the_log_either(tmp_path: Path) -> None:
+    await fill(tmp_path / "log.db", 1_000)
+    (tmp_path / "log.db").write_bytes(random.Random(1).randbytes(20_000))
+    async with connect(Settings.model_validate({"gateway": {"data_dir": tmp_path}})) as link:
+        with pytest.raises(StoreFailed, match="damaged") as caught:
+            async for _ in link.stream(erase_device, organization_id="default", device_id="board-001"):
+                pass
     assert "Start the gateway" in caught.value.hint
     assert not corrupt_files(tmp_path)
 

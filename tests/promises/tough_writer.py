@@ -32,7 +32,9 @@ _STDOUT = 1
 async def write(log_db: Path) -> None:
     """Open the log and store everything. Raises StoreFailed when it cannot be opened."""
     clock = SystemClock()
-    async with Log.create(log_db, StorageSettings(min_free_bytes=0), clock=clock, metrics=Metrics()) as log:
+    async with Log.create(
+        log_db, StorageSettings(min_free_bytes=0), clock=clock, metrics=Metrics(), tell=lambda _: None
+    ) as log:
         log.bounds.readers[READER] = 0
         stream = log.stream("default", DEVICE, BOOT)
         for seq in range(1, READINGS + 1):

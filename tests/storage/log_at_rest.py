@@ -144,6 +144,7 @@ class LogAtRest(RuleBasedStateMachine):
             dedupe_window_ms=DEDUPE_WINDOW_MS,
             clock=self.clock,
             metrics=Metrics(),
+            tell=lambda _: None,
         )
         self.log = await self.stack.enter_async_context(log)
         self.disk = cast("Disk", self.log._files._db)

@@ -25,7 +25,9 @@ from tests.storage.repair.damaged import corrupt_files
 
 
 def opened(folder: Path, **settings: Any) -> AbstractAsyncContextManager[Log]:
-    return Log.create(folder / "log.db", StorageSettings(**settings), clock=ManualClock(), metrics=Metrics())
+    return Log.create(
+        folder / "log.db", StorageSettings(**settings), clock=ManualClock(), metrics=Metrics(), tell=lambda _: None
+    )
 
 
 @pytest.fixture

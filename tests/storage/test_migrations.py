@@ -108,7 +108,7 @@ async def test_what_is_no_database_is_told_and_kept(tmp_path: Path, content: byt
         async with State.open(path, bytes(32), clock=ManualClock()):
             pass
     assert path.read_bytes() == content
-    async with Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics()):
+    async with Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics(), tell=lambda _: None):
         pass
     (aside,) = corrupt_files(tmp_path)
     assert aside.read_bytes() == content

@@ -38,7 +38,7 @@ from gateway.storage.repair.wreck import Row, Wreck, tables
 HISTORY = "device_telemetry_history"
 CURSORS_LOST = "cursors_lost"
 
-_DERIVED = frozenset({"dead_letters_kept", "quarantine_kept"})  # triggers fill it as the others are copied
+DERIVED = frozenset({"dead_letters_kept", "quarantine_kept"})  # triggers fill it as the others are copied
 _MARGIN_ROWS = 10_000_000  # a write-ahead log of 1 GB holds fewer
 _UNKNOWN_FLOOR = 2**40  # above all ids of a log that does not tell its highest
 
@@ -112,7 +112,7 @@ def _exchange(path: Path, corrupt: Path) -> None:
 def _begin_with(db: sqlite3.Connection, wreck: Wreck, known: Known, salvage: tuple[str, str, int]) -> None:
     big = own_numbers(db)
     for name, table in wreck.tables.items():
-        if name not in big and name not in _DERIVED and not name.startswith("sqlite_"):
+        if name not in big and name not in DERIVED and not name.startswith("sqlite_"):
             _insert(db, name, len(table.columns), wreck.all(name))
     floors = {name: _floor(wreck.highest(name), known.last_row if name == HISTORY else 0) for name in big}
     db.executemany("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", floors.items())

@@ -21,6 +21,7 @@ from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
 from gateway.storage.repair.damage import begin_whole, beside
+from gateway.storage.repair.exchange import DERIVED
 from gateway.storage.repair.salvage import is_copying
 from gateway.storage.repair.sqlite_file import SqliteFile, Walk
 from gateway.storage.repair.wal_file import read_wal
@@ -178,7 +179,7 @@ async def test_a_salvage_goes_on_after_a_stop(tmp_path: Path) -> None:
             await asyncio.sleep(0.1)
             if not log.salvages:
                 break
-            assert log.last_row < 30_000 or not is_copying(log.salvages)
+            assert log.last_row <= 30_000 or not is_copying(log.salvages)
             stops += 1
     assert stops
     assert survivors(path) == (30_000, 0)
@@ -354,7 +355,7 @@ async def test_tables_differ_in_form(tmp_path: Path) -> None:
         forms = [
             (table.types, table.id_column)
             for table in tables(db).values()
-            if table.has_rows and table.name != "salvages"
+            if table.has_rows and table.name not in {"salvages", *DERIVED}
         ]
     assert len(forms) == len(set(forms))
 
@@ -438,7 +439,7 @@ async def test_what_else_the_log_holds_comes_along(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     await fill(path, 100, cursor=10)
     clock = ManualClock()
-    async with Log.create(path, StorageSettings(), clock=clock, metrics=Metrics()) as log:
+    async with Log.create(path, StorageSettings(), clock=clock, metrics=Metrics(), tell=lambda _: None) as log:
         await log.learn_clock()
         for one in await log.read(20, limit=3):
             await log.dead_letters.set_aside("cloud", one, "no", 7)
