@@ -25,7 +25,7 @@ from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.ingest import Ingest
 from gateway.metrics import Metrics
-from gateway.model.status import DestinationStatus, DeviceActivity, GatewayStatus
+from gateway.model.status import BufferStatus, DestinationStatus, DeviceActivity, GatewayStatus
 from gateway.operations import OPERATIONS
 from gateway.operations.devices import add_device
 from gateway.operations.site import Live
@@ -134,6 +134,7 @@ class Gateway:
         self._started_ms = self._clock.monotonic_ms()
         self._parts: _Parts | None = None
         self._run_marker: RunMarker
+        self._figures: tuple[BufferStatus, list[DestinationStatus]] = (BufferStatus(0, 0, 0, 0, 0), [])
 
     async def run(self, stop: asyncio.Event, *, ready: Callable[[], None] | None = None) -> None:
         """Run until `stop` is set; `ready` is called when the listeners are open. Raises NeurogateError."""
@@ -155,7 +156,9 @@ class Gateway:
                     await parts.listeners.aclose()
                     for task in running:
                         task.cancel()
-                await self._say_goodbye(parts)
+                self._run_marker.is_clean = not parts.log.care.is_damaged
+                if self._run_marker.is_clean:
+                    await self._say_goodbye(parts)
             self._parts = None
 
     def _marker(self, data_dir: DataDir) -> RunMarker:
@@ -287,10 +290,13 @@ class Gateway:
     async def status(self) -> GatewayStatus:
         """Return a snapshot, and bring the gauges up to date."""
         parts = self._running
-        buffer = await parts.log.buffer()
-        destinations = await self._destination_statuses(parts)
+        if not parts.log.care.is_damaged:  # else nobody can ask it until it is replaced: what was last known must do
+            self._figures = await parts.log.buffer(), await self._destination_statuses(parts)
+        buffer, destinations = self._figures
         problems = [f"The part {name} has crashed: {why}" for name, why in self._supervisor.failing.items()]
         problems += [str(why) for why in (parts.log.bounds.full, parts.log.failure) if why is not None]
+        if parts.log.care.is_damaged:
+            problems.append("The log is damaged: nothing is acknowledged until a fresh one takes its place.")
         connections = parts.door.connections_by_device()
         metrics = self._metrics
         metrics.buffer_bytes.set(buffer.bytes)

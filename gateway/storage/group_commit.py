@@ -103,6 +103,8 @@ class GroupCommit(ABC):
         """Readings stored since the log was opened."""
         self.duplicates = 0
         """Readings that came again since the log was opened."""
+        self._irreplaceable: StoreFailed | None = None
+        """Why a damaged log could not be replaced yet: until it is, nothing is kept waiting."""
         self.failure: StoreFailed | None = None
         """The newest commit's error; None while commits succeed."""
 
@@ -131,9 +133,10 @@ class GroupCommit(ABC):
 
         A message that makes several entries submits all but the last with None, so that it is acknowledged once.
         """
-        if self.bounds.full is not None:
+        refusal = self.bounds.full or self._irreplaceable
+        if refusal is not None:
             if owner is not None:
-                owner.failed(self.bounds.full)
+                owner.failed(refusal)
             return
         self._entries.append(entry)
         self._owners.append(owner)
@@ -346,7 +349,8 @@ class GroupCommit(ABC):
         self._freezes = frozen + self._freezes
 
     def _refuse_all(self, error: Exception) -> None:
-        """Refuse what waits: there is no log that could take it."""
+        """Refuse what waits and what comes: there is no log that could take it."""
+        self._irreplaceable = store_failed(self._path, "The damaged log could not be replaced yet", error)
         while self._entries or self._freezes:
             self._refuse(*self._next_append(), error)
         self.bounds.failed(error)
@@ -360,6 +364,7 @@ class GroupCommit(ABC):
         self.erased_streams.clear()
         self._interned_metadata.clear()
         self._halted = self._committing = False
+        self._irreplaceable = None
         self.bounds.resume()
         self._go_on()
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.clock import Clock
+from gateway.model.errors import StoreFailed
 from gateway.storage.commit_thread import CommitThread
 from gateway.storage.log_reader import Readers
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.repair.damage import DamagedError, begin_whole, inspect, is_damage, store_failed
 from gateway.storage.repair.exchange import CURSORS_LOST, HISTORY, Connect, Known, complete_exchange, replace_log
 from gateway.storage.repair.salvage import SalvageState, unfinished
+from gateway.storage.space import drop_ballast, is_full
 
 
 @dataclass(slots=True, frozen=True)
@@ -76,7 +78,11 @@ class LogFiles:
     def _open(self) -> LogStart:
         try:
             return self._open_or_replace()
-        except (OSError, sqlite3.Error, DamagedError) as error:
+        except (OSError, sqlite3.Error, DamagedError, StoreFailed) as error:
+            if is_full(self._path.parent) and drop_ballast(self._path.parent):
+                return self._open()
+            if isinstance(error, StoreFailed):
+                raise
             raise store_failed(self._path, "The log cannot be opened", error) from error
 
     def _open_or_replace(self) -> LogStart:

@@ -18,6 +18,8 @@ from gateway.storage.repair.damage import remove_database
 
 _OURS = ("log.db.", "state.db", ".state.db-")
 
+_BALLAST = "ballast"
+
 WAL_PAGES = 4_000
 """Pages after which the write-ahead log is copied back: fewer checkpoints, each of which syncs twice."""
 WAL_BYTES = 20_000_000
@@ -55,7 +57,7 @@ class Space:
         self._settings = settings
         self._folder = folder
         self._salvaged = salvaged
-        self._ballast = folder / "ballast"
+        self._ballast = folder / _BALLAST
 
     def room_bytes(self, pages: Pages) -> int:
         """Return how much more may be stored: by our own limit, and by the disk's."""
@@ -100,10 +102,21 @@ class Space:
 
     def drop_ballast(self) -> bool:
         """Give the disk back what was kept for this moment; False when nothing was."""
-        if not self._ballast.exists():
-            return False
-        self._ballast.unlink()
-        return True
+        return drop_ballast(self._folder)
+
+
+def drop_ballast(folder: Path) -> bool:
+    """Give the disk back what was kept in the folder for the moment when it is full; False when nothing was."""
+    ballast = folder / _BALLAST
+    if not ballast.exists():
+        return False
+    ballast.unlink()
+    return True
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has not even room for a write-ahead log."""
+    return folder.exists() and free_bytes(folder) < WAL_BYTES
 
 
 def free_bytes(folder: Path) -> int:

@@ -25,13 +25,14 @@ from gateway.model.topics import telemetry_topics
 from gateway.storage.migrations import migrate
 from gateway.storage.passwords import generate_password, hash_password
 from gateway.storage.repair.damage import DamagedError, is_damage, store_failed
-from gateway.storage.state_copy import check_state, complete_restoration, restore, write_copy
+from gateway.storage.state_copy import check_state, complete_restoration, copy_of, restore, write_copy
 from gateway.storage.state_schema import STATE_MIGRATIONS
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _COPY_EVERY_S = 3600.0
+_COPY_AGAIN_S = 60.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 
@@ -90,6 +91,8 @@ class State:
         self._path = path
         self._tell = tell
         self._restored = 0
+        self._copying = asyncio.Lock()
+        self._copy_failed = asyncio.Event()
         self._writing = asyncio.Lock()
         """One change at a time, or a restoration."""
 
@@ -111,27 +114,40 @@ class State:
         finally:
             await self._db.close()
 
-    async def copy(self) -> None:
-        """Bring the copy up to date. A failure is logged: the state itself is none the worse for it."""
+    async def copy(self, *, older_is_harmful: bool = False) -> None:
+        """Bring the copy up to date. A failure is logged: the state itself is none the worse for it.
+
+        Where the older copy would give somebody access back, it is removed: better none, until the next can be made.
+        """
         try:
-            await asyncio.to_thread(write_copy, self._path)
+            async with self._copying:  # or an older copy could take the place of a newer one
+                await asyncio.to_thread(write_copy, self._path)
+            self._copy_failed.clear()
         except (DamagedError, sqlite3.Error, OSError) as error:
             logger.error("%s could not be copied: %s", self._path.name, error)  # noqa: TRY400 - no fault of ours
+            if older_is_harmful:
+                copy_of(self._path).unlink(missing_ok=True)
+            self._copy_failed.set()
             if is_damage(error) and self._tell is not None:
                 await self._restore(self._tell, self._restored)
 
     async def keep_copied(self) -> None:
-        """Copy the state every hour, for ever."""
+        """Copy the state every hour, for ever; after a failure, every minute."""
         while True:
             await self.copy()
-            await asyncio.sleep(_COPY_EVERY_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._copy_failed.wait(), _COPY_EVERY_S)
+                await asyncio.sleep(_COPY_AGAIN_S)
 
     async def _restore(self, tell: Callable[[str], None], seen: int) -> None:
         """Go on with the state as it comes back from its copy, unless somebody else did since `seen`."""
         async with self._writing:
             if self._restored == seen:
                 await self._db.close()
-                restored = await asyncio.to_thread(_restore, self._path, self._clock.now_ms())
+                try:
+                    restored = await asyncio.to_thread(_restore, self._path, self._clock.now_ms())
+                except (OSError, sqlite3.Error) as error:
+                    raise store_failed(self._path, "The state is damaged and cannot be restored yet", error) from error
                 self._db = await _connect(self._path)
                 self._restored += 1
                 _say(restored, tell)
@@ -140,6 +156,11 @@ class State:
         """Do it; if the state turns out to be damaged, repair it and do it again. Raises StoreFailed."""
         seen = self._restored
         try:
+            return await work()
+        except ValueError:  # its connection is closed: somebody else is restoring it, or could not yet
+            if self._tell is None:
+                raise
+            await self._restore(self._tell, seen)
             return await work()
         except (sqlite3.DatabaseError, StoreFailed) as error:
             if not (is_damage(error) or is_damage(error.__cause__)):
@@ -208,7 +229,7 @@ class State:
         credential = _new_credential(organization_id, device_id)
         if not await self._sound(lambda: self._rotate(credential)):
             raise _no_active_device(organization_id, device_id)
-        await self.copy()
+        await self.copy(older_is_harmful=True)
         return credential
 
     async def _rotate(self, credential: DeviceCredential) -> bool:
@@ -227,7 +248,7 @@ class State:
         """Take the device's credential away. Its readings and its registration stay. Raises NotFound."""
         if not await self._sound(lambda: self._revoke(organization_id, device_id)):
             raise _no_active_device(organization_id, device_id)
-        await self.copy()
+        await self.copy(older_is_harmful=True)
 
     async def _revoke(self, organization_id: str, device_id: str) -> bool:
         key = (organization_id, device_id)

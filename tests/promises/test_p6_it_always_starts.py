@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -21,9 +22,10 @@ from gateway.clock import SystemClock
 from gateway.config import GatewaySettings, HttpSettings, MqttSettings, Settings
 from gateway.model.errors import ConfigError, NeurogateError, StoreFailed
 from gateway.operations.erase import erase_device
+from gateway.storage import log as log_module
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.state import State
-from tests.storage.repair.damaged import PAGE, corrupt_files, fill, survivors
+from tests.storage.repair.damaged import PAGE, corrupt_files, fill, opened, survivors
 
 # Another process: closing a file here would drop the locks of the database that this process has open.
 _OVERWRITE = """
@@ -72,6 +74,10 @@ class Site:
             while words not in " ".join((body := await self.ready())["notices"]):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             return body
+
+
+def no_space_left(*_: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def settings(folder: Path) -> Settings:
@@ -304,6 +310,72 @@ async def test_p6_a_state_damaged_at_run_time_comes_back(tmp_path: Path) -> None
         assert await board.send(1) == 202
         assert "it came back from its copy" in (await board.ready())["notices"][0]
         await board.gateway.add_device("another")
+
+
+async def test_p6_a_state_that_cannot_be_restored_yet_is_restored_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site(tmp_path) as board:
+        (tmp_path / "state.db-wal").unlink()
+        overwrite(tmp_path / "state.db", 0, 6)
+        with monkeypatch.context() as full:
+            full.setattr("gateway.storage.state.restore", no_space_left)
+            with pytest.raises(StoreFailed, match="cannot be restored yet"):
+                await board.gateway.add_device("another")
+        await board.gateway.add_device("another")
+        assert "it came back from its copy" in (await board.ready())["notices"][0]
+
+
+async def test_p7_no_copy_gives_a_revoked_board_its_access_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with State.open(tmp_path / "state.db", b"k" * 32, clock=SystemClock(), tell=lambda _: None) as state:
+        await state.add_device("default", "stolen")
+        monkeypatch.setattr("gateway.storage.state.write_copy", no_space_left)
+        await state.revoke_device("default", "stolen")
+    (tmp_path / "state.db").write_bytes(random.Random(1).randbytes(20_000))
+    async with State.open(tmp_path / "state.db", b"k" * 32, clock=SystemClock(), tell=lambda _: None) as state:
+        assert not await state.credentials()
+
+
+async def test_p6_a_log_that_cannot_be_replaced_yet_is_said_and_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.storage.log_files.replace_log", no_space_left)
+    async with site(tmp_path) as board:
+        assert await board.send(1) == 202
+        parts = board.gateway._parts
+        assert parts is not None
+        parts.log.care.report("a test says so")
+        async with asyncio.timeout(5):
+            body = await board.until_noticed("could not be repaired yet")
+            assert body["http"] == 503
+            assert await board.send(2) == 503
+            await board.metrics()
+        stopping = time.monotonic()
+    assert time.monotonic() - stopping < 5
+    assert (tmp_path / "running").exists(), "so that the next start looks at it"
+
+
+async def test_p6_a_full_disk_is_left_with_the_ballasts_help_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ballast = tmp_path / "ballast"
+    async with site(tmp_path) as board:
+        assert await board.send(1) == 202
+    ballast.write_bytes(b"")
+
+    def connect_with_room(*arguments: Any, **settings: Any) -> sqlite3.Connection:
+        if ballast.exists():
+            raise sqlite3.OperationalError("disk I/O error")
+        return log_connect(*arguments, **settings)
+
+    log_connect = log_module._connect
+    monkeypatch.setattr(log_module, "_connect", connect_with_room)
+    monkeypatch.setattr("gateway.storage.log_files.is_full", lambda _: True)
+    async with opened(tmp_path / "log.db") as log:
+        assert not ballast.exists()
+        assert log.last_row == 1
 
 
 async def test_p6_a_command_does_not_repair_behind_the_gateways_back(tmp_path: Path) -> None:

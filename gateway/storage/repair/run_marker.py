@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from gateway.model.errors import NeurogateError
+from gateway.model.errors import NeurogateError, StoreFailed
 from gateway.storage.repair.damage import sync_folder
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ class RunMarker(AbstractContextManager["RunMarker"]):
         self._path = path
         self.was_unclean = False
         """Whether the gateway before this one was killed, or lost power."""
+        self.is_clean = True
+        """To be unset when the stop is none after which all is well."""
         self.found: list[Damage] = []
 
     def __enter__(self) -> Self:
@@ -48,8 +50,9 @@ class RunMarker(AbstractContextManager["RunMarker"]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Remove it after a clean stop; an error that is meant for a person is one, too."""
-        if kind is None or issubclass(kind, NeurogateError):
+        """Remove it after a clean stop; an error that is meant for a person is one, too, unless it is the store's."""
+        explained = kind is not None and issubclass(kind, NeurogateError) and not issubclass(kind, StoreFailed)
+        if self.is_clean and (kind is None or explained):
             self._path.unlink(missing_ok=True)
 
     def add(self, database: str, words: str) -> None:
