@@ -30,8 +30,8 @@ The newest reading, if it is refused, stays provisional until something succeeds
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
@@ -248,7 +248,7 @@ class Forwarder:
         retrying = AsyncRetrying(
             retry=retry_if_result(lambda outcome: not isinstance(outcome, Ok | TooLarge | Rejected)),
             wait=self._backoff,
-            sleep=self._sleep,
+            sleep=self._wait_to_try_again,
             before_sleep=self._note_failure,
         )
         try:
@@ -270,6 +270,10 @@ class Forwarder:
                 self._parts.passed(rows[-1], clean=True)
                 self._delivered += len(rows)
                 await self._succeeded(rows[-1])
+
+    async def _wait_to_try_again(self, seconds: float) -> None:
+        """Wait, but not when the clock turns out to have been wrong: that may have been why it was refused."""
+        await _first_of(self._sleep(seconds), self._log.wait_clock_learned(self._log.clock_learned))
 
     async def _attempt(self, batch: Encoded) -> Outcome:
         if not self._failures:
@@ -368,7 +372,7 @@ class Forwarder:
         return 0.0 if unix_ms is None else max(0.0, (self._clock.now_ms() - unix_ms) / 1000)
 
 
-async def _first_of(*waits: Coroutine[Any, Any, None]) -> None:
+async def _first_of(*waits: Awaitable[None]) -> None:
     """Return when one of them has; the others are cancelled."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:

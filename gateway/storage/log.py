@@ -89,6 +89,7 @@ class Log(GroupCommit, LogReader):
         self.care = Care(self, path, tell or _untold)
         self.clock_learned = 0
         """Grows when stored times are corrected: what somebody has read before is not what it reads now."""
+        self._has_learned = asyncio.Event()
         self.uuid = ""
         self.last_row = 0
         """Up to here readers see the log; while a salvage runs, not the newest row."""
@@ -258,6 +259,13 @@ class Log(GroupCommit, LogReader):
             if exchanges == self._exchanges:
                 self._epoch_ms = epoch_ms
             self.clock_learned += 1
+            self._has_learned.set()
+            self._has_learned = asyncio.Event()
+
+    async def wait_clock_learned(self, seen: int) -> None:
+        """Return when `clock_learned` has grown beyond that."""
+        while self.clock_learned <= seen:
+            await self._has_learned.wait()
 
     # Cursors
 

@@ -464,6 +464,18 @@ async def test_p10_a_receiver_that_refuses_old_timestamps_costs_time_and_no_read
         assert not await gateway.log.dead_letters.letters()
 
 
+async def test_p10_a_clock_that_becomes_right_ends_the_wait_after_a_refusal(tmp_path: Path) -> None:
+    clock = ManualClock(7_000, synced=False)
+    async with started(tmp_path, clock) as gateway:
+        await gateway.take(seq=1)
+        destination = Timed(AuthFailed("HTTP 401"))
+        async with running(Forwarder(destination, gateway.log, clock, Metrics(), "site-1")):
+            await until(lambda: len(destination.sent) == 1)
+            clock.now, clock.synced = NOW, True
+            await gateway.log.learn_clock()
+            await until(lambda: destination.accepted == [1])  # and not after five minutes
+
+
 async def test_p10_the_age_of_the_oldest_reading_follows_the_correction(tmp_path: Path) -> None:
     clock, metrics = ManualClock(7_000, synced=False), Metrics()
     async with started(tmp_path, clock) as gateway:
