@@ -16,19 +16,13 @@ from dataclasses import dataclass, field
 
 from gateway.clock import Clock
 from gateway.metrics import Metrics
-from gateway.storage.reclaim import Loss
+from gateway.storage.reclaim import Loss, note_loss
 
 _ROWS_AT_ONCE = 2_000
 
 # In the very order of the index dead_letters_may_leave.
 _OLDEST = """SELECT rowid, destination, row, {size} FROM dead_letters
     WHERE provisional = 0 AND replay_batch IS NULL ORDER BY replay_requested, rowid LIMIT ?"""
-
-_LOST = """INSERT INTO dead_letter_losses (destination, readings, first_row, last_row, since_ms, last_ms)
-    VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT (destination) DO UPDATE SET readings = readings + excluded.readings,
-        first_row = min(first_row, excluded.first_row), last_row = max(last_row, excluded.last_row),
-        last_ms = excluded.last_ms"""
 
 
 def size_sql(row: str) -> str:
@@ -66,7 +60,7 @@ class TrimDeadLetters:
         for destination, lost in rows.items():
             loss = Loss(destination, len(lost), min(lost), max(lost))
             self.losses.append(loss)
-            db.execute(_LOST, (destination, loss.readings, loss.first_row, loss.last_row, self.now_ms, self.now_ms))
+            note_loss(db, "dead_letter_losses", loss, self.now_ms)
 
     def rolled_back(self) -> None:
         """Nothing has left."""

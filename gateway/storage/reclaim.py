@@ -28,11 +28,6 @@ _PAGES = "SELECT * FROM pragma_page_size, pragma_page_count, pragma_freelist_cou
 _READERS = """SELECT name, position, max(coalesce(last_row, 0), coalesce(
         (SELECT max(row) FROM dead_letters WHERE destination = name AND provisional = 1), 0)) FROM cursors"""
 
-_LOST = """INSERT INTO losses (destination, readings, first_row, last_row, since_ms, last_ms) VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT (destination) DO UPDATE SET readings = readings + excluded.readings,
-        first_row = min(first_row, excluded.first_row), last_row = max(last_row, excluded.last_row),
-        last_ms = excluded.last_ms"""
-
 
 @dataclass(slots=True, frozen=True)
 class Loss:
@@ -42,6 +37,17 @@ class Loss:
     readings: int
     first_row: int
     last_row: int
+
+
+def note_loss(db: sqlite3.Connection, table: str, loss: Loss, now_ms: int) -> None:
+    """Add a loss to what its destination has lost before, in `losses` or `dead_letter_losses`."""
+    db.execute(
+        f"""INSERT INTO {table} (destination, readings, first_row, last_row, since_ms, last_ms)
+        VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (destination) DO UPDATE SET readings = readings + excluded.readings,
+        first_row = min(first_row, excluded.first_row), last_row = max(last_row, excluded.last_row),
+        last_ms = excluded.last_ms""",  # noqa: S608 - constants
+        (loss.destination, loss.readings, loss.first_row, loss.last_row, now_ms, now_ms),
+    )
 
 
 @dataclass(slots=True)
@@ -72,7 +78,7 @@ class Reclaim:
             lost = [row for row in ids if row > max(position, safe)]
             if lost:
                 self.losses.append(Loss(name, len(lost), lost[0], lost[-1]))
-                db.execute(_LOST, (name, len(lost), lost[0], lost[-1], self.now_ms, self.now_ms))
+                note_loss(db, "losses", self.losses[-1], self.now_ms)
         self.pages = read_pages(db)
 
     def rolled_back(self) -> None:
