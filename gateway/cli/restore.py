@@ -31,6 +31,8 @@ _AHEAD_ROWS = 1_000_000_000
 """The old gateway went on counting after the backup. New readings must not get the ids of those it has sent."""
 
 _JUMP = "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'device_telemetry_history'"
+_BEGIN_BEYOND = "INSERT INTO sqlite_sequence (seq, name) VALUES (?, 'device_telemetry_history')"
+"""For a log that has never held a reading: SQLite notes nothing of it yet."""
 
 
 def restore(
@@ -124,13 +126,18 @@ def _check(data_dir: DataDir) -> None:
                 (words,) = db.execute("PRAGMA quick_check(1)").fetchone()
                 (version,) = db.execute("PRAGMA user_version").fetchone()
                 if path == data_dir.log_db and words == "ok":
-                    db.execute(_JUMP, (_AHEAD_ROWS,))
+                    _jump(db)
         except sqlite3.Error as error:
             words = str(error)
         if words != "ok":
             raise BadInput("damaged_backup", f"{path.name} in the backup is damaged: {words}.", hint="Use another.")
         if version > len(migrations):
             raise SchemaTooNew(f"{path.name} in the backup has schema {version}.", hint="Install the newer release.")
+
+
+def _jump(db: sqlite3.Connection) -> None:
+    if not db.execute(_JUMP, (_AHEAD_ROWS,)).rowcount:
+        db.execute(_BEGIN_BEYOND, (_AHEAD_ROWS,))
 
 
 def _put_in_place(staging: Path, target: Path, config: Path) -> None:

@@ -19,7 +19,7 @@ PASSPHRASE = "correct horse battery staple"
 class Backups:
     """A site with two boards and a destination's cursor, and where its backup goes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, readings: int = 500) -> None:
         (folder / "old").mkdir()
         self.old = GatewayProcess(folder / "old")
         self.new_folder = folder / "new"
@@ -28,7 +28,8 @@ class Backups:
         self.secret.write_text(PASSPHRASE + "\n")
         self.old.start()
         self.kitchen = self.old.json("device", "add", "kitchen")
-        self.old.post(self.kitchen["password"], *(reading("kitchen", seq) for seq in range(500)))
+        if readings:
+            self.old.post(self.kitchen["password"], *(reading("kitchen", seq) for seq in range(readings)))
 
     def backup(self) -> str:
         done = self.old.neurogate("backup", str(self.file), "--passphrase-file", str(self.secret))
@@ -97,6 +98,24 @@ def test_a_new_machine_goes_on_where_the_old_one_stood(backups: Backups, *, runn
         assert int(listed[-1]["id"].rpartition(":")[2]) > 1_000_000_000, "beyond what the old one may have given"
     finally:
         new.kill()
+
+
+def test_p2_also_of_a_log_that_has_never_held_a_reading(tmp_path: Path) -> None:
+    """The old gateway's first readings come after the backup: their ids must not be given again."""
+    backups = Backups(tmp_path, readings=0)
+    try:
+        backups.backup()
+        assert backups.restore()[0] == 0
+        new = backups.restored()
+        new.start()
+        try:
+            assert new.post(backups.kitchen["password"], reading("kitchen", 0)) == 202
+        finally:
+            new.kill()
+        ((row, _),) = rows(backups.new_folder / "data")
+        assert row > 1_000_000_000
+    finally:
+        backups.old.kill()
 
 
 def test_readings_that_come_in_meanwhile_are_acknowledged_and_the_copy_is_whole(backups: Backups) -> None:
