@@ -24,6 +24,7 @@ from gateway.config import LoadedConfig, load
 from gateway.model.errors import BadInput, StoreFailed
 from gateway.operations.backup import take_snapshot
 from gateway.storage.data_dir import DataDir
+from gateway.storage.disk import sync_folder
 from gateway.storage.sealed import CHUNK, SealedWriter
 
 CONFIG_NAME = "neurogate.toml"
@@ -124,12 +125,3 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             Path(name).unlink()
         raise
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,11 +16,12 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from gateway.cli.backup import CONFIG_NAME, LENGTH_BYTES, Manifest, sync_folder
+from gateway.cli.backup import CONFIG_NAME, LENGTH_BYTES, Manifest
 from gateway.cli.passphrase import PassphraseFile, passphrase
 from gateway.cli.progress import ProgressShown
 from gateway.model.errors import AlreadyExists, BadInput, SchemaTooNew
 from gateway.storage.data_dir import DataDir
+from gateway.storage.disk import sync_folder
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.sealed import CHUNK, SealedReader
 from gateway.storage.state_schema import STATE_MIGRATIONS

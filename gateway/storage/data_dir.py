@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from gateway.model.errors import ConfigError, DataDirLocked
+from gateway.storage.disk import sync_folder
 
 KEY_BYTES = 32
 
@@ -175,14 +176,6 @@ def _create_key(path: Path) -> None:
             os.link(name, path)
         except FileExistsError:
             return
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         Path(name).unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from gateway.storage.disk import sync_folder
 from gateway.storage.repair.check import quick_check_now
 from gateway.storage.repair.damage import (
     DamagedError,
@@ -22,7 +23,6 @@ from gateway.storage.repair.damage import (
     inspect,
     put_in_place,
     set_aside,
-    sync_folder,
 )
 
 Migrate = Callable[[Path], None]

@@ -5,7 +5,6 @@ first, as `x.db.new`: while that file exists the exchange has been decided, and 
 completes it. So there is never an old write-ahead log next to a new database, which SQLite would apply to it.
 """
 
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.model.errors import StoreFailed
+from gateway.storage.disk import sync_folder
 from gateway.storage.repair.sqlite_file import MAGIC
 from gateway.storage.repair.wal_file import read_wal
 
@@ -139,12 +139,3 @@ def remove_database(path: Path) -> None:
     """Delete a database with everything that SQLite keeps beside it."""
     for suffix in ("-journal", "-wal", "-shm", ""):
         beside(path, suffix).unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,13 +24,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.storage.disk import sync_folder
 from gateway.storage.repair.damage import (
     beside,
     corrupt_name,
     put_in_place,
     remove_database,
     set_aside,
-    sync_folder,
     write_back,
 )
 from gateway.storage.repair.wreck import Row, Wreck, tables

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from gateway.model.errors import NeurogateError, StoreFailed
-from gateway.storage.repair.damage import sync_folder
+from gateway.storage.disk import sync_folder
 
 logger = logging.getLogger(__name__)
 
