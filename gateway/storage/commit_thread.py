@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from gateway.storage.disk import own
+
 
 class Transaction(Protocol):
     """Something to be written in one transaction."""
@@ -124,6 +126,7 @@ class CommitThread:
                 raise InterruptedError("nobody wants the copy any more")
             self._carry_out_what_waits()
 
+        own(path)
         copy = sqlite3.connect(path, isolation_level=None)
         try:
             copy.execute("PRAGMA journal_mode = off")  # should it fail, it is thrown away

@@ -1,7 +1,11 @@
-"""Names that stay in their folder when the power goes."""
+"""What the store asks of the file system beyond SQLite: names that stay, and files that nobody else may read."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+_OWNER_ONLY = 0o600
+_OTHERS = 0o077
 
 
 def sync_folder(folder: Path) -> None:
@@ -11,3 +15,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def own(path: Path) -> None:
+    """Make a file its owner's alone; one that is not there is made, empty. Raises OSError.
+
+    SQLite gives what it keeps beside a database the mode of the database.
+    """
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))
+    except FileExistsError:
+        own_existing(path)
+
+
+def own_existing(path: Path) -> None:
+    """As `own`, for a file that may be gone by now, or another user's: then it stays as it is."""
+    with suppress(FileNotFoundError, PermissionError):
+        if path.stat().st_mode & _OTHERS:
+            path.chmod(_OWNER_ONLY)  # not by a descriptor: closing it would drop the locks that SQLite has on the file

@@ -31,6 +31,7 @@ from gateway.storage.bounds import Bounds
 from gateway.storage.commit_thread import CommitThread, Done, Progress, Statement, Statements, Transaction
 from gateway.storage.cursors import Cursor
 from gateway.storage.dead_letters import FORGET_PROVISIONAL, DeadLetters
+from gateway.storage.disk import own
 from gateway.storage.group_commit import Entry, GroupCommit, Owner
 from gateway.storage.log_files import LogFiles, LogStart
 from gateway.storage.log_reader import NEWEST, LogReader
@@ -347,6 +348,7 @@ def _untold(_: str) -> None:
 
 
 def _connect(path: Path, settings: StorageSettings) -> sqlite3.Connection:
+    own(path)
     try:
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
     except sqlite3.Error as error:

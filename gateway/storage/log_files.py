@@ -9,6 +9,7 @@ from pathlib import Path
 from gateway.clock import Clock
 from gateway.model.errors import StoreFailed
 from gateway.storage.commit_thread import CommitThread
+from gateway.storage.disk import own_existing
 from gateway.storage.log_reader import Readers
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.repair.damage import DamagedError, begin_whole, inspect, is_damage, store_failed
@@ -86,6 +87,8 @@ class LogFiles:
             raise store_failed(self._path, "The log cannot be opened", error) from error
 
     def _open_or_replace(self) -> LogStart:
+        for file in self._path.parent.glob(f"{self._path.name}*"):  # also what an earlier release has left
+            own_existing(file)
         complete_exchange(self._path)
         try:
             inspect(self._path, len(LOG_MIGRATIONS))

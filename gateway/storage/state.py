@@ -22,6 +22,7 @@ from gateway.clock import Clock
 from gateway.model.errors import AlreadyExists, BadInput, NotFound, StoreFailed
 from gateway.model.text import is_clean_text
 from gateway.model.topics import telemetry_topics
+from gateway.storage.disk import own
 from gateway.storage.migrations import migrate
 from gateway.storage.passwords import generate_password, hash_password
 from gateway.storage.repair.damage import DamagedError, is_damage, store_failed
@@ -284,6 +285,10 @@ class State:
 
     async def copy_to(self, path: Path) -> None:
         """Copy the state to a new file. Raises StoreFailed."""
+        try:
+            own(path)
+        except OSError as error:
+            raise StoreFailed(f"The state could not be copied: {error}.") from error
         copy = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             async with self._writing:
@@ -347,8 +352,8 @@ def _say(restored: str, tell: Callable[[str], None]) -> None:
 
 def _migrate(path: Path) -> None:
     try:
+        own(path)
         with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
-            path.chmod(0o600)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = full")
             migrate(db, STATE_MIGRATIONS, path)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from gateway.storage.disk import sync_folder
+from gateway.storage.disk import own, sync_folder
 from gateway.storage.repair.check import quick_check_now
 from gateway.storage.repair.damage import (
     DamagedError,
@@ -78,8 +78,8 @@ def restore(path: Path, now_ms: int, newest_schema: int, migrate: Migrate) -> st
     told = "there is no copy of it, so it begins empty: every device has to be registered again."
     if copy.exists():
         building = beside(path, ".building")
+        own(building)
         shutil.copyfile(copy, building)
-        building.chmod(0o600)
         try:
             check_state(building, newest_schema, migrate)
         except (DamagedError, sqlite3.DatabaseError) as error:

@@ -29,7 +29,7 @@ _HARMLESS = frozenset(
     {
         *("access", "close", "fchown", "fchmod", "fcntl", "flock", "fstat", "getcwd", "geteuid", "lseek", "lstat"),
         *("madvise", "mmap", "munmap", "newfstatat", "open", "openat", "pread64", "read", "readlink", "stat", "statfs"),
-        *("statx", "ioctl", "fstatfs", "getdents64", "rt_sigreturn", "mremap"),
+        *("statx", "chmod", "ioctl", "fstatfs", "getdents64", "rt_sigreturn", "mremap"),
     }
 )
 _CALL = re.compile(r"(\d+) +(?:<\.\.\. )?(\w+)(?:\(| resumed)")

@@ -44,6 +44,7 @@ async def test_a_new_device_has_a_credential_whose_password_is_nowhere_on_disk(s
 
 async def test_only_the_gateways_user_may_read_the_state(state: State, tmp_path: Path) -> None:
     await state.add_device("acme", "kitchen")
+    await state.copy_to(tmp_path / "copy.db")
     assert modes(tmp_path) == {0o600}
 
 

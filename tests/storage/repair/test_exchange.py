@@ -1,6 +1,7 @@
 """A log that turns out damaged while it is in use."""
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -164,6 +165,30 @@ async def test_while_there_is_no_room_for_a_fresh_log_nothing_is_acknowledged(
         await salvaged(log)
         assert log.failure is None
         assert [one.body["seq"] for one in await log.read(998, limit=10)] == [999, 1_000, 1_002]
+
+
+async def test_p7_nobody_else_may_read_the_log_nor_what_is_set_aside(tmp_path: Path) -> None:
+    def modes() -> dict[str, int]:
+        return {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+
+    path = tmp_path / "log.db"
+    mask = os.umask(0o022)
+    try:
+        await fill(path, 100)
+        async with opened(path) as log:
+            assert set(modes()) == {"log.db", "log.db-wal", "log.db-shm"}
+            assert set(modes().values()) == {0o600}
+            await log.copy_to(tmp_path / "copy.db", lambda _left, _total: True)
+            log.care.report("a test says so")
+            await salvaged(log)
+            (wreck,) = corrupt_files(tmp_path)
+            assert set(modes().values()) == {0o600}
+        for file in (path, wreck):
+            file.chmod(0o644)  # by an earlier release
+        async with opened(path):
+            assert set(modes().values()) == {0o600}
+    finally:
+        os.umask(mask)
 
 
 async def test_a_lost_cursor_starts_at_the_oldest_row(tmp_path: Path) -> None:
