@@ -63,6 +63,8 @@ class Bounds:
         self.dead_letters = DeadLetterCap(settings.dead_letters_max_bytes, clock, metrics)
         self.readers: dict[str, int] = {}
         """The active readers, with the newest position that is known of each."""
+        self.salvaged: set[str] = set()
+        """Damaged logs of which the log itself says that all that is readable has been copied."""
         self.full: StoreFull | None = None
         """Why nothing more is taken in; None while it is."""
         self.on_full: list[Callable[[], None]] = []
@@ -76,9 +78,12 @@ class Bounds:
         elif self.full is not None and room >= HIGH_WATER_BYTES:
             self._has_room()
 
-    def drop_wrecks(self) -> None:
-        """Remove damaged logs that were salvaged."""
-        self._space.drop_wrecks()
+    def drop_wrecks(self) -> bool:
+        """Remove damaged logs that were salvaged; False while the log is exchanged, as nothing is known then."""
+        if self._writer() is None:
+            return False
+        self._space.drop_wrecks(self.salvaged)
+        return True
 
     def failed(self, error: Exception) -> None:
         """Hear of a failed commit: a full disk is left again."""
@@ -142,7 +147,7 @@ class Bounds:
         """Let rows leave, step by step, until there is room; `rows` were stored by the last commit."""
         if not self._making_room and self._writer() is not None:
             self._making_room = True
-            self._space.drop_wrecks()
+            self.drop_wrecks()
             self._reclaim(min(_ROWS_PER_STEP + 2 * rows, _ROWS_PER_STEP_AT_MOST), may_lose=False)
 
     def _reclaim(self, rows: int, *, may_lose: bool) -> None:

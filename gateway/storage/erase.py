@@ -89,8 +89,10 @@ async def erase(log: Log, organization_id: str, device_id: str) -> AsyncGenerato
         await log.outside_transaction(_give_pages_back)
         yield so_far
     so_far.pages_left = 0
-    log.bounds.drop_wrecks()
     await _empty_wal(log)
+    await log.require_whole()
+    if not log.bounds.drop_wrecks():
+        raise StoreFailed("Everything is erased, but a damaged log was set aside meanwhile.", hint="Run it again.")
     yield so_far
 
 

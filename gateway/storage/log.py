@@ -130,6 +130,7 @@ class Log(GroupCommit, LogReader):
     def _begin(self, start: LogStart) -> None:
         self.uuid = start.uuid
         self.salvages = start.salvages
+        self.bounds.salvaged = start.salvaged
         self._boots.append(start.gateway_boot)
         self._epoch_ms = None
         self._newest = start.newest_row
@@ -179,6 +180,8 @@ class Log(GroupCommit, LogReader):
     def salvaged(self, chunk: Chunk) -> None:
         """Let readers see what a salvage has brought back."""
         chunk.done()
+        if chunk.is_last:
+            self.bounds.salvaged.add(chunk.salvage.file)
         assert chunk.pages is not None
         self.bounds.committed(chunk.pages, len(chunk.rows))
         self._grew(chunk.last_row)

@@ -14,7 +14,7 @@ from gateway.storage.log_reader import Readers
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.repair.damage import DamagedError, begin_whole, inspect, is_damage, store_failed
 from gateway.storage.repair.exchange import CURSORS_LOST, HISTORY, Connect, Known, complete_exchange, replace_log
-from gateway.storage.repair.salvage import SalvageState, unfinished
+from gateway.storage.repair.salvage import SalvageState, finished, unfinished
 from gateway.storage.space import drop_ballast, is_full
 
 
@@ -27,6 +27,8 @@ class LogStart:
     newest_row: int
     salvages: list[SalvageState]
     """Those that are still to be done."""
+    salvaged: set[str]
+    """The damaged logs that are not needed any more."""
     cursors_lost: bool
     """A cursor that is not there may have been."""
 
@@ -133,4 +135,4 @@ def _begin(db: sqlite3.Connection, clock: Clock) -> LogStart:
     if not salvages:
         # Boots whose last reading has left; only now, as nobody holds a stream in memory yet.
         db.execute(f"DELETE FROM streams WHERE NOT EXISTS (SELECT 1 FROM {HISTORY} WHERE stream = streams.id)")  # noqa: S608 - a constant
-    return LogStart(meta["log_uuid"], boot, newest, salvages, CURSORS_LOST in meta)
+    return LogStart(meta["log_uuid"], boot, newest, salvages, finished(db), CURSORS_LOST in meta)

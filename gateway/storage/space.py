@@ -53,10 +53,10 @@ class Pages:
 class Space:
     """The room of one store."""
 
-    def __init__(self, settings: StorageSettings, folder: Path, salvaged: Callable[[], set[str]]) -> None:
+    def __init__(self, settings: StorageSettings, folder: Path, being_read: Callable[[], set[str]]) -> None:
         self._settings = settings
         self._folder = folder
-        self._salvaged = salvaged
+        self._being_read = being_read
         self._ballast = folder / _BALLAST
 
     def room_bytes(self, pages: Pages) -> int:
@@ -69,7 +69,7 @@ class Space:
 
     def _beside_log(self) -> int:
         """Return what all other files of the store take."""
-        spared = self._salvaged()
+        spared = self._being_read()
         with os.scandir(self._folder) as files:
             return sum(
                 _size(Path(file.path))
@@ -77,16 +77,11 @@ class Space:
                 if file.name.startswith(_OURS) and file.name.removesuffix("-wal") not in spared
             )
 
-    def drop_wrecks(self) -> bool:
-        """Remove damaged logs that were salvaged: kept only while there is room; False when there are none."""
-        wrecks = [
-            file
-            for file in self._folder.glob("log.db.corrupt-*")
-            if not file.name.endswith(("-wal", "-shm")) and file.name not in self._salvaged()
-        ]
-        for file in wrecks:
-            remove_database(file)
-        return bool(wrecks)
+    def drop_wrecks(self, salvaged: set[str]) -> None:
+        """Remove those of the damaged logs that have these names."""
+        for file in self._folder.glob("log.db.corrupt-*"):
+            if file.name in salvaged:
+                remove_database(file)
 
     def disk_free_bytes(self) -> int:
         """Return what the disk has left for us."""

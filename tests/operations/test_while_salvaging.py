@@ -1,5 +1,6 @@
 """What must see or touch every reading waits until a damaged log has been salvaged."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gateway.operations.erase import erase_device
 from gateway.operations.export import export_readings
 from gateway.storage.erase import erase
 from gateway.storage.log import Log
+from gateway.storage.log_files import LogFiles, LogStart
 from tests.storage.repair.damaged import corrupt_files, fill, opened, salvaged
 
 UNFINISHED = """INSERT INTO salvages (file, reason, found_at_ms, floor, frontier, rescued, finished)
@@ -42,6 +44,49 @@ async def test_an_operation_that_would_miss_readings_says_so(
         with pytest.raises(StoreFailed, match="still being salvaged"):
             async for _ in link.stream(operation, **parameters):
                 pass
+
+
+async def test_p1_nothing_removes_a_damaged_log_before_the_fresh_one_tells_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the only copy of the readings; opening the fresh one may take a while, or fail and be tried again."""
+    await fill(tmp_path / "log.db", 1_000)
+    opening, reopen = asyncio.Event(), LogFiles.open
+
+    async def late(files: LogFiles) -> LogStart:
+        await opening.wait()
+        return await reopen(files)
+
+    async with opened(tmp_path / "log.db") as log:
+        monkeypatch.setattr(LogFiles, "open", late)
+        log.care.report("a test says so")
+        async with asyncio.timeout(5):
+            while not corrupt_files(tmp_path):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert not log.bounds.drop_wrecks()
+        assert corrupt_files(tmp_path)
+        opening.set()
+        await salvaged(log)
+        assert (await log.buffer()).readings == 1_000
+        assert log.bounds.drop_wrecks()
+        assert not corrupt_files(tmp_path)
+
+
+async def test_an_erasure_does_not_end_well_while_what_it_erased_may_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path / "log.db", 1_000)
+    monkeypatch.setattr(Log, "has_room", False)  # so that the salvage waits
+    async with opened(tmp_path / "log.db") as log:
+
+        async def meets_damage(_: Log) -> None:
+            log.care.report("a test says so")
+
+        monkeypatch.setattr("gateway.storage.erase._empty_wal", meets_damage)
+        with pytest.raises(StoreFailed, match="still being salvaged"):
+            async for _ in erase(log, "default", "board-001"):
+                pass
+        assert corrupt_files(tmp_path)
 
 
 async def test_what_is_erased_is_in_no_damaged_log_either(tmp_path: Path) -> None:

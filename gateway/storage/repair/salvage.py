@@ -45,6 +45,11 @@ def unfinished(db: sqlite3.Connection) -> list[SalvageState]:
     return [SalvageState(*row) for row in db.execute(_UNFINISHED)]
 
 
+def finished(db: sqlite3.Connection) -> set[str]:
+    """Return the damaged logs that nothing is to be read from any more: a name may have been used twice."""
+    return {str(file) for (file,) in db.execute("SELECT file FROM salvages GROUP BY file HAVING min(finished)")}
+
+
 def is_copying(salvages: list[SalvageState]) -> bool:
     """Whether readings may still come back."""
     return any(salvage.frontier < salvage.floor for salvage in salvages)
