@@ -85,6 +85,20 @@ async def test_what_left_before_is_gone_too(tmp_path: Path) -> None:
         assert residue(tmp_path) == {}
 
 
+async def test_dead_letters_go_whose_readings_have_left_the_log(tmp_path: Path) -> None:
+    async with open_site(tmp_path / "log.db") as site:
+        await store(site.log, "bedroom", 10)
+        await site.log.append([NewQuarantine("default", "bedroom", "http", "x", "y", NOW_MS, b"at-home-broken")])
+        await deliver_all(site, Picky(lambda row: row == 3))
+        await until_confirmed(site.log, 1)
+        await site.log._execute(("DELETE FROM device_telemetry_history", [()]))
+        erased = await run(site.log)
+        assert (erased.readings, erased.dead_letters, erased.quarantined) == (0, 1, 1)
+        assert erased.count == erased.total
+        assert await site.log.dead_letters.letters() == []
+        assert residue(tmp_path) == {}
+
+
 async def test_it_goes_on_after_an_interruption_and_a_second_run_finds_nothing(tmp_path: Path) -> None:
     async with open_site(tmp_path / "log.db") as site:
         await store(site.log, "bedroom", 5_000)
