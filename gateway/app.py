@@ -35,6 +35,7 @@ from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
 from gateway.storage.repair.run_marker import RunMarker
+from gateway.storage.snapshot import remove_left_copy
 from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.web.health import Health
@@ -187,6 +188,7 @@ class Gateway:
         inactive: list[str],
     ) -> _Parts:
         settings, clock, metrics = self._settings, self._clock, self._metrics
+        await asyncio.to_thread(remove_left_copy, data_dir.path)
         key = load_or_create_key(data_dir.password_key)
         state = await stack.enter_async_context(
             State.open(data_dir.state_db, key, clock=clock, tell=partial(self._run_marker.add, "state.db"))

@@ -49,6 +49,11 @@ class DataDir:
         return self.path / "password.key"
 
     @property
+    def snapshot(self) -> Path:
+        """Copies of both databases, while a backup reads them; see `snapshot`."""
+        return self.path / "snapshot"
+
+    @property
     def lock_file(self) -> Path:
         """Holds the lock, and the pid of who has it."""
         return self.path / "lock"

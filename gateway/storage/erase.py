@@ -4,7 +4,8 @@
 - what a step has erased stays erased; after an interruption the next run goes on with the rest
 - deleted content is overwritten (secure_delete), freed pages leave the file, and the write-ahead log, which holds
   older versions of pages, ends empty
-- a damaged log that was set aside and salvaged is deleted, as it holds readings of every board
+- a damaged log that was set aside and salvaged is deleted, as it holds readings of every board; and so is the copy that
+  a killed backup has left
 - nothing of this is a loss by overflow, and no forwarder sends again what was erased: see `Log.erasures`
 
 It does not: touch the registration (state.db), or what destinations and backups hold.
@@ -16,7 +17,9 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 from gateway.model.errors import StoreFailed
+from gateway.storage.data_dir import DataDir
 from gateway.storage.log import Log
+from gateway.storage.snapshot import remove_left_copy
 
 _ROWS_PER_STEP = 2_000
 _BYTES_PER_STEP = 4_000_000
@@ -95,6 +98,9 @@ async def erase(log: Log, organization_id: str, device_id: str) -> AsyncGenerato
     await log.require_whole()
     if not log.bounds.drop_wrecks():
         raise StoreFailed("Everything is erased, but a damaged log was set aside meanwhile.", hint="Run it again.")
+    if not await asyncio.to_thread(remove_left_copy, log.folder):
+        copy = DataDir(log.folder).snapshot
+        raise StoreFailed(f"Everything is erased, but not the copy in {copy}.", hint="Remove it.")
     yield so_far
 
 

@@ -105,6 +105,11 @@ class LogReader:
     async def _fetch(self, sql: str, parameters: Iterable[object] = (), *, page: bool = False) -> Iterable[sqlite3.Row]:
         return await self._readers.fetch(sql, parameters, page=page)
 
+    @property
+    def folder(self) -> Path:
+        """Where it lies, with whatever is kept beside it."""
+        return self._path.parent
+
     async def log_uuid(self) -> str:
         """Return the identity of this log, a part of every reading's id."""
         ((uuid,),) = await self._fetch("SELECT value FROM meta WHERE key = 'log_uuid'")

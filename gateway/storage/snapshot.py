@@ -3,7 +3,7 @@
 - the log is copied by its writing thread, some pages between two commits: SQLite carries what is committed meanwhile
   into the copy, no read transaction keeps the write-ahead log from being reused, and no commit waits for long
 - the copy lies in the data directory, for its owner alone, only as long as whoever asked for it is there
-- one at a time; what a killed process left is removed by the next
+- one at a time; what a killed process left is removed by the next, by an erasure, and when a gateway starts
 """
 
 import asyncio
@@ -42,7 +42,7 @@ async def snapshot(log: Log, state: State, folder: Path, min_free_bytes: int) ->
             f"There is no room for a copy of the log in {folder} ({needed / 1e6:,.0f} MB).",
             hint="Free some disk space, or lower storage.min_free_bytes for the time.",
         )
-    with _own_folder(folder / "snapshot") as own:
+    with _own_folder(DataDir(folder).snapshot) as own:
         copies = DataDir(own)
         copying = _Copying()
         made = asyncio.ensure_future(log.copy_to(copies.log_db, copying.progress))
@@ -56,6 +56,24 @@ async def snapshot(log: Log, state: State, folder: Path, min_free_bytes: int) ->
             made.exception()  # known: raised above, or not wanted any more
         await state.copy_to(copies.state_db)
         yield SnapshotStep(copying.total, copying.total, str(own))
+
+
+def remove_left_copy(data_dir: Path) -> bool:
+    """Remove what a killed process has left of a copy; one that is in use stays. False when it cannot be removed."""
+    path = DataDir(data_dir).snapshot
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return not path.exists()
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+        return not path.exists()
+    finally:
+        os.close(descriptor)
 
 
 class _Copying:

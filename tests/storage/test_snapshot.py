@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import ManualClock
+from gateway.config import StorageSettings
 from gateway.model.errors import AlreadyExists, StoreFailed
 from gateway.storage.commit_thread import CommitThread, Transaction
 from gateway.storage.erase import erase
 from gateway.storage.snapshot import snapshot
-from gateway.storage.space import WAL_BYTES
+from gateway.storage.space import WAL_BYTES, Pages, Space
 from gateway.storage.state import State
 from tests.cloud_sync.samples import append
 from tests.cloud_sync.site import open_site
+from tests.site import running_site
 
 
 def check(path: Path) -> list[int]:
@@ -87,6 +89,41 @@ async def test_a_log_that_is_closed_does_not_wait_for_its_copy(tmp_path: Path) -
         await asyncio.sleep(0)
     with pytest.raises(StoreFailed):
         await copying
+
+
+async def test_what_a_killed_process_left_goes_with_an_erasure_or_a_start_but_not_what_is_in_use(
+    tmp_path: Path,
+) -> None:
+    left = tmp_path / "snapshot"
+    async with (
+        open_site(tmp_path / "log.db") as site,
+        State.open(tmp_path / "state.db", b"k" * 32, clock=ManualClock()) as state,
+    ):
+        await append(site.log, 10)
+        left.mkdir()
+        (left / "log.db").write_bytes(b"left by a killed process")
+        async for _ in erase(site.log, "default", "another-board"):
+            pass
+        assert not left.exists()
+        async with aclosing(snapshot(site.log, state, tmp_path, 0)) as steps:
+            while (await anext(steps)).folder is None:
+                pass
+            async for _ in erase(site.log, "default", "another-board"):
+                pass
+            assert len(check(left / "log.db")) == 10
+    (tmp_path / "data" / "snapshot").mkdir(parents=True)
+    (tmp_path / "data" / "snapshot" / "log.db").write_bytes(b"left by a killed process")
+    async with running_site(tmp_path / "data"):
+        assert not (tmp_path / "data" / "snapshot").exists()
+
+
+def test_p5_a_copy_pushes_no_reading_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Space, "disk_free_bytes", lambda _: 2**50)
+    space, pages = Space(StorageSettings(), tmp_path, set), Pages(4096, 100, 0)
+    before = space.room_bytes(pages)
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "log.db").write_bytes(bytes(10_000_000))
+    assert space.room_bytes(pages) == before
 
 
 async def test_one_at_a_time_only_with_room_and_gone_afterwards(tmp_path: Path) -> None:
