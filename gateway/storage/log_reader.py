@@ -52,6 +52,7 @@ _LAST_RECEIVED = f"""{_RECEIVED} WHERE h.id = (
 
 _CURSORS = """SELECT name, position, batch_id, after_row, last_row, readings, body_sha256, created_at_ms,
     epochs FROM cursors"""
+STILL_SALVAGED = "SELECT file FROM salvages WHERE NOT finished LIMIT 1"
 
 
 @dataclass(slots=True, frozen=True)
@@ -80,6 +81,14 @@ class Readers:
         """Close both."""
         await self._quick.close()
         await self._pages.close()
+
+
+def still_salvaged(file: str) -> StoreFailed:
+    """Return the error that says that readings are still to come back from this damaged log."""
+    return StoreFailed(
+        f"Readings are still being salvaged from {file}; now they would be missing.",
+        hint="Run it again when the gateway has ended that: its /ready and its log say so.",
+    )
 
 
 class LogReader:
@@ -117,11 +126,8 @@ class LogReader:
 
     async def require_whole(self) -> None:
         """Raise StoreFailed while readings are still to come back from a damaged log that was set aside."""
-        for (file,) in await self._fetch("SELECT file FROM salvages WHERE NOT finished LIMIT 1"):
-            raise StoreFailed(
-                f"Readings are still being salvaged from {file}; now they would be missing.",
-                hint="Run it again when the gateway has ended that: its /ready and its log say so.",
-            )
+        for (file,) in await self._fetch(STILL_SALVAGED):
+            raise still_salvaged(file)
 
     async def newest_row(self) -> int:
         """Return the newest reading's row, 0 if there is none."""

@@ -2,6 +2,7 @@
 
 - the log is copied by its writing thread, some pages between two commits: SQLite carries what is committed meanwhile
   into the copy, no read transaction keeps the write-ahead log from being reused, and no commit waits for long
+- both copies are checked: a backup that could not be restored is told of now, and what it was made of is looked at
 - the copy lies in the data directory, for its owner alone, only as long as whoever asked for it is there
 - one at a time; what a killed process left is removed by the next, by an erasure, and when a gateway starts
 """
@@ -10,14 +11,17 @@ import asyncio
 import fcntl
 import os
 import shutil
+import sqlite3
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.model.errors import AlreadyExists, StoreFailed
 from gateway.storage.data_dir import DataDir
 from gateway.storage.log import Log
+from gateway.storage.log_reader import STILL_SALVAGED, still_salvaged
+from gateway.storage.repair.check import quick_check
 from gateway.storage.space import HIGH_WATER_BYTES, free_bytes
 from gateway.storage.state import State
 
@@ -55,7 +59,45 @@ async def snapshot(log: Log, state: State, folder: Path, min_free_bytes: int) ->
             await asyncio.wait([made])
             made.exception()  # known: raised above, or not wanted any more
         await state.copy_to(copies.state_db)
+        stop = asyncio.Event()
+        checking = asyncio.ensure_future(_check(copies, stop))
+        try:
+            while not (await asyncio.wait([checking], timeout=_SHOW_EVERY_S))[0]:
+                yield SnapshotStep(copying.total, copying.total)
+        finally:
+            stop.set()
+            await asyncio.wait([checking])
+            checking.exception()  # known: raised below, or not wanted any more
+        in_log, in_state = checking.result()
+        if in_log:
+            log.care.check()  # it may be the copy alone that is damaged
+            raise _damaged(copies.log_db, in_log)
+        if in_state:
+            await state.copy()  # looks for damage, and repairs it
+            raise _damaged(copies.state_db, in_state)
+        await asyncio.to_thread(_require_whole, copies.log_db)  # the log may have been exchanged meanwhile
         yield SnapshotStep(copying.total, copying.total, str(own))
+
+
+async def _check(copies: DataDir, stop: asyncio.Event) -> tuple[str, str]:
+    """Return what is wrong with the log's copy and with the state's; a backup of it could not be restored."""
+    try:
+        return await quick_check(copies.log_db, stop), await quick_check(copies.state_db, stop)
+    except sqlite3.Error as error:
+        raise StoreFailed(f"The copy could not be checked: {error}.", hint="Run it again.") from error
+
+
+def _damaged(copy: Path, found: str) -> StoreFailed:
+    return StoreFailed(
+        f"The copy of {copy.name} is damaged ({found}).",
+        hint="The gateway looks at its own now, and repairs it: start it if none runs, and run this again in a while.",
+    )
+
+
+def _require_whole(log_copy: Path) -> None:
+    with closing(sqlite3.connect(f"{log_copy.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        for (file,) in db.execute(STILL_SALVAGED):
+            raise still_salvaged(file)
 
 
 def remove_left_copy(data_dir: Path) -> bool:

@@ -3,22 +3,26 @@
 import asyncio
 import sqlite3
 import time
-from contextlib import aclosing, closing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
 from gateway.clock import ManualClock
 from gateway.config import StorageSettings
+from gateway.metrics import Metrics
 from gateway.model.errors import AlreadyExists, StoreFailed
-from gateway.storage.commit_thread import CommitThread, Transaction
+from gateway.storage.commit_thread import CommitThread, Progress, Transaction
 from gateway.storage.erase import erase
+from gateway.storage.log import Log
 from gateway.storage.snapshot import snapshot
 from gateway.storage.space import WAL_BYTES, Pages, Space
 from gateway.storage.state import State
 from tests.cloud_sync.samples import append
 from tests.cloud_sync.site import open_site
 from tests.site import running_site
+from tests.storage.repair.damaged import PAGE, corrupt_files
 
 
 def check(path: Path) -> list[int]:
@@ -89,6 +93,91 @@ async def test_a_log_that_is_closed_does_not_wait_for_its_copy(tmp_path: Path) -
         await asyncio.sleep(0)
     with pytest.raises(StoreFailed):
         await copying
+
+
+@asynccontextmanager
+async def stored(folder: Path, readings: int) -> AsyncIterator[tuple[Log, State]]:
+    async with (
+        open_site(folder / "log.db") as site,
+        State.open(folder / "state.db", b"k" * 32, clock=ManualClock(), tell=lambda _: None) as state,
+    ):
+        await state.add_device("default", "kitchen")
+        await append(site.log, readings)
+        yield site.log, state
+
+
+def spoil(path: Path, page: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(page * PAGE)
+        file.write(b"?" * PAGE)
+
+
+async def take(log: Log, state: State, folder: Path) -> None:
+    async with aclosing(snapshot(log, state, folder, 0)) as steps:
+        async for _ in steps:
+            pass
+
+
+async def test_a_damaged_page_is_told_of_now_and_not_when_the_backup_is_needed(tmp_path: Path) -> None:
+    async with stored(tmp_path, 2_500):
+        pass
+    path = tmp_path / "log.db"
+    spoil(path, path.stat().st_size // PAGE // 2)
+    async with (
+        Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics()) as log,
+        State.open(tmp_path / "state.db", b"k" * 32, clock=ManualClock()) as state,
+    ):
+        assert not log.salvages, "nothing has met the damage yet"
+        with pytest.raises(StoreFailed, match=r"The copy of log\.db is damaged .*"):
+            await take(log, state, tmp_path)
+        assert not (tmp_path / "snapshot").exists()
+        await until_repaired(log)
+        await take(log, state, tmp_path)
+        assert (await log.buffer()).readings >= 2_480
+
+
+async def until_repaired(log: Log) -> None:
+    async with asyncio.timeout(20):
+        while not corrupt_files(log.folder) or log.care.is_damaged or log.salvages:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_damaged_copy_of_the_state_is_told_of_and_the_state_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stored(tmp_path, 10) as (log, state):
+        copy_to, looks = State.copy_to, 0
+
+        async def spoilt(state: State, path: Path) -> None:
+            await copy_to(state, path)
+            spoil(path, 1)
+
+        async def copy(_: State) -> None:
+            nonlocal looks
+            looks += 1
+
+        monkeypatch.setattr(State, "copy_to", spoilt)
+        monkeypatch.setattr(State, "copy", copy)
+        with pytest.raises(StoreFailed, match=r"The copy of state\.db is damaged"):
+            await take(log, state, tmp_path)
+        assert looks == 1
+        assert not log.care._check
+
+
+async def test_a_log_that_is_exchanged_meanwhile_is_not_copied_without_its_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Log, "has_room", False)  # so that the salvage waits
+    async with stored(tmp_path, 100) as (log, state):
+        copy_to = Log.copy_to
+
+        async def meets_damage(log: Log, path: Path, progress: Progress) -> None:
+            log.care.report("a test says so")
+            await copy_to(log, path, progress)
+
+        monkeypatch.setattr(Log, "copy_to", meets_damage)
+        with pytest.raises(StoreFailed, match="still being salvaged"):
+            await take(log, state, tmp_path)
 
 
 async def test_what_a_killed_process_left_goes_with_an_erasure_or_a_start_but_not_what_is_in_use(
