@@ -6,6 +6,7 @@ In the file: a manifest (4 bytes length, then JSON), then the files that it name
 import asyncio
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, aclosing, contextmanager, suppress
@@ -29,6 +30,8 @@ from gateway.storage.sealed import CHUNK, SealedWriter
 
 CONFIG_NAME = "neurogate.toml"
 LENGTH_BYTES = 4
+FILE_NAME = re.compile(r"log\.db|state\.db|neurogate\.toml|[A-Za-z0-9][A-Za-z0-9_.-]*\.key")
+"""What may be in a backup: a restored one makes files of these names, and no others."""
 
 
 class BackedUpFile(BaseModel):
@@ -65,7 +68,7 @@ def backup(
 
 async def _sources(loaded: LoadedConfig, stack: ExitStack) -> dict[str, IO[bytes]]:
     """Return what goes into the backup, open, so that the copies themselves need not stay."""
-    data_dir = DataDir(loaded.settings.gateway.data_dir)
+    keys = _keys(loaded.settings.gateway.data_dir)
     opened: dict[str, IO[bytes]] = {}
     with ProgressShown("copy", "pages") as shown:
         async with connect(loaded.settings) as gateway, aclosing(gateway.stream(take_snapshot)) as steps:
@@ -73,7 +76,7 @@ async def _sources(loaded: LoadedConfig, stack: ExitStack) -> dict[str, IO[bytes
                 shown.update(step.pages, step.total)
                 if step.folder is not None:
                     copies = DataDir(Path(step.folder))
-                    paths = [copies.log_db, copies.state_db, *sorted(data_dir.path.glob("*.key"))]
+                    paths = [copies.log_db, copies.state_db, *keys]
                     opened.update({path.name: stack.enter_context(path.open("rb")) for path in paths})
                     break
     if not opened:
@@ -81,6 +84,19 @@ async def _sources(loaded: LoadedConfig, stack: ExitStack) -> dict[str, IO[bytes
     if loaded.path is not None:
         opened[CONFIG_NAME] = stack.enter_context(loaded.path.open("rb"))
     return opened
+
+
+def _keys(data_dir: Path) -> list[Path]:
+    """Return the keys. Raises BadInput for one that `restore` would not take back."""
+    keys = sorted(data_dir.glob("*.key"))
+    for key in keys:
+        if not FILE_NAME.fullmatch(key.name):
+            raise BadInput(
+                "unusable_key_name",
+                f"{key} cannot be part of a backup by this name.",
+                hint="Use ASCII letters, digits, '_', '.' and '-'; or move it elsewhere, if it is not the gateway's.",
+            )
+    return keys
 
 
 def _write(target: IO[bytes], secret: bytes, loaded: LoadedConfig, sources: dict[str, IO[bytes]]) -> None:

@@ -4,7 +4,6 @@ Everything is decrypted and checked in a folder beside the data directory, which
 """
 
 import os
-import re
 import shutil
 import sqlite3
 import tempfile
@@ -16,17 +15,17 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from gateway.cli.backup import CONFIG_NAME, LENGTH_BYTES, Manifest
+from gateway.cli.backup import CONFIG_NAME, FILE_NAME, LENGTH_BYTES, Manifest
 from gateway.cli.passphrase import PassphraseFile, passphrase
 from gateway.cli.progress import ProgressShown
 from gateway.model.errors import AlreadyExists, BadInput, SchemaTooNew
 from gateway.storage.data_dir import DataDir
 from gateway.storage.disk import sync_folder
+from gateway.storage.log_reader import STILL_SALVAGED
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.sealed import CHUNK, SealedReader
 from gateway.storage.state_schema import STATE_MIGRATIONS
 
-_NAME = re.compile(r"log\.db|state\.db|neurogate\.toml|[a-z_]+\.key")
 _MANIFEST_BYTES = 1_000_000
 _AHEAD_ROWS = 1_000_000_000
 """The old gateway went on counting after the backup. New readings must not get the ids of those it has sent."""
@@ -73,7 +72,7 @@ def _manifest(sealed: SealedReader) -> Manifest:
     except ValidationError:
         raise _unknown_content() from None
     names = [one.name for one in manifest.files]
-    if len(set(names)) < len(names) or not all(_NAME.fullmatch(name) for name in names):
+    if len(set(names)) < len(names) or not all(FILE_NAME.fullmatch(name) for name in names):
         raise _unknown_content()
     return manifest
 
@@ -127,6 +126,7 @@ def _check(data_dir: DataDir) -> None:
                 (words,) = db.execute("PRAGMA quick_check(1)").fetchone()
                 (version,) = db.execute("PRAGMA user_version").fetchone()
                 if path == data_dir.log_db and words == "ok":
+                    _require_whole(db)
                     _jump(db)
         except sqlite3.Error as error:
             words = str(error)
@@ -134,6 +134,15 @@ def _check(data_dir: DataDir) -> None:
             raise BadInput("damaged_backup", f"{path.name} in the backup is damaged: {words}.", hint="Use another.")
         if version > len(migrations):
             raise SchemaTooNew(f"{path.name} in the backup has schema {version}.", hint="Install the newer release.")
+
+
+def _require_whole(db: sqlite3.Connection) -> None:
+    for (file,) in db.execute(STILL_SALVAGED):
+        raise BadInput(
+            "incomplete_backup",
+            f"When the backup was made, readings were still to come back from {file}: they are missing in it.",
+            hint="Use another.",
+        )
 
 
 def _jump(db: sqlite3.Connection) -> None:

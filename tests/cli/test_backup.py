@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.restore import _check as check_restored
+from gateway.clock import ManualClock
+from gateway.model.errors import BadInput
 from gateway.storage.data_dir import DataDir
+from gateway.storage.state import State
 from tests.gateway_process import GatewayProcess, reading
+from tests.operations.test_while_salvaging import UNFINISHED
+from tests.storage.repair.damaged import fill
 
 PASSPHRASE = "correct horse battery staple"
 
@@ -162,6 +168,28 @@ def test_what_is_wrong_changes_nothing(backups: Backups) -> None:
     code, _, err = backups.restore()
     assert (code, "The passphrase is wrong" in err) == (1, True)
     assert not backups.new_folder.exists() or list(backups.new_folder.iterdir()) == []
+
+
+def test_every_key_comes_back_and_one_that_could_not_is_told_of_at_the_backup(backups: Backups) -> None:
+    (backups.old.data_dir / "vault-2.key").write_bytes(b"v" * 32)
+    backups.backup()
+    assert backups.restore()[0] == 0
+    assert (backups.new_folder / "data" / "vault-2.key").read_bytes() == b"v" * 32
+    before = backups.file.read_bytes()
+    (backups.old.data_dir / "my old.key").write_bytes(b"o" * 32)
+    done = backups.old.neurogate("backup", str(backups.file), "--passphrase-file", str(backups.secret))
+    assert (done.returncode, "my old.key cannot be part of a backup" in done.stderr) == (1, True)
+    assert backups.file.read_bytes() == before
+
+
+async def test_a_backup_without_the_readings_of_a_salvage_is_refused(tmp_path: Path) -> None:
+    async with State.open(tmp_path / "state.db", b"k" * 32, clock=ManualClock()):
+        await fill(tmp_path / "log.db", 10)
+    data_dir = DataDir(tmp_path)
+    with closing(sqlite3.connect(data_dir.log_db, isolation_level=None)) as db:
+        db.execute(UNFINISHED)
+    with pytest.raises(BadInput, match="they are missing in it"):
+        check_restored(data_dir)
 
 
 def test_it_goes_into_nothing_that_is_used(backups: Backups) -> None:
