@@ -124,7 +124,7 @@ async def test_a_damaged_page_is_told_of_now_and_not_when_the_backup_is_needed(t
     path = tmp_path / "log.db"
     spoil(path, path.stat().st_size // PAGE // 2)
     async with (
-        Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics()) as log,
+        Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics(), tell=lambda _: None) as log,
         State.open(tmp_path / "state.db", b"k" * 32, clock=ManualClock()) as state,
     ):
         assert not log.salvages, "nothing has met the damage yet"
