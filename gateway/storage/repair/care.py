@@ -65,6 +65,8 @@ class Care:
         self._check = False
         self._wanted = asyncio.Event()
         self._stop = asyncio.Event()
+        self._interrupt = asyncio.Event()
+        """Set by damage and by the stop: what is under way ends soon."""
         self._problem = ""
         self._waits = False
 
@@ -92,6 +94,7 @@ class Care:
         if not self._damage:
             self._damage = damage
             self._log.halt()
+            self._interrupt.set()
             self._wanted.set()
 
     def check(self) -> None:
@@ -123,6 +126,7 @@ class Care:
     def stop(self) -> None:
         """Let `run` return soon."""
         self._stop.set()
+        self._interrupt.set()
         self._wanted.set()
 
     async def _next(self) -> None:
@@ -139,6 +143,8 @@ class Care:
     async def _exchange(self) -> None:
         await self._log.exchange(self._damage)
         self._damage = ""
+        if not self._stop.is_set():
+            self._interrupt.clear()
         self._check = False  # the log that was to be checked is gone
         self._found(self._log.salvages[-1])
 
@@ -152,8 +158,8 @@ class Care:
 
     async def _quick_check(self) -> None:
         logger.info("checking %s after an unclean stop", self._path.name)
-        found = await quick_check(self._path, self._stop)
-        if self._stop.is_set():
+        found = await quick_check(self._path, self._interrupt)
+        if self._interrupt.is_set():
             return
         self._check = False
         if found:

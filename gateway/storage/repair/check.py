@@ -8,14 +8,14 @@ from pathlib import Path
 from gateway.storage.repair.damage import is_damage
 
 
-async def quick_check(path: Path, stop: asyncio.Event) -> str:
-    """Return what is wrong with a database, or nothing; also nothing when `stop` is set before it is known.
+async def quick_check(path: Path, interrupt: asyncio.Event) -> str:
+    """Return what is wrong with a database, or nothing; also nothing when `interrupt` is set before it is known.
 
     Raises sqlite3.Error when it cannot be checked.
     """
     with closing(_connect(path)) as db:
         checking = asyncio.ensure_future(asyncio.to_thread(quick_check_now, db))
-        stopping = asyncio.ensure_future(stop.wait())
+        stopping = asyncio.ensure_future(interrupt.wait())
         try:
             await asyncio.wait((checking, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -288,3 +288,25 @@ async def test_p5_a_salvage_waits_for_room_and_bounds_wait_for_an_exchange(tmp_p
             assert log.salvages[0].rescued == 0
         await salvaged(log)
         assert [one.body["seq"] for one in await log.read(4_999, limit=9)] == [5_000, 5_001]
+
+
+async def test_damage_found_while_the_check_runs_is_repaired_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check takes minutes on a card; nothing is acknowledged until the log has been exchanged."""
+    path = tmp_path / "log.db"
+    await fill(path, 100)
+
+    def slow_check(db: sqlite3.Connection) -> str:
+        db.execute("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c").fetchall()
+        return ""
+
+    monkeypatch.setattr("gateway.storage.repair.check.quick_check_now", slow_check)
+    async with opened(path) as log:
+        log.care.check()
+        await asyncio.sleep(0.2)
+        log.care.report("a commit met damage")
+        async with asyncio.timeout(5):
+            await log.append([reading(log, 101)])
+        await salvaged(log)
+        assert (await log.buffer()).readings == 101
