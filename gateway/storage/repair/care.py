@@ -7,7 +7,8 @@ for the damaged log is acknowledged.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Protocol
@@ -16,12 +17,15 @@ from gateway.model.errors import NeurogateError
 from gateway.storage.commit_thread import Transaction
 from gateway.storage.repair.check import quick_check
 from gateway.storage.repair.salvage import Chunk, SalvageState, chunks, layout
+from gateway.storage.repair.sqlite_file import Stopped
 from gateway.storage.repair.wreck import Table
 
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 5.0
 _ROOM_CHECK_S = 1.0
+_TURN_S = 0.05
+"""A salvage works so long and rests as long: half of a processor at most, readings come first."""
 
 Tell = Callable[[str], None]
 """Takes a sentence that is shown until the next clean stop."""
@@ -69,6 +73,7 @@ class Care:
         """Set by damage and by the stop: what is under way ends soon."""
         self._problem = ""
         self._waits = False
+        self._turn_began = 0.0
 
     @property
     def is_damaged(self) -> bool:
@@ -168,8 +173,7 @@ class Care:
             logger.info("checked %s: it is sound", self._path.name)
 
     async def _salvage(self, salvage: SalvageState) -> None:
-        loop = asyncio.get_running_loop()
-        steps = chunks(salvage, self._path, *await asyncio.to_thread(_layout, self._path))
+        steps = chunks(salvage, self._path, *await asyncio.to_thread(_layout, self._path), self._checkpoint)
         try:
             while not (self._damage or self._stop.is_set()):
                 self._waits = not self._log.has_room
@@ -178,16 +182,15 @@ class Care:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._wanted.wait(), _ROOM_CHECK_S)
                     continue
-                began = loop.time()
-                chunk = await asyncio.to_thread(next, steps, None)
+                chunk = await asyncio.to_thread(self._take_turn, steps)
                 if chunk is None:
                     break
-                decoding_s = loop.time() - began
                 await self._log.transact(chunk)
                 self._log.salvaged(chunk)
-                await asyncio.sleep(decoding_s)  # half of a processor at most: readings come first
             else:
                 return
+        except Stopped:
+            return
         finally:
             self._waits = False
             await asyncio.to_thread(steps.close)
@@ -198,6 +201,22 @@ class Care:
         )
         logger.warning(words)
         self._tell(f"{words} The file is not needed any more.")
+
+    def _take_turn(self, steps: Iterator[Chunk]) -> Chunk | None:
+        """Make the next chunk, in a thread."""
+        self._turn_began = time.monotonic()
+        chunk = next(steps, None)
+        time.sleep(min(_TURN_S, time.monotonic() - self._turn_began))
+        return chunk
+
+    def _checkpoint(self) -> None:
+        """Rest now and then; called for every page, as a look at all of them takes minutes. Raises Stopped."""
+        if self._interrupt.is_set():
+            raise Stopped
+        now = time.monotonic()
+        if now - self._turn_began > _TURN_S:
+            time.sleep(_TURN_S)
+            self._turn_began = time.monotonic()
 
 
 def _layout(path: Path) -> tuple[dict[str, Table], list[str]]:

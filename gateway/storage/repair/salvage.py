@@ -5,7 +5,7 @@ Payloads that are not JSON any more are left out, as are readings whose stream i
 """
 
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -164,9 +164,15 @@ class Chunk:
         return db.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", rest).lastrowid  # noqa: S608
 
 
-def chunks(salvage: SalvageState, log: Path, known: dict[str, Table], big: list[str]) -> Generator[Chunk, None, None]:
-    """Yield the transactions that finish a salvage. Each step blocks for some ten milliseconds: it is for a thread."""
-    with Wreck(log.with_name(salvage.file), known) as wreck:
+def chunks(
+    salvage: SalvageState, log: Path, known: dict[str, Table], big: list[str], checkpoint: Callable[[], None]
+) -> Generator[Chunk, None, None]:
+    """Yield the transactions that finish a salvage; each step is for a thread.
+
+    A step blocks for some ten milliseconds, but where a tree is broken the first one looks at every page, which takes
+    minutes in a large file: `checkpoint` is called for each page, and may rest, or raise to end it.
+    """
+    with Wreck(log.with_name(salvage.file), known, checkpoint) as wreck:
         interned = {name: _interned(wreck, name) for name in ("streams", "device_metadata", "gateway_boots")}
         for name in big:
             table = known[name]

@@ -2,6 +2,7 @@
 
 - a page is the newest committed version in the write-ahead log, or the file's; damaged ones count as absent
 - `leaves` walks a table's tree in row order and says which parts of it cannot be reached; `scan` finds those pages
+- before every page the `checkpoint` of whoever reads is called: it may raise, and so end a look at a large file
 - a record is returned only if its lengths, types and text are all as they should be
 
 SQLite keeps no checksums: bytes that changed without breaking a record's form come back changed.
@@ -11,7 +12,7 @@ Format: https://www.sqlite.org/fileformat2.html
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,10 @@ class Unreadable(Exception):
     """A page or record is not what it should be."""
 
 
+class Stopped(Exception):
+    """Whoever reads does not want to know any more; raised by a checkpoint."""
+
+
 class Leaf(NamedTuple):
     """A table's leaf page, and the rows its parent promises there: `low` < row <= `high`."""
 
@@ -56,8 +61,9 @@ class Walk:
 class SqliteFile(AbstractContextManager["SqliteFile"]):
     """A database file and its write-ahead log, read-only."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, checkpoint: Callable[[], None] = lambda: None) -> None:
         """Open the file; one that is missing is empty. Raises OSError when it may not be read."""
+        self._checkpoint = checkpoint
         self._file = path.open("rb", buffering=0) if path.exists() else None
         header = self._file.read(_HEADER_BYTES) if self._file else b""
         size = 65_536 if header[16:18] == b"\0\1" else int.from_bytes(header[16:18], "big")
@@ -67,7 +73,7 @@ class SqliteFile(AbstractContextManager["SqliteFile"]):
         wal = path.with_name(f"{path.name}-wal")
         stored = path.stat().st_size // self.page_size if self._file else 0
         self._pointer_maps = not is_whole or header[52:56] != bytes(4)  # a log of this release has them
-        offsets = read_wal(wal, self.page_size).offsets
+        offsets = read_wal(wal, self.page_size, checkpoint).offsets
         most = stored + len(offsets)  # a number beyond it is garbage
         self._wal_offsets = {page: offset for page, offset in offsets.items() if page <= most}
         self._wal = wal.open("rb", buffering=0) if self._wal_offsets else None
@@ -80,7 +86,8 @@ class SqliteFile(AbstractContextManager["SqliteFile"]):
                 file.close()
 
     def page(self, number: int) -> bytes:
-        """Return a page's bytes. Raises Unreadable."""
+        """Return a page's bytes. Raises Unreadable, and what the checkpoint raises."""
+        self._checkpoint()
         offset = self._wal_offsets.get(number)
         file = self._file if offset is None else self._wal
         if file is None or not 0 < number <= self.pages:
@@ -150,11 +157,12 @@ class SqliteFile(AbstractContextManager["SqliteFile"]):
         last = int.from_bytes(page[start + 8 : start + 12], "big")
         return [*children, Leaf(last, low, node.high)]
 
-    def scan(self, walk: Walk) -> Iterator[int]:
-        """Yield every leaf page of any table that the walk has not reached, in the file's order."""
+    def scan(self, *walks: Walk) -> Iterator[int]:
+        """Yield every leaf page of any table that one of the walks has not reached, in the file's order."""
         free = self._free_pages()
         for number in range(1, self.pages + 1):
-            if not (walk.reached[number] or number in free or self._is_pointer_map(number)):
+            reached = all(walk.reached[number] for walk in walks)
+            if not (reached or number in free or self._is_pointer_map(number)):
                 try:
                     if self.kind(number) == _LEAF_TABLE:
                         yield number

@@ -13,6 +13,7 @@ Format: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,8 +34,11 @@ class WalFile:
     """Whether there are commits behind damage: SQLite would not see them."""
 
 
-def read_wal(path: Path, page_size: int) -> WalFile:
-    """Read the log of a database with that page size; an absent one is empty. Raises OSError."""
+def read_wal(path: Path, page_size: int, checkpoint: Callable[[], None] = lambda: None) -> WalFile:
+    """Read the log of a database with that page size; an absent one is empty. Raises OSError.
+
+    `checkpoint` is called for each frame, and may raise.
+    """
     wal = WalFile()
     if not path.exists():
         return wal
@@ -46,6 +50,7 @@ def read_wal(path: Path, page_size: int) -> WalFile:
         commit, unsynced = _Commit(), None
         offset = _HEADER.size
         while len(frame := file.read(_FRAME.size + page_size)) == _FRAME.size + page_size:
+            checkpoint()
             page, commit_size, *_ = _FRAME.unpack_from(frame)
             if chain.accepts(frame):
                 commit.offsets[page] = offset + _FRAME.size

@@ -1,7 +1,8 @@
 """What can be read of a damaged database, table by table.
 
 - rows come with their own ids, in the order of their ids
-- where a part of a table's tree is broken, every page of the file is looked at, and a record's form tells whose it is
+- where a part of a table's tree is broken, every page of the file is looked at, once for all tables, and a record's
+  form tells whose it is
 - an interned text (a stream, a device's metadata) is also looked for in the index of its unique key, so that one lost
   page does not cost all the readings that refer to it
 
@@ -13,7 +14,7 @@ It does not: bring back erased rows on purpose; after damage to the tree, a row 
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from heapq import merge
@@ -103,15 +104,20 @@ def _table(db: sqlite3.Connection, name: str, without_rowid: bool, roots: dict[s
 class Wreck(AbstractContextManager["Wreck"]):
     """A damaged database. Reading blocks: it is for a thread."""
 
-    def __init__(self, path: Path, known: dict[str, Table]) -> None:
-        """Open it, and find its tables. Raises OSError when the file may not be read."""
-        self._file = SqliteFile(path)
+    def __init__(self, path: Path, known: dict[str, Table], checkpoint: Callable[[], None] = lambda: None) -> None:
+        """Open it, and find its tables. Raises OSError when the file may not be read.
+
+        `checkpoint` is called for each page that is read, and may raise.
+        """
+        self._file = SqliteFile(path, checkpoint)
         self.tables = known
         self._roots = {name: table.root for name, table in known.items()} | self._listed()
         self.lost: set[str] = set()
         """Small tables whose first page cannot be read."""
         self.unreadable_rows = 0
         self.unreadable_pages = 0
+        self._strays: dict[str, list[tuple[int, Leaf]]] | None = None
+        """By table, what its tree has lost; None until every page has been looked at."""
 
     def __exit__(self, *exc: object) -> None:
         """Close it."""
@@ -179,30 +185,47 @@ class Wreck(AbstractContextManager["Wreck"]):
             ids += [row[0] for row in self._rows(table, leaf) if isinstance(row[0], int)]
         return max(ids, default=None)
 
-    def rows(self, name: str, *, after: int, until: int) -> Iterator[Row]:
-        """Yield a big table's rows with `after` < id <= `until`, in order; counts what it has to leave out."""
+    def rows(self, name: str, *, after: int, until: int, passed: Callable[[], int] = lambda: _ROWS[0]) -> Iterator[Row]:
+        """Yield a big table's rows with `after` < id <= `until`, in order; counts what it has to leave out.
+
+        Rows up to what `passed` says by the time are not wanted any more, and their pages not read.
+        """
         table, root = self.tables[name], self._roots[name]
-        walk = Walk(self._file.pages)
-        deque(self._file.leaves(root, walk), maxlen=0)
         leaves: Iterator[tuple[int, Leaf]] = (
             (leaf.low, leaf) for leaf in self._file.leaves(root, Walk(self._file.pages))
         )
-        if walk.holes:
-            leaves = merge(leaves, sorted(self._strays(table, walk)))
+        if self._walk(name).holes:
+            leaves = merge(leaves, self._lost_by_trees()[name])
         for _, leaf in leaves:
-            if leaf.high > after and leaf.low < until:
-                for row in self._rows(table, leaf, count=True):
-                    if after < int(row[0] or 0) <= until:
+            first = max(after, passed())
+            if leaf.high > first and leaf.low < until:
+                for row in self._rows(table, leaf._replace(low=max(leaf.low, first)), count=True):
+                    if int(row[0] or 0) <= until:
                         yield row
 
-    def _strays(self, table: Table, walk: Walk) -> Iterator[tuple[int, Leaf]]:
-        """Find the table's leaf pages that the tree has lost, by the form of their records."""
-        for page in self._file.scan(walk):
-            leaf = Leaf(page, *_ROWS)
-            rows = list(self._rows(table, leaf))
-            if rows:
-                first, last = int(rows[0][0] or 0), int(rows[-1][0] or 0)
-                yield first - 1, Leaf(page, first - 1, last)
+    def _walk(self, name: str) -> Walk:
+        walk = Walk(self._file.pages)
+        deque(self._file.leaves(self._roots[name], walk), maxlen=0)
+        return walk
+
+    def _lost_by_trees(self) -> dict[str, list[tuple[int, Leaf]]]:
+        """Find the leaf pages that trees have lost, by the form of their records; in the order of their rows."""
+        if self._strays is None:
+            walks = {name: self._walk(name) for name, table in self.tables.items() if table.has_rows}
+            walks = {name: walk for name, walk in walks.items() if walk.holes}
+            strays: dict[str, list[tuple[int, Leaf]]] = {name: [] for name in walks}
+            for page in self._file.scan(*walks.values()):
+                try:
+                    records = list(self._file.rows(Leaf(page, *_ROWS)))
+                except Unreadable:
+                    continue
+                for name, walk in walks.items():
+                    if not walk.reached[page]:
+                        strays[name] += _stray(self.tables[name], page, records)
+            for found in strays.values():
+                found.sort()
+            self._strays = strays
+        return self._strays
 
     def _rows(self, table: Table, leaf: Leaf, *, count: bool = False) -> Iterator[Row]:
         try:
@@ -214,3 +237,12 @@ class Wreck(AbstractContextManager["Wreck"]):
                     self.unreadable_rows += count
         except Unreadable:
             self.unreadable_pages += count
+
+
+def _stray(table: Table, page: int, records: list[tuple[int, list[Value] | None]]) -> list[tuple[int, Leaf]]:
+    """Return the page as a leaf of the table, if it holds rows of it."""
+    rows = [row for row_id, values in records if values is not None and (row := table.row(row_id, values)) is not None]
+    if not rows:
+        return []
+    first, last = int(rows[0][0] or 0), int(rows[-1][0] or 0)
+    return [(first - 1, Leaf(page, first - 1, last))]

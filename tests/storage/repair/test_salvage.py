@@ -5,6 +5,7 @@ import random
 import shutil
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -495,3 +496,51 @@ async def test_a_fresh_log_that_cannot_be_written_back_does_not_get_the_name(tmp
         begin_whole(path, make)
     readers[0].close()
     assert not path.exists()
+
+
+async def test_a_look_at_every_page_is_taken_once_and_ends_with_the_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 60_000)
+    with closing(sqlite3.connect(path)) as db:
+        known = tables(db)
+        roots = db.execute("SELECT rootpage FROM sqlite_schema WHERE name IN ('device_telemetry_history', 'streams')")
+        lost = [root for (root,) in roots]
+    with path.open("r+b") as file:
+        for root in lost:
+            file.seek((root - 1) * PAGE)
+            file.write(random.Random(root).randbytes(PAGE))
+    scans = 0
+    scan = SqliteFile.scan
+
+    def counted(file: SqliteFile, *walks: Walk) -> Iterator[int]:
+        nonlocal scans
+        scans += 1
+        yield from scan(file, *walks)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteFile, "scan", counted)
+        with Wreck(path, known) as wreck:
+            assert list(wreck.rows("streams", after=0, until=2**40)) == []
+            assert sum(1 for _ in wreck.rows("device_telemetry_history", after=0, until=2**40)) == 60_000
+    assert scans == 1
+
+    looking = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    page = SqliteFile.page
+
+    def slow(file: SqliteFile, number: int) -> bytes:
+        if number > 1_000:
+            loop.call_soon_threadsafe(looking.set)
+            time.sleep(0.001)
+        return page(file, number)
+
+    monkeypatch.setattr(SqliteFile, "page", slow)
+    async with opened(path) as log:
+        if not log.salvages:
+            log.care.report("a test says so")
+        async with asyncio.timeout(10):
+            await looking.wait()
+        began = time.monotonic()
+    assert time.monotonic() - began < 1
