@@ -112,7 +112,9 @@ LOG_MIGRATIONS = (
             found_at_ms INTEGER NOT NULL,
             floor INTEGER NOT NULL,
             frontier INTEGER NOT NULL,
-            rescued INTEGER NOT NULL,
+            rescued INTEGER NOT NULL DEFAULT 0,
+            unreadable_rows INTEGER NOT NULL DEFAULT 0,
+            unreadable_pages INTEGER NOT NULL DEFAULT 0,
             finished INTEGER NOT NULL
         )""",
         # What the dead letters take, so that their cap costs no scan. A REPLACE would pass by the second trigger.

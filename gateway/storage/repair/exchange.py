@@ -129,10 +129,11 @@ def _begin_with(db: sqlite3.Connection, wreck: Wreck, known: Known, salvage: tup
     if "cursors" in wreck.lost and not known.positions:
         db.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (CURSORS_LOST,))
     # What an earlier salvage copied is in the log that is damaged now: it begins anew.
-    db.execute("UPDATE salvages SET frontier = 0 WHERE NOT finished")
     db.execute(
-        "INSERT INTO salvages (file, reason, found_at_ms, floor, frontier, rescued, finished)"
-        " VALUES (?, ?, ?, ?, 0, 0, 0)",
+        "UPDATE salvages SET frontier = 0, rescued = 0, unreadable_rows = 0, unreadable_pages = 0 WHERE NOT finished"
+    )
+    db.execute(
+        "INSERT INTO salvages (file, reason, found_at_ms, floor, frontier, finished) VALUES (?, ?, ?, ?, 0, 0)",
         (*salvage, floors[HISTORY]),
     )
 

@@ -7,7 +7,6 @@ Payloads that are not JSON any more are left out, as are readings whose stream i
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from pydantic_core import from_json
@@ -19,8 +18,13 @@ from gateway.storage.repair.wreck import Row, Table, Wreck, tables
 from gateway.storage.space import Pages
 
 _ROWS_AT_ONCE = 1_000  # a commit that readings wait behind: some 20 ms
+_BYTES_AT_ONCE = 4_000_000  # the write-ahead log is to hold it: what the rest of the store leaves of WAL_BYTES
+_BYTES_BESIDE = 200  # of a row, beside what it carries
 
-_UNFINISHED = "SELECT id, file, reason, floor, frontier FROM salvages WHERE NOT finished ORDER BY id"
+_UNFINISHED = """SELECT id, file, reason, floor, frontier, rescued, unreadable_rows, unreadable_pages FROM salvages
+    WHERE NOT finished ORDER BY id"""
+_PROGRESS = """UPDATE salvages SET frontier = ?, finished = ?, rescued = rescued + ?,
+    unreadable_rows = unreadable_rows + ?, unreadable_pages = unreadable_pages + ? WHERE id = ?"""
 
 
 @dataclass(slots=True)
@@ -74,6 +78,9 @@ class Chunk:
     rows: list[Row]
     frontier: int
     is_last: bool = False
+    unreadable_rows: int = 0
+    unreadable_pages: int = 0
+    """What was found since the chunk before."""
     interned: dict[str, dict[int, Row]] = field(default_factory=dict)
     """The damaged log's interned values, by table and id."""
     rescued: int = 0
@@ -89,10 +96,9 @@ class Chunk:
         db.executemany(f"INSERT OR IGNORE INTO {self.table.name} VALUES ({places})", rows)  # noqa: S608 - our own name
         self.rescued = db.total_changes - before - removed if self.table.name == HISTORY else 0
         self.pages = read_pages(db)
-        db.execute(
-            "UPDATE salvages SET frontier = ?, rescued = rescued + ?, finished = ? WHERE id = ?",
-            (self.frontier, self.rescued, self.is_last, self.salvage.id),
-        )
+        unreadable_rows = self.unreadable_rows + self._lost
+        progress = (self.frontier, self.is_last, self.rescued, unreadable_rows, self.unreadable_pages)
+        db.execute(_PROGRESS, (*progress, self.salvage.id))
 
     def rolled_back(self) -> None:
         """Nothing is kept in memory."""
@@ -101,7 +107,8 @@ class Chunk:
         """Note that it is on disk."""
         self.salvage.frontier = self.frontier
         self.salvage.rescued += self.rescued
-        self.salvage.unreadable_rows += self._lost
+        self.salvage.unreadable_rows += self.unreadable_rows + self._lost
+        self.salvage.unreadable_pages += self.unreadable_pages
 
     @property
     def last_row(self) -> int:
@@ -180,14 +187,42 @@ def chunks(
             until = salvage.floor if name == HISTORY else 2**63 - 1
             rows = wreck.rows(name, after=after, until=until)
             if name == HISTORY:
-                rows = _with_payload(rows, table, salvage)
-            while batch := list(islice(rows, _ROWS_AT_ONCE)):
-                reached = max(int(row[0] or 0) for row in batch) if name == HISTORY else salvage.floor
-                yield Chunk(salvage, table, batch, max(salvage.frontier, reached), interned=interned)
-            salvage.unreadable_rows += wreck.unreadable_rows
-            salvage.unreadable_pages += wreck.unreadable_pages
-            wreck.unreadable_rows = wreck.unreadable_pages = 0
-            yield Chunk(salvage, table, [], salvage.floor, is_last=name == big[-1], interned=interned)
+                rows = _with_payload(rows, table, wreck)
+            for batch in _batches(rows):
+                chunk = Chunk(salvage, table, batch, salvage.floor, interned=interned)
+                if name == HISTORY:
+                    chunk.frontier = max(salvage.frontier, *(int(row[0] or 0) for row in batch))
+                    _hand_over_counts(wreck, chunk)
+                yield chunk
+            # Other tables begin anew after a stop: theirs are counted at the end.
+            chunk = Chunk(salvage, table, [], salvage.floor, is_last=name == big[-1], interned=interned)
+            _hand_over_counts(wreck, chunk)
+            yield chunk
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Yield the rows in what one transaction may take; no row is looked at before it is wanted."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += row_bytes(row)
+        if len(batch) == _ROWS_AT_ONCE or size >= _BYTES_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def row_bytes(row: Row) -> int:
+    """Return about what a row takes."""
+    return _BYTES_BESIDE + sum(len(value) for value in row if isinstance(value, bytes | str))
+
+
+def _hand_over_counts(wreck: Wreck, chunk: Chunk) -> None:
+    """Let what could not be read be counted in the transaction that passes it: once, whatever stops it."""
+    chunk.unreadable_rows, chunk.unreadable_pages = wreck.unreadable_rows, wreck.unreadable_pages
+    wreck.unreadable_rows = wreck.unreadable_pages = 0
 
 
 def layout(db: sqlite3.Connection) -> tuple[dict[str, Table], list[str]]:
@@ -205,7 +240,7 @@ def _interned(wreck: Wreck, name: str) -> dict[int, Row]:
     return found
 
 
-def _with_payload(rows: Iterator[Row], table: Table, salvage: SalvageState) -> Iterator[Row]:
+def _with_payload(rows: Iterator[Row], table: Table, wreck: Wreck) -> Iterator[Row]:
     """Leave out readings whose payload is no JSON object any more."""
     payload = table.columns.index("payload")
     for row in rows:
@@ -217,4 +252,4 @@ def _with_payload(rows: Iterator[Row], table: Table, salvage: SalvageState) -> I
         if whole:
             yield row
         else:
-            salvage.unreadable_rows += 1
+            wreck.unreadable_rows += 1

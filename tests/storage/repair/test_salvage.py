@@ -27,6 +27,7 @@ from gateway.storage.repair.salvage import is_copying
 from gateway.storage.repair.sqlite_file import SqliteFile, Walk
 from gateway.storage.repair.wal_file import read_wal
 from gateway.storage.repair.wreck import Wreck, tables
+from gateway.storage.space import WAL_BYTES
 from tests.storage.repair.damaged import PAGE, corrupt_files, fill, opened, overwrite, reading, salvaged, survivors
 
 
@@ -544,3 +545,44 @@ async def test_a_look_at_every_page_is_taken_once_and_ends_with_the_gateway(
             await looking.wait()
         began = time.monotonic()
     assert time.monotonic() - began < 1
+
+
+async def test_a_transaction_of_a_salvage_fits_into_the_write_ahead_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 1_000, size=64_000)
+    most = 0
+    async with opened(path) as log:
+        log.care.report("a test says so")
+        while log.care.is_damaged or log.salvages:
+            await asyncio.sleep(0.002)
+            wal = beside(path, "-wal")
+            most = max(most, wal.stat().st_size if wal.exists() else 0)
+        assert (await log.buffer()).readings == 1_000
+    print(f"write-ahead log: {most:,} bytes at most")
+    assert most < WAL_BYTES * 1.1
+
+
+async def test_what_a_salvage_says_at_its_end_counts_what_it_did_before_a_stop(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 30_000)
+    overwrite(path, 30, 3)
+    with path.open("r+b") as file:
+        file.write(b"garbage!" * 8)
+    shutil.copy(path, tmp_path / "same.db")
+    told: list[str] = []
+    async with opened(tmp_path / "same.db", told) as log:
+        await salvaged(log)
+    at_once = told[-1].partition(";")[2]
+    told.clear()
+    stops = 0
+    while True:
+        async with opened(path, told) as log:
+            await asyncio.sleep(0.1)
+            if not log.salvages:
+                break
+            stops += log.salvages[0].rescued > 0
+    assert stops
+    async with LogReader.open(path) as log:
+        stored = (await log.buffer()).readings
+    assert told[-1].startswith(f"{stored:,} readings were salvaged from log.db.corrupt-")
+    assert told[-1].partition(";")[2] == at_once
