@@ -6,6 +6,7 @@
 - retention takes delivered readings that are older than asked, and only by a clock that is synchronised
 - a disk that others have filled is left again with the ballast's help; when it has room again, all goes on by itself
 - while a damaged log is exchanged nothing is done to it; one that was salvaged is removed before anything else leaves
+- while a damaged log is salvaged: nothing newer is lost before its readings (salvage.py says what becomes of them)
 - freed pages go back to the file system little by little, while nothing else waits
 """
 
@@ -21,7 +22,7 @@ from gateway.model.errors import StoreFull
 from gateway.storage.commit_thread import CommitThread, Done, Transaction
 from gateway.storage.dead_letter_cap import DeadLetterCap
 from gateway.storage.quarantine_cap import TrimQuarantine
-from gateway.storage.reclaim import Reclaim
+from gateway.storage.reclaim import NO_LIMIT, Loss, Reclaim
 from gateway.storage.repair.damage import is_damage
 from gateway.storage.space import HIGH_WATER_BYTES, LOW_WATER_BYTES, Pages, Space
 
@@ -65,6 +66,12 @@ class Bounds:
         """The active readers, with the newest position that is known of each."""
         self.salvaged: set[str] = set()
         """Damaged logs of which the log itself says that all that is readable has been copied."""
+        self.lose_until: Callable[[], int] = lambda: NO_LIMIT
+        """Up to where readings may be lost now."""
+        self.lent_bytes = 0
+        """What a salvage has written for readers that wait, without room: neither held against the rest nor lost."""
+        self.knows_readers = False
+        """Whether all active readers are known: whoever calls `tick` has named them before."""
         self.full: StoreFull | None = None
         """Why nothing more is taken in; None while it is."""
         self.on_full: list[Callable[[], None]] = []
@@ -72,7 +79,7 @@ class Bounds:
     def committed(self, pages: Pages, rows: int) -> None:
         """Hear how the file is used after a commit of so many rows."""
         self._pages = pages
-        room = self._space.room_bytes(pages)
+        room = self._room_bytes()
         if room < LOW_WATER_BYTES:
             self._make_room(rows)
         elif self.full is not None and room >= HIGH_WATER_BYTES:
@@ -93,9 +100,10 @@ class Bounds:
 
     def tick(self) -> None:
         """Do what is due; called about once a second."""
+        self.knows_readers = True
         if self._writer() is None:
             return
-        if self._space.room_bytes(self._pages) < LOW_WATER_BYTES or self.full is not None:
+        if self._room_bytes() < LOW_WATER_BYTES or self.full is not None:
             self._make_room(0)
             return
         self._space.keep_ballast()
@@ -116,11 +124,23 @@ class Bounds:
         """Go on with a fresh log, of which no commit has told anything yet."""
         self._pages = _NO_PAGES
         self._making_room = self._retaining = False
+        self.lent_bytes = 0
+
+    def has_plenty(self, beyond: int) -> bool:
+        """Whether there is so much room that somebody who can wait may use so many bytes of it."""
+        return self._space.room_bytes(self._pages) >= HIGH_WATER_BYTES + beyond
 
     @property
-    def has_plenty(self) -> bool:
-        """Whether there is so much room that somebody may use it who can wait."""
-        return self._space.room_bytes(self._pages) >= HIGH_WATER_BYTES
+    def must_lose(self) -> bool:
+        """Whether the oldest readings have to be lost now, and none that may be is in the log itself."""
+        return self.full is not None and self._settings.overflow == "drop_oldest"
+
+    def _room_bytes(self) -> int:
+        return self._space.room_bytes(self._pages) + self.lent_bytes
+
+    def delivered(self, rows: int) -> Reclaim:
+        """Return a step that lets delivered rows leave, for somebody else to commit."""
+        return Reclaim(self.readers, rows, may_lose=False, now_ms=self._clock.now_ms())
 
     def _commit(self, transaction: Transaction, done: Done) -> None:
         writer = self._writer()
@@ -151,22 +171,22 @@ class Bounds:
             self._reclaim(min(_ROWS_PER_STEP + 2 * rows, _ROWS_PER_STEP_AT_MOST), may_lose=False)
 
     def _reclaim(self, rows: int, *, may_lose: bool) -> None:
-        step = Reclaim(self.readers, rows, may_lose=may_lose, now_ms=self._clock.now_ms())
+        step = Reclaim(self.readers, rows, may_lose=may_lose, now_ms=self._clock.now_ms(), lose_until=self.lose_until())
         self._commit(step, lambda error: self._reclaimed(step, error))
 
     def _reclaimed(self, step: Reclaim, error: Exception | None) -> None:
         """Go on until there is room, nothing may leave any more, or the disk fails."""
         if step.pages is not None:
             self._pages = step.pages
-        self._note_losses(step)
+        self.note_losses(step.losses)
         if self._writer() is None:
             self._making_room = False
-        elif error is None and self._space.room_bytes(self._pages) >= HIGH_WATER_BYTES:
+        elif error is None and self._room_bytes() >= HIGH_WATER_BYTES:
             self._making_room = False
             self._has_room()
         elif error is None and step.deleted:
             self._reclaim(step.rows, may_lose=step.may_lose)
-        elif error is None and not step.may_lose and self._settings.overflow == "drop_oldest":
+        elif error is None and not step.may_lose and self._settings.overflow == "drop_oldest" and not self.lent_bytes:
             self._reclaim(step.rows, may_lose=True)
         elif error is not None and _is_disk_full(error) and self._leave_full_disk():
             self._reclaim(step.rows, may_lose=step.may_lose)
@@ -190,8 +210,9 @@ class Bounds:
         for hear in self.on_full:
             hear()
 
-    def _note_losses(self, step: Reclaim) -> None:
-        for loss in step.losses:
+    def note_losses(self, losses: list[Loss]) -> None:
+        """Say what destinations will never get."""
+        for loss in losses:
             self._metrics.events_dropped.labels(loss.destination, "overflow").inc(loss.readings)
             logger.warning(
                 "readings lost for want of room",

@@ -37,16 +37,18 @@ from gateway.storage.log_files import LogFiles, LogStart
 from gateway.storage.log_reader import NEWEST, LogReader
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.migrations import migrate
+from gateway.storage.reclaim import NO_LIMIT
 from gateway.storage.repair.care import Care, Tell
 from gateway.storage.repair.damage import is_damage, store_failed
 from gateway.storage.repair.exchange import CURSORS_LOST, Known
-from gateway.storage.repair.salvage import Chunk, SalvageState, is_copying, visible_row
+from gateway.storage.repair.salvage import Chunk, SalvageState, Shortage, is_copying, visible_row
 from gateway.storage.space import WAL_BYTES, WAL_PAGES, Space
 
 __all__ = ["Entry", "Log", "Owner"]
 
 BUSY_TIMEOUT_S = 10.0  # another program may hold a lock for a moment
 
+_DELIVERED_AT_ONCE = 2_000
 _EXCHANGE_S = 30.0  # how long a reader waits for a fresh log
 
 _LEARN = """UPDATE gateway_boots SET epoch_ms = ?
@@ -73,6 +75,7 @@ class Log(GroupCommit, LogReader):
         self.salvages: list[SalvageState] = []
         space = Space(settings, path.parent, lambda: {salvage.file for salvage in self.salvages})
         bounds = Bounds(settings, space, self._writer, self._damaged, clock, metrics)
+        bounds.lose_until = self._lose_until
         GroupCommit.__init__(self, files, bounds, settings, dedupe_window_ms, clock, metrics, repairs=tell is not None)
         self.dead_letters: DeadLetters = DeadLetters(self._fetch, self._execute, self.transact, bounds.dead_letters)
         self._grown: asyncio.Future[None] = self._loop.create_future()
@@ -84,6 +87,8 @@ class Log(GroupCommit, LogReader):
         """Cursors that are on disk."""
         self._newest = 0
         self._exchanges = 0
+        self._awaited: list[tuple[int, int]] = []
+        """Rows (after, last) that readers wait for as a whole."""
         self._sound = asyncio.Event()
         self._sound.set()
         self._cursors_lost = False
@@ -177,19 +182,54 @@ class Log(GroupCommit, LogReader):
         self._sound.set()
         self._resume(start.gateway_boot)
 
-    def salvaged(self, chunk: Chunk) -> None:
-        """Let readers see what a salvage has brought back."""
+    async def salvage(self, chunk: Chunk) -> bool:
+        """Write a chunk and let readers see it; when there is no room, only what must be: see salvage.py.
+
+        False when some of it has to wait. A salvage is never the reason that a reading is lost.
+        """
+        chunk.shortage = None
+        if not await self._has_room(chunk.size_bytes):
+            if not self.bounds.knows_readers:
+                return False
+            chunk.shortage = Shortage(
+                dict(self.bounds.readers), self.last_row, [*self._awaited], self.bounds.must_lose, self._clock.now_ms()
+            )
+        await self.transact(chunk)
         chunk.done()
         if chunk.is_last:
             self.bounds.salvaged.add(chunk.salvage.file)
         assert chunk.pages is not None
-        self.bounds.committed(chunk.pages, len(chunk.rows))
+        if chunk.shortage is None or not is_copying(self.salvages):
+            self.bounds.lent_bytes = 0
+        elif chunk.readers_waited:  # what they were lent before has left
+            self.bounds.lent_bytes = chunk.written_bytes
+        else:
+            self.bounds.lent_bytes += chunk.written_bytes
+        self.bounds.note_losses(chunk.losses)
+        self._metrics.events_dropped.labels("quarantine", "overflow").inc(chunk.quarantine_lost)
+        self.bounds.committed(chunk.pages, chunk.rescued)
         self._grew(chunk.last_row)
+        return not chunk.rows
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a salvage may go on: it must not be the reason that room has to be made."""
-        return self.bounds.has_plenty
+    async def _has_room(self, size_bytes: int) -> bool:
+        """Whether there is plenty of room for so much of a salvage; delivered readings leave for it."""
+        while not self.bounds.has_plenty(size_bytes):
+            if not self.bounds.knows_readers:
+                return False
+            step = self.bounds.delivered(_DELIVERED_AT_ONCE)
+            await self.transact(step)
+            if not step.deleted:
+                return False
+            assert step.pages is not None
+            self.bounds.committed(step.pages, 0)
+        return True
+
+    def _lose_until(self) -> int:
+        """Return up to where readings may be lost: none that came after a damage before its salvage has ended.
+
+        Those that are still to be salvaged are older; and at its end the damaged log leaves, and gives its room back.
+        """
+        return min(self.last_row, self.salvages[-1].floor) if self.salvages else NO_LIMIT
 
     async def _until_sound(self) -> None:
         try:
@@ -230,11 +270,18 @@ class Log(GroupCommit, LogReader):
         """As `LogReader.read`, when a salvage has brought back what it can up to `until`: none of it is missed."""
         while True:
             exchanges, last = self._exchanges, self.last_row if until is None else until
-            while is_copying(self.salvages) and self.last_row < last:
-                await asyncio.shield(self._grown)
+            await self._until_salvaged(after, last)
             readings = await super().read(after, until=last, limit=limit, max_bytes=max_bytes, epochs=epochs)
             if exchanges == self._exchanges:
                 return readings
+
+    async def _until_salvaged(self, after: int, last: int) -> None:
+        self._awaited.append((after, last))
+        try:
+            while is_copying(self.salvages) and self.last_row < last:
+                await asyncio.shield(self._grown)
+        finally:
+            self._awaited.remove((after, last))
 
     async def wait_beyond(self, row: int) -> None:
         """Return when there is a committed row beyond `row`."""

@@ -5,18 +5,19 @@
 - where rows are to leave for their age, the oldest is looked at first, and the first that is too young ends the step;
   a row received while the clock was not right is as old as the first right time after it, and until there is one its
   age is not known
+- while a damaged log is being salvaged, its rows are older than the new ones: none of those is lost before them
 - rows of an attempt under way never leave: they may have arrived, so they could not be counted right; nor do those
   whose rejection is provisional: they may have to be sent again
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
 from gateway.storage.space import Pages
 
-_NO_LIMIT = 2**63 - 1
+NO_LIMIT = 2**63 - 1
 
 _OLDEST = """SELECT h.id, coalesce(b.epoch_ms + h.monotonic_ms, b.received_by_ms)
     FROM device_telemetry_history h LEFT JOIN gateway_boots b ON b.id = h.gateway_boot
@@ -60,47 +61,67 @@ class Reclaim:
     may_lose: bool
     now_ms: int
     received_before_ms: int | None = None
+    lose_until: int = NO_LIMIT
+    """Up to where rows may be lost."""
     deleted: int = 0
     losses: list[Loss] = field(default_factory=list)
     pages: Pages | None = None
 
     def write(self, db: sqlite3.Connection) -> None:
         """Delete the oldest rows that may leave."""
-        positions, under_way = self._readers_now(db)
-        limit = _NO_LIMIT if self.may_lose else min(positions.values(), default=_NO_LIMIT)
+        positions, under_way = readers_now(db, self.readers)
+        limit = min(positions.values(), default=NO_LIMIT)
+        if self.may_lose:
+            limit = max(limit, self.lose_until)
         spared = "".join(f" AND NOT (h.id > {after} AND h.id <= {last})" for after, last in under_way.values())
         oldest = db.execute(_OLDEST.format(spared=spared), (limit, self.rows))
         ids = [row for row, _ in takewhile(lambda one: self._is_old(one[1]), oldest)]
         self.deleted = len(ids)
         db.executemany("DELETE FROM device_telemetry_history WHERE id = ?", [(row,) for row in ids])
-        for name, position in positions.items():
-            _, safe = under_way.get(name, (0, 0))
-            lost = [row for row in ids if row > max(position, safe)]
-            if lost:
-                self.losses.append(Loss(name, len(lost), lost[0], lost[-1]))
-                note_loss(db, "losses", self.losses[-1], self.now_ms)
+        self.losses = count_losses(db, ids, positions, under_way, self.now_ms)
         self.pages = read_pages(db)
 
     def rolled_back(self) -> None:
         """Nothing has left."""
         self.deleted = 0
-        self.losses.clear()
+        self.losses = []
         self.pages = None
 
     def _is_old(self, received_ms: int | None) -> bool:
         before = self.received_before_ms
         return before is None or (received_ms is not None and received_ms < before)
 
-    def _readers_now(self, db: sqlite3.Connection) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
-        """Return every active reader's position, and the rows of its attempt under way (after, last)."""
-        positions: dict[str, int] = {}
-        under_way: dict[str, tuple[int, int]] = {}
-        for name, stored, last in db.execute(_READERS):
-            if name in self.readers:
-                positions[name] = max(stored, self.readers[name])
-                if last > positions[name]:
-                    under_way[name] = (positions[name], last)
-        return positions, under_way
+
+def readers_now(
+    db: sqlite3.Connection, readers: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
+    """Return every active reader's position, and the rows of its attempt under way (after, last)."""
+    positions: dict[str, int] = {}
+    under_way: dict[str, tuple[int, int]] = {}
+    for name, stored, last in db.execute(_READERS):
+        if name in readers:
+            positions[name] = max(stored, readers[name])
+            if last > positions[name]:
+                under_way[name] = (positions[name], last)
+    return positions, under_way
+
+
+def count_losses(
+    db: sqlite3.Connection,
+    rows: Sequence[int],
+    positions: Mapping[str, int],
+    under_way: Mapping[str, tuple[int, int]],
+    now_ms: int,
+) -> list[Loss]:
+    """Note, for each reader that still needs some of these rows, that they are lost to it."""
+    losses: list[Loss] = []
+    for name, position in positions.items():
+        _, safe = under_way.get(name, (0, 0))
+        lost = [row for row in rows if row > max(position, safe)]
+        if lost:
+            losses.append(Loss(name, len(lost), lost[0], lost[-1]))
+            note_loss(db, "losses", losses[-1], now_ms)
+    return losses
 
 
 def read_pages(db: sqlite3.Connection) -> Pages:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.model.errors import NeurogateError
-from gateway.storage.commit_thread import Transaction
 from gateway.storage.repair.check import quick_check
 from gateway.storage.repair.salvage import Chunk, SalvageState, chunks, layout
 from gateway.storage.repair.sqlite_file import Stopped
@@ -23,7 +22,7 @@ from gateway.storage.repair.wreck import Table
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 5.0
-_ROOM_CHECK_S = 1.0
+_ROOM_CHECK_S = 0.2  # while readers wait for every chunk: some thousand readings a second
 _TURN_S = 0.05
 """A salvage works so long and rests as long: half of a processor at most, readings come first."""
 
@@ -36,11 +35,6 @@ class Patient(Protocol):
 
     salvages: list[SalvageState]
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a salvage may write."""
-        ...
-
     def halt(self) -> None:
         """Begin no commit any more."""
         ...
@@ -49,12 +43,8 @@ class Patient(Protocol):
         """Go on with a fresh log. Raises StoreFailed, OSError or sqlite3.Error, and refuses what waits."""
         ...
 
-    async def transact(self, transaction: Transaction) -> None:
-        """Commit a transaction. Raises StoreFailed."""
-        ...
-
-    def salvaged(self, chunk: Chunk) -> None:
-        """Let readers see what is on disk now."""
+    async def salvage(self, chunk: Chunk) -> bool:
+        """Commit what there is room for; False when some of it has to wait. Raises StoreFailed."""
         ...
 
 
@@ -91,7 +81,7 @@ class Care:
             for salvage in self._log.salvages
         ]
         if self._waits:
-            said.append("The salvage goes on when the store has room again.")
+            said.append("The salvage goes on when destinations have taken more, or the store has room again.")
         return said
 
     def report(self, damage: str) -> None:
@@ -175,20 +165,15 @@ class Care:
     async def _salvage(self, salvage: SalvageState) -> None:
         steps = chunks(salvage, self._path, *await asyncio.to_thread(_layout, self._path), self._checkpoint)
         try:
-            while not (self._damage or self._stop.is_set()):
-                self._waits = not self._log.has_room
-                if self._waits:
-                    self._wanted.clear()
+            while chunk := await asyncio.to_thread(self._take_turn, steps):
+                while not await self._log.salvage(chunk):
+                    self._waits = True
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._wanted.wait(), _ROOM_CHECK_S)
-                    continue
-                chunk = await asyncio.to_thread(self._take_turn, steps)
-                if chunk is None:
-                    break
-                await self._log.transact(chunk)
-                self._log.salvaged(chunk)
-            else:
-                return
+                        await asyncio.wait_for(self._interrupt.wait(), _ROOM_CHECK_S)
+                        return
+                self._waits = False
+                if self._interrupt.is_set():
+                    return
         except Stopped:
             return
         finally:

@@ -1,17 +1,29 @@
 """Copies what is readable of a damaged log into the one that took its place: see exchange.py for what stays true.
 
 A chunk is one transaction: its rows, and how far the salvage has come. So it goes on where it was after any stop.
+While room is short (see `Shortage`) only what must be written is, so that no one waits for ever for another: readers
+wait for the salvage, the salvage for room, and room only comes when readers have had what is there.
+- delivered rows leave the log for the salvage's sake, and those that every reader has passed are not copied at all
+- what is left of a chunk is written, beyond the bounds, when readers have had everything before it and wait: so the
+  bounds are exceeded by one chunk, which leaves again when it has been delivered. Otherwise it is held until they have.
+- while the store must lose the oldest readings (`drop_oldest`, and it is full), those are the ones here: what would be
+  held is given up and counted, and nothing newer is lost before. Under `reject` nothing is ever given up.
+- quarantined input is left out
+No room is made by cutting the damaged log shorter: should the log that readings are copied to be damaged, too, its own
+salvage begins anew, and needs all of them.
+
 Payloads that are not JSON any more are left out, as are readings whose stream is lost; both are counted.
 """
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from pydantic_core import from_json
 
-from gateway.storage.reclaim import read_pages
+from gateway.storage.reclaim import NO_LIMIT, Loss, count_losses, read_pages, readers_now
 from gateway.storage.repair.exchange import HISTORY, own_numbers
 from gateway.storage.repair.sqlite_file import Value
 from gateway.storage.repair.wreck import Row, Table, Wreck, tables
@@ -21,6 +33,13 @@ _ROWS_AT_ONCE = 1_000  # a commit that readings wait behind: some 20 ms
 _BYTES_AT_ONCE = 4_000_000  # the write-ahead log is to hold it: what the rest of the store leaves of WAL_BYTES
 _BYTES_BESIDE = 200  # of a row, beside what it carries
 
+_SENT_AGAIN_ROWS = (
+    10_000  # what a board got no acknowledgement for, it sends again: that is looked for among the newest
+)
+
+_SENT_AGAIN = "SELECT 1 FROM device_telemetry_history WHERE stream = ? AND seq = ? AND id > ?"
+_UNDELIVERED = """SELECT EXISTS (SELECT 1 FROM device_telemetry_history WHERE id <= ? AND id > max(?, coalesce(
+    (SELECT max(row) FROM dead_letters WHERE destination = ? AND provisional = 1), 0)))"""
 _UNFINISHED = """SELECT id, file, reason, floor, frontier, rescued, unreadable_rows, unreadable_pages FROM salvages
     WHERE NOT finished ORDER BY id"""
 _PROGRESS = """UPDATE salvages SET frontier = ?, finished = ?, rescued = rescued + ?,
@@ -69,9 +88,23 @@ def visible_row(salvages: list[SalvageState], newest: int) -> int:
     return newest
 
 
+@dataclass(slots=True, frozen=True)
+class Shortage:
+    """What decides, when there is no room, which rows of a chunk are written; see the module's own words."""
+
+    readers: Mapping[str, int]
+    """Active cursors, with the newest position that is known of them."""
+    visible: int
+    """The row up to which they see the log."""
+    awaited: Sequence[tuple[int, int]]
+    """Rows (after, last) that are waited for as a whole: what is there of them is not delivered before the rest is."""
+    must_lose: bool
+    now_ms: int
+
+
 @dataclass(slots=True)
 class Chunk:
-    """One transaction of a salvage. After the commit, `rescued` and `frontier` say what it did."""
+    """One transaction of a salvage. After the commit, `done` and then `rows` say what of it had to be held."""
 
     salvage: SalvageState
     table: Table
@@ -83,21 +116,43 @@ class Chunk:
     """What was found since the chunk before."""
     interned: dict[str, dict[int, Row]] = field(default_factory=dict)
     """The damaged log's interned values, by table and id."""
+    shortage: Shortage | None = None
     rescued: int = 0
+    last_row: int = 0
+    """The last reading that was written; 0 when none was."""
+    written_bytes: int = 0
+    readers_waited: bool = False
+    """Whether, when room was short, they had had everything before it."""
+    losses: list[Loss] = field(default_factory=list)
+    quarantine_lost: int = 0
     pages: Pages | None = None
+    _reached: int = 0
+    _held: list[Row] = field(default_factory=list)
     _lost: int = 0
 
     def write(self, db: sqlite3.Connection) -> None:
-        """Write everything; see `CommitThread`."""
-        before, self._lost = db.total_changes, 0
-        rows = self._readings(db) if self.table.name == HISTORY else self.rows
-        removed = db.total_changes - before
+        """Write what may be written; see `CommitThread`."""
+        self.rescued = self.last_row = self.quarantine_lost = self._lost = 0
+        self.losses, self._held, self._reached = [], [], self.frontier
+        rows = self.rows
+        if self.table.name == HISTORY:
+            if self.shortage is not None:
+                rows = self._needed(db, self.shortage)
+            self.last_row = _id(rows[-1]) if rows else 0
+            self.written_bytes = sum(map(row_bytes, rows))
+            rows = self._renumbered(db, rows)
+            self._remove_repeats(db, rows)
+        elif self.shortage is not None:
+            self.quarantine_lost, rows = len(rows), []
+        before = db.total_changes
         places = ", ".join("?" * len(self.table.columns))
         db.executemany(f"INSERT OR IGNORE INTO {self.table.name} VALUES ({places})", rows)  # noqa: S608 - our own name
-        self.rescued = db.total_changes - before - removed if self.table.name == HISTORY else 0
+        self.rescued = db.total_changes - before if self.table.name == HISTORY else 0
         self.pages = read_pages(db)
+        if len(self._held) == len(self.rows) > 0:
+            return
         unreadable_rows = self.unreadable_rows + self._lost
-        progress = (self.frontier, self.is_last, self.rescued, unreadable_rows, self.unreadable_pages)
+        progress = (self._reached, self.is_last, self.rescued, unreadable_rows, self.unreadable_pages)
         db.execute(_PROGRESS, (*progress, self.salvage.id))
 
     def rolled_back(self) -> None:
@@ -105,20 +160,73 @@ class Chunk:
 
     def done(self) -> None:
         """Note that it is on disk."""
-        self.salvage.frontier = self.frontier
+        if len(self._held) == len(self.rows) > 0:
+            return
+        self.rows = self._held
+        self.salvage.frontier = self._reached
         self.salvage.rescued += self.rescued
         self.salvage.unreadable_rows += self.unreadable_rows + self._lost
         self.salvage.unreadable_pages += self.unreadable_pages
+        self.unreadable_rows = self.unreadable_pages = 0
 
     @property
-    def last_row(self) -> int:
-        """The last reading in it; 0 when there is none."""
-        return max((int(row[0] or 0) for row in self.rows), default=0) if self.table.name == HISTORY else 0
+    def size_bytes(self) -> int:
+        """About what it takes."""
+        return sum(map(row_bytes, self.rows))
 
-    def _readings(self, db: sqlite3.Connection) -> list[Row]:
-        """Return the readings with today's numbers of their streams; newer copies of them are removed."""
+    def _needed(self, db: sqlite3.Connection, short: Shortage) -> list[Row]:
+        """Return the readings that are to be written though there is no room."""
+        positions, under_way = readers_now(db, short.readers)
+        behind = max(short.visible, min(positions.values(), default=NO_LIMIT))
+        passed = [row for row in self.rows if _id(row) <= behind]
+        rest = [row for row in self.rows if _id(row) > behind]
+        self._remove_repeats(db, self._renumbered(db, passed))
+        undelivered = (db.execute(_UNDELIVERED, (short.visible, at, name)) for name, at in positions.items())
+        self.readers_waited = not any(found for ((found,),) in undelivered)
+        if not self.readers_waited:
+            needed = list(takewhile(lambda row: _is_in(_id(row), short.awaited), rest))
+            rest = rest[len(needed) :]
+            if short.must_lose:
+                needed += [row for row in rest if _is_in(_id(row), under_way.values())]
+                given_up = [row for row in rest if not _is_in(_id(row), under_way.values())]
+                self._give_up(db, given_up, positions, under_way, short.now_ms)
+            else:
+                self._held = rest
+            rest = needed
+        if self._held:
+            self._reached = max(self.salvage.frontier, *(_id(row) for row in passed + rest), 0)
+        else:
+            self._reached = min(self.salvage.floor, max(self.frontier, behind - _SENT_AGAIN_ROWS))
+        return rest
+
+    def _give_up(
+        self,
+        db: sqlite3.Connection,
+        rows: list[Row],
+        positions: Mapping[str, int],
+        under_way: Mapping[str, tuple[int, int]],
+        now_ms: int,
+    ) -> None:
+        """Count readings as lost, but those that a board has sent again since."""
+        ids = [_id(row) for row in self._renumbered(db, rows) if not db.execute(_SENT_AGAIN, self._key(row)).fetchone()]
+        self.losses = count_losses(db, ids, positions, under_way, now_ms)
+
+    def _key(self, row: Row) -> tuple[Value, Value, int]:
         place = self.table.columns.index
-        stream, seq, boot, metadata = place("stream"), place("seq"), place("gateway_boot"), place("metadata")
+        return row[place("stream")], row[place("seq")], self.salvage.floor
+
+    def _remove_repeats(self, db: sqlite3.Connection, readings: list[Row]) -> None:
+        """Remove what boards have sent again since: it would go out under a second id."""
+        keys = [self._key(row) for row in readings]
+        db.executemany(
+            "DELETE FROM device_telemetry_history WHERE stream = ? AND seq = ? AND id > ?",
+            [key for key in keys if key[1] is not None],
+        )
+
+    def _renumbered(self, db: sqlite3.Connection, rows: list[Row]) -> list[Row]:
+        """Return the readings with today's numbers of their streams, but those whose stream is lost."""
+        place = self.table.columns.index
+        stream, boot, metadata = place("stream"), place("gateway_boot"), place("metadata")
         numbers: dict[tuple[str, Value], int | None] = {}
 
         def number(table: str, old: Value) -> int | None:
@@ -127,7 +235,7 @@ class Chunk:
             return numbers[table, old]
 
         found: list[Row] = []
-        for row in self.rows:
+        for row in rows:
             values = list(row)
             values[stream] = number("streams", row[stream])
             if values[stream] is None:
@@ -137,10 +245,6 @@ class Chunk:
             if row[metadata] is not None:
                 values[metadata] = number("device_metadata", row[metadata])
             found.append(tuple(values))
-        db.executemany(
-            "DELETE FROM device_telemetry_history WHERE stream = ? AND seq = ? AND id > ?",
-            [(row[stream], row[seq], self.salvage.floor) for row in found if row[seq] is not None],
-        )
         return found
 
     def _number(self, db: sqlite3.Connection, table: str, old: Value) -> int | None:
@@ -171,6 +275,14 @@ class Chunk:
         return db.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", rest).lastrowid  # noqa: S608
 
 
+def _id(row: Row) -> int:
+    return int(row[0] or 0)
+
+
+def _is_in(row: int, ranges: Iterable[tuple[int, int]]) -> bool:
+    return any(after < row <= last for after, last in ranges)
+
+
 def chunks(
     salvage: SalvageState, log: Path, known: dict[str, Table], big: list[str], checkpoint: Callable[[], None]
 ) -> Generator[Chunk, None, None]:
@@ -185,13 +297,16 @@ def chunks(
             table = known[name]
             after = salvage.frontier if name == HISTORY else 0
             until = salvage.floor if name == HISTORY else 2**63 - 1
-            rows = wreck.rows(name, after=after, until=until)
-            if name == HISTORY:
+            if name != HISTORY:
+                rows = wreck.rows(name, after=after, until=until)
+            else:
+                rows = wreck.rows(name, after=after, until=until, passed=lambda: salvage.frontier)
                 rows = _with_payload(rows, table, wreck)
             for batch in _batches(rows):
                 chunk = Chunk(salvage, table, batch, salvage.floor, interned=interned)
                 if name == HISTORY:
-                    chunk.frontier = max(salvage.frontier, *(int(row[0] or 0) for row in batch))
+                    batch.sort(key=_id)
+                    chunk.frontier = max(salvage.frontier, _id(batch[-1]))
                     _hand_over_counts(wreck, chunk)
                 yield chunk
             # Other tables begin anew after a stop: theirs are counted at the end.
