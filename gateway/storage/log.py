@@ -224,6 +224,11 @@ class Log(GroupCommit, LogReader):
             self.bounds.committed(step.pages, 0)
         return True
 
+    @property
+    def has_plenty(self) -> bool:
+        """Whether there is so much room that somebody who can wait may use some."""
+        return self.bounds.has_plenty(0)
+
     def _lose_until(self) -> int:
         """Return up to where readings may be lost: none that came after a damage before its salvage has ended.
 

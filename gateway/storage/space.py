@@ -63,9 +63,10 @@ class Space:
 
     def room_bytes(self, pages: Pages) -> int:
         """Return how much more may be stored: by our own limit, and by the disk's."""
-        budget = self._settings.max_bytes - WAL_BYTES - BALLAST_BYTES - self._beside_log()
+        wal = _size(self._folder / "log.db-wal")  # may be larger than WAL_BYTES while somebody reads for long
+        budget = self._settings.max_bytes - max(WAL_BYTES, wal) - BALLAST_BYTES - self._beside_log()
         owed = pages.count * pages.page_bytes - _size(self._folder / "log.db")  # what is only in the write-ahead log
-        owed += WAL_BYTES - min(WAL_BYTES, _size(self._folder / "log.db-wal"))
+        owed += WAL_BYTES - min(WAL_BYTES, wal)
         growth = self.disk_free_bytes() - self._settings.min_free_bytes - owed
         return min(budget - pages.live_bytes, max(0, growth) + pages.free_bytes)
 

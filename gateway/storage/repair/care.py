@@ -15,13 +15,16 @@ from typing import Protocol
 
 from gateway.model.errors import NeurogateError
 from gateway.storage.repair.check import quick_check
+from gateway.storage.repair.damage import beside
 from gateway.storage.repair.salvage import Chunk, SalvageState, chunks, layout
 from gateway.storage.repair.sqlite_file import Stopped
 from gateway.storage.repair.wreck import Table
+from gateway.storage.space import WAL_BYTES
 
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 5.0
+_CHECK_AGAIN_S = 60.0
 _ROOM_CHECK_S = 0.2  # while readers wait for every chunk: some thousand readings a second
 _TURN_S = 0.05
 """A salvage works so long and rests as long: half of a processor at most, readings come first."""
@@ -34,6 +37,11 @@ class Patient(Protocol):
     """The log, as its care sees it."""
 
     salvages: list[SalvageState]
+
+    @property
+    def has_plenty(self) -> bool:
+        """Whether there is so much room that somebody who can wait may use some."""
+        ...
 
     def halt(self) -> None:
         """Begin no commit any more."""
@@ -57,6 +65,8 @@ class Care:
         self._tell = tell
         self._damage = ""
         self._check = False
+        self._check_from = 0.0
+        self._check_wal_bytes = WAL_BYTES
         self._wanted = asyncio.Event()
         self._stop = asyncio.Event()
         self._interrupt = asyncio.Event()
@@ -127,12 +137,14 @@ class Care:
     async def _next(self) -> None:
         if self._damage:
             await self._exchange()
-        elif self._check:
+        elif self._check and time.monotonic() >= self._check_from:
             await self._quick_check()
         elif self._log.salvages:
             await self._salvage(self._log.salvages[0])
         else:
-            await self._wanted.wait()
+            until_check_s = self._check_from - time.monotonic() if self._check else None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), until_check_s)
             self._wanted.clear()
 
     async def _exchange(self) -> None:
@@ -153,14 +165,25 @@ class Care:
 
     async def _quick_check(self) -> None:
         logger.info("checking %s after an unclean stop", self._path.name)
-        found = await quick_check(self._path, self._interrupt)
+        found = await quick_check(self._path, self._interrupt, self._check_may_go_on)
         if self._interrupt.is_set():
+            return
+        if found is None:
+            self._check_from = time.monotonic() + _CHECK_AGAIN_S
+            self._check_wal_bytes *= 2  # so that it ends some day where it is never quiet
+            logger.info("the check of %s is put off: too much is written meanwhile", self._path.name)
             return
         self._check = False
         if found:
             self.report(found)
         else:
             logger.info("checked %s: it is sound", self._path.name)
+
+    def _check_may_go_on(self) -> bool:
+        """Whether the write-ahead log, which grows while the check reads, may take what it takes now."""
+        wal = beside(self._path, "-wal")
+        size = wal.stat().st_size if wal.exists() else 0
+        return size <= WAL_BYTES or (size <= self._check_wal_bytes and self._log.has_plenty)
 
     async def _salvage(self, salvage: SalvageState) -> None:
         steps = chunks(salvage, self._path, *await asyncio.to_thread(_layout, self._path), self._checkpoint)

@@ -17,7 +17,7 @@ from gateway.storage.bounds import Bounds
 from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log
 from gateway.storage.repair import exchange
-from gateway.storage.space import Pages, Space
+from gateway.storage.space import WAL_BYTES, Pages, Space
 from tests.cloud_sync.site import Scripted, Site, running, until
 from tests.storage.repair.damaged import PAGE, corrupt_files, fill, opened, reading, salvaged
 
@@ -311,3 +311,44 @@ async def test_damage_found_while_the_check_runs_is_repaired_at_once(
             await log.append([reading(log, 101)])
         await salvaged(log)
         assert (await log.buffer()).readings == 101
+
+
+async def test_the_check_gives_way_before_the_write_ahead_log_outgrows_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.db"
+    await fill(path, 1_000)
+    checks = 0
+
+    def long_check(db: sqlite3.Connection) -> str:
+        nonlocal checks
+        checks += 1
+        if checks == 1:
+            db.execute("BEGIN")
+            db.execute("SELECT count(*) FROM device_telemetry_history").fetchall()
+            db.execute(
+                "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+            ).fetchone()
+        return ""
+
+    monkeypatch.setattr("gateway.storage.repair.check.quick_check_now", long_check)
+    monkeypatch.setattr("gateway.storage.repair.care._CHECK_AGAIN_S", 0.5)
+    seq = 2_000
+    async with opened(path) as log:
+        log.care.check()
+        async with asyncio.timeout(30):
+            while log.care.notices:
+                if checks < 2:
+                    await log.append([reading(log, seq + number, size=4_000) for number in range(100)])
+                    seq += 100
+                await asyncio.sleep(0.01)
+        wal = (tmp_path / "log.db-wal").stat().st_size
+        assert checks == 2
+        assert wal < 2 * WAL_BYTES
+        space, used = log.bounds._space, log.bounds._pages
+        before = space.room_bytes(used)
+        with (tmp_path / "log.db-wal").open("r+b") as file:
+            file.truncate(3 * WAL_BYTES)
+        assert space.room_bytes(used) <= before - (3 * WAL_BYTES - max(wal, WAL_BYTES)), "its real size is counted"
+        with (tmp_path / "log.db-wal").open("r+b") as file:
+            file.truncate(wal)
