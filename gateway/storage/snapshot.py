@@ -79,7 +79,7 @@ async def snapshot(log: Log, state: State, folder: Path, min_free_bytes: int) ->
         yield SnapshotStep(copying.total, copying.total, str(own))
 
 
-async def _check(copies: DataDir, stop: asyncio.Event) -> tuple[str, str]:
+async def _check(copies: DataDir, stop: asyncio.Event) -> tuple[str | None, str | None]:
     """Return what is wrong with the log's copy and with the state's; a backup of it could not be restored."""
     try:
         return await quick_check(copies.log_db, stop), await quick_check(copies.state_db, stop)

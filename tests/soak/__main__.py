@@ -38,8 +38,9 @@ from tests.soak.weather import SMALL_JUMP_MS, PatientBoard, Weather
 BOARDS = 20
 RATE_PER_S = 20
 DISK_MB = 150
-STORM_SHARE = 0.55
-"""Of the time; the rest is for what is still to be delivered (a forwarder's backoff may be a minute)."""
+_DRAIN_SHARE = 0.45
+_LONGEST_DRAIN_S = 300.0
+"""What is kept of the time for what is still to be delivered (a forwarder's backoff may be minutes)."""
 _LONGEST_REST_S = 3.0
 _SHORTEST_DRAIN_S = 30.0
 _OFF_BY_AT_MOST_MS = SMALL_JUMP_MS + 5_000
@@ -68,7 +69,7 @@ async def soak(folder: Path, seconds: float, seed: int, *, small_disk: bool) -> 
             log_db, longest_s = site.data_dir.log_db, max(3.0, seconds / 60)
             weather = Weather(dice, gateway, receiver, link, disk, clock, log_db, longest_s)
             async with running(boards):
-                while time.monotonic() - began < seconds * STORM_SHARE:
+                while time.monotonic() - began < seconds - min(seconds * _DRAIN_SHARE, _LONGEST_DRAIN_S):
                     await asyncio.sleep(dice.uniform(0.2, _LONGEST_REST_S))
                     name, event = weather.next_event()
                     acked = sum(len(board.acked) for board in boards)

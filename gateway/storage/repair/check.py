@@ -15,7 +15,7 @@ from gateway.storage.repair.damage import is_damage
 _LOOK_S = 0.1
 
 
-async def quick_check(path: Path, interrupt: asyncio.Event, may_go_on: Callable[[], bool]) -> str | None:
+async def quick_check(path: Path, interrupt: asyncio.Event, may_go_on: Callable[[], bool] = lambda: True) -> str | None:
     """Return what is wrong with a database, "" when nothing is, None when that was not to be found out any more.
 
     Raises sqlite3.Error when it cannot be checked.
