@@ -16,7 +16,7 @@ from gateway.operations.export import export_readings
 from gateway.storage.erase import erase
 from gateway.storage.log import Log
 from gateway.storage.log_files import LogFiles, LogStart
-from tests.storage.repair.damaged import corrupt_files, fill, opened, salvaged
+from tests.storage.repair.damaged import corrupt_files, fill, no_room, opened, salvaged
 
 UNFINISHED = """INSERT INTO salvages (file, reason, found_at_ms, floor, frontier, rescued, finished)
     VALUES ('log.db.corrupt-20261121T000000Z', 'a test says so', 0, 0, 0, 0, 0)"""
@@ -36,7 +36,7 @@ async def test_an_operation_that_would_miss_readings_says_so(
     operation: Callable[..., AsyncGenerator[Any, None]],
     parameters: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr(Log, "has_room", False)  # so that the salvage waits
+    monkeypatch.setattr(Log, "_has_room", no_room)  # so that the salvage waits
     await fill(tmp_path / "log.db", 10)
     async with opened(tmp_path / "log.db") as log:
         await log._execute((UNFINISHED, [()]))
@@ -76,7 +76,7 @@ async def test_an_erasure_does_not_end_well_while_what_it_erased_may_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(tmp_path / "log.db", 1_000)
-    monkeypatch.setattr(Log, "has_room", False)  # so that the salvage waits
+    monkeypatch.setattr(Log, "_has_room", no_room)  # so that the salvage waits
     async with opened(tmp_path / "log.db") as log:
 
         async def meets_damage(_: Log) -> None:

@@ -22,7 +22,7 @@ from gateway.storage.state import State
 from tests.cloud_sync.samples import append
 from tests.cloud_sync.site import open_site
 from tests.site import running_site
-from tests.storage.repair.damaged import PAGE, corrupt_files
+from tests.storage.repair.damaged import PAGE, corrupt_files, no_room
 
 
 def check(path: Path) -> list[int]:
@@ -167,7 +167,7 @@ async def test_a_damaged_copy_of_the_state_is_told_of_and_the_state_looked_at(
 async def test_a_log_that_is_exchanged_meanwhile_is_not_copied_without_its_readings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Log, "has_room", False)  # so that the salvage waits
+    monkeypatch.setattr(Log, "_has_room", no_room)  # so that the salvage waits
     async with stored(tmp_path, 100) as (log, state):
         copy_to = Log.copy_to
 
