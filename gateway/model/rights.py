@@ -1,0 +1,96 @@
+"""What a client may publish to and subscribe to: pure functions over topic names and filters.
+
+A right is a topic filter (MQTT 3.1.1, 4.7). A topic may be used when a right matches it; a filter may be subscribed to
+when every topic it matches, whatever topics there may be, is matched by one of the rights.
+"""
+
+from dataclasses import dataclass
+
+from gateway.model.topics import matches
+
+
+@dataclass(slots=True, frozen=True)
+class Rights:
+    """Where a client may publish and what it may hear, in the names that the client itself uses."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+    def may_publish(self, topic: str) -> bool:
+        """Whether a message may be published to the topic."""
+        return any(matches(topic, right) for right in self.publish)
+
+    def may_subscribe(self, topic_filter: str) -> bool:
+        """Whether the filter is a filter at all, and lies inside one of the rights."""
+        return is_filter(topic_filter) and any(covers(right, topic_filter) for right in self.subscribe)
+
+    def may_hear(self, topic: str) -> bool:
+        """Whether a message on the topic may be sent to the client."""
+        return any(matches(topic, right) for right in self.subscribe)
+
+
+def rights_of(organization_id: str | None, device_id: str | None) -> Rights:
+    """Return the rights of a credential: one device's, an organisation's (no device), or the site's (neither)."""
+    if organization_id is None:
+        return site_rights()
+    return organization_rights(organization_id) if device_id is None else device_rights(organization_id, device_id)
+
+
+def device_rights(organization_id: str, device_id: str) -> Rights:
+    """Return the rights of one device: its own topics."""
+    own = (
+        f"neurobuild/sensors/{device_id}/#",
+        f"org_{organization_id}/devices/{device_id}/#",
+        f"devices/{device_id}/#",
+    )
+    return Rights(own, own)
+
+
+def organization_rights(organization_id: str) -> Rights:
+    """Return the rights of a hub or a bridge: the topics of every device of its organisation, known or not."""
+    own = ("neurobuild/sensors/#", f"org_{organization_id}/devices/#", "devices/#")
+    return Rights(own, own)
+
+
+def site_rights() -> Rights:
+    """Return the rights of the owner's tools, for which every topic begins with its organisation.
+
+    They hear everything, and tell every device what to do; they cannot speak in a device's name.
+    """
+    told = tuple(
+        f"+/{form}/+/{what}/#" for form in ("neurobuild/sensors", "+/devices", "devices") for what in _FOR_DEVICES
+    )
+    return Rights(told, ("#", "$SYS/#"))
+
+
+_FOR_DEVICES = ("commands", "config")
+"""What a device is told, below its own prefix."""
+
+
+def is_filter(text: str) -> bool:
+    """Whether it is a topic filter: a wildcard is a level of its own, and `#` the last one."""
+    levels = text.split("/")
+    return (
+        text != ""
+        and "\0" not in text
+        and "#" not in levels[:-1]
+        and all(level in ("+", "#") or ("+" not in level and "#" not in level) for level in levels)
+    )
+
+
+def covers(right: str, topic_filter: str) -> bool:
+    """Whether every topic that `topic_filter` matches is matched by `right`. Both are topic filters."""
+    if topic_filter.startswith("$") and right[0] in "+#":
+        return False
+    if right == "+/#":  # `#` includes the level before it
+        return True
+    rights, levels = right.split("/"), topic_filter.split("/")
+    for index, allowed in enumerate(rights):
+        if allowed == "#":
+            return True
+        if index >= len(levels):
+            return False
+        wanted = levels[index]
+        if wanted == "#" or (allowed not in {"+", wanted}):
+            return False
+    return len(levels) == len(rights)
