@@ -1,17 +1,36 @@
 """Who may come in, and what each may touch: an in-memory view of `state.db`, so that a login costs microseconds.
 
-Whoever changes the credentials calls `refresh`; when it returns, whoever has lost access is gone.
+Whoever changes the credentials calls `refresh`; when it returns, whoever has lost access is gone. What is learned here,
+how credentials are used and which unknown devices were seen under an organisation's, is written by `keep_written`, in
+batches and behind the data path.
 """
 
 import asyncio
 import hmac
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 
-from gateway.model.topics import owned_prefixes, telemetry_topics
+from gateway.clock import Clock
+from gateway.model.errors import StoreFailed
+from gateway.model.rights import Rights, rights_of
+from gateway.model.topics import addressed_device
+from gateway.storage.credentials import CredentialRow, Credentials, Usage
 from gateway.storage.passwords import hash_password
-from gateway.storage.state import CredentialRow, DeviceRow, State
+from gateway.storage.state import DeviceRow, State
+
+logger = logging.getLogger(__name__)
+
+DISCOVERED_AT_MOST = 1_000
+"""Devices of one organisation that are `discovered` and not yet anything more. Of further ones the readings are stored
+like any others; they are registered when there is room, and they are heard again."""
+
+_LOOK_EVERY_S = 5.0
+_USAGE_EVERY_MS = 60_000
+_GATHER_S = 1.0  # a hub that starts shows all its devices at once
 
 
 @dataclass(slots=True, eq=False)
@@ -26,26 +45,66 @@ class Device:
     last_seen_ms: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class Statistics:
+    """How a credential is used; one object for all its passwords."""
+
+    last_connected_ms: int | None = None
+    connections: int = 0
+    refused: int = 0
+    messages_in: int = 0
+
+
 @dataclass(slots=True, frozen=True, eq=False)
 class Credential:
-    """Someone who may come in: a device, on its own topics."""
+    """Someone who came in by one password: a device, an organisation (no device), or the site (neither)."""
 
     username: str
-    device: Device
-    prefixes: tuple[str, ...]
-    telemetry_topics: tuple[str, ...]
+    organization_id: str | None
+    device: Device | None
+    rights: Rights
+    statistics: Statistics = field(default_factory=Statistics)
+
+    @property
+    def namespace(self) -> str:
+        """What stands before its topics behind the door: two organisations may have devices of the same name.
+
+        Nothing for the site, which names the organisation itself.
+        """
+        return "" if self.organization_id is None else f"{self.organization_id}/"
+
+
+@dataclass(slots=True)
+class _Login:
+    """A username's passwords."""
+
+    row: CredentialRow
+    passwords: list[tuple[bytes, Credential]]
+    """The valid one first, then perhaps the one that it replaces."""
+    old_ends_ms: int
+    """When the second one ends (monotonic)."""
 
 
 class Access:
     """See the module's own words."""
 
-    def __init__(self, state: State, password_key: bytes) -> None:
+    def __init__(self, state: State, password_key: bytes, clock: Clock) -> None:
         self._state = state
+        self._credentials = Credentials(state)
         self._password_key = password_key
+        self._clock = clock
         self._refreshing = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._devices: dict[tuple[str, str], Device] = {}
-        self._by_username: dict[str, tuple[bytes, Credential]] = {}
+        self._by_username: dict[str, _Login] = {}
         self._by_hash: dict[bytes, Credential] = {}
+        self._discovered: Counter[str] = Counter()
+        """How many devices of each organisation are discovered, those to be written included."""
+        self._to_register: dict[tuple[str, str], Device] = {}
+        self._seen_new = asyncio.Event()
+        self._noted: dict[str, Usage] = {}
+        """What the state says of each credential's use."""
+        self._noted_at_ms = clock.monotonic_ms()
         self.on_change: list[Callable[[], Awaitable[None]]] = []
         """Awaited after the credentials have changed; a listener drops whoever is not `current` any more."""
 
@@ -60,26 +119,76 @@ class Access:
 
     def authenticate(self, username: str, password: str) -> Credential | None:
         """Return the credential if name and password are right."""
-        expected, credential = self._by_username.get(username, (b"", None))
         given = hash_password(self._password_key, password)
-        return credential if hmac.compare_digest(expected, given) else None
+        login = self._by_username.get(username)
+        if login is None:
+            return None
+        for expected, credential in self._valid(login):
+            if hmac.compare_digest(expected, given):
+                return credential
+        login.passwords[0][1].statistics.refused += 1
+        return None
+
+    def _valid(self, login: _Login) -> Iterator[tuple[bytes, Credential]]:
+        yield login.passwords[0]
+        if len(login.passwords) > 1 and self._clock.monotonic_ms() < login.old_ends_ms:
+            yield login.passwords[1]
 
     def authenticate_key(self, api_key: str) -> Credential | None:
         """Return the credential whose password this is. The look-up is by keyed hash, so timing tells nothing."""
-        return self._by_hash.get(hash_password(self._password_key, api_key))
+        credential = self._by_hash.get(hash_password(self._password_key, api_key))
+        return credential if credential is not None and self.is_current(credential) else None
 
     def is_known(self, username: str) -> bool:
         """Whether there is a credential of that name."""
         return username in self._by_username
 
     def is_current(self, credential: Credential) -> bool:
-        """Whether the credential has neither been revoked nor replaced."""
-        return self._by_username.get(credential.username, (b"", None))[1] is credential
+        """Whether the password that the credential came in by is still good."""
+        login = self._by_username.get(credential.username)
+        return login is not None and any(one is credential for _, one in self._valid(login))
+
+    def may_hear(self, username: str, local_topic: str) -> bool:
+        """Whether a message on this topic behind the door may be sent to, or kept for, whoever has that name."""
+        login = self._by_username.get(username)
+        if login is None:
+            return False
+        credential = login.passwords[0][1]
+        space = credential.namespace
+        return local_topic.startswith(space) and credential.rights.may_hear(local_topic[len(space) :])
+
+    def came_in(self, credential: Credential) -> None:
+        """Count a login."""
+        credential.statistics.connections += 1
+        credential.statistics.last_connected_ms = self._clock.now_ms()
+
+    def sender(self, credential: Credential, topic: str) -> Device | None:
+        """Return the device in whose name something is published, None if it is in nobody's.
+
+        One that is unknown is noted as discovered.
+        """
+        if credential.device is not None or credential.organization_id is None:
+            return credential.device
+        device_id = addressed_device(credential.organization_id, topic)
+        if device_id is None:
+            return None
+        key = (credential.organization_id, device_id)
+        return self._devices.get(key) or self._discover(key)
+
+    def _discover(self, key: tuple[str, str]) -> Device:
+        device = Device(*key)
+        if self._discovered[key[0]] < DISCOVERED_AT_MOST:
+            self._discovered[key[0]] += 1
+            self._devices[key] = self._to_register[key] = device
+            self._seen_new.set()
+        else:
+            logger.warning("too many discovered devices: not registered", extra={"organization_id": key[0]})
+        return device
 
     async def refresh(self) -> None:
         """Read the state again; returns when every listener has dropped whoever has lost access."""
         async with self._refreshing:
-            credentials = await self._state.credentials()
+            credentials = await self._credentials.all()
             devices = await self._state.devices()  # second: a credential's device is there before it
             self._replace(devices, credentials)
         for changed in self.on_change:
@@ -87,21 +196,113 @@ class Access:
 
     def _replace(self, devices: list[DeviceRow], credentials: list[CredentialRow]) -> None:
         """Take over what was read; what has not changed stays the same object, as live connections hold it."""
+        self._discovered = Counter(organization_id for organization_id, _ in self._to_register)
         for row in devices:
             key = (row.organization_id, row.device_id)
             device = self._devices.setdefault(key, Device(*key))
             device.metadata = json.dumps(row.metadata, separators=(",", ":")) if row.metadata else None
+            if row.status == "discovered" and key not in self._to_register:
+                self._discovered[row.organization_id] += 1
         old, self._by_username, self._by_hash = self._by_username, {}, {}
-        for login in credentials:
-            if login.device_id is None:
-                continue
-            password_hash, credential = old.get(login.username, (b"", None))
-            if credential is None or password_hash != login.password_hash:
-                credential = Credential(
-                    login.username,
-                    self._devices[login.organization_id, login.device_id],
-                    owned_prefixes(login.organization_id, login.device_id),
-                    telemetry_topics(login.organization_id, login.device_id),
-                )
-            self._by_username[login.username] = (login.password_hash, credential)
-            self._by_hash[login.password_hash] = credential
+        for credential in credentials:
+            name = credential.username
+            login = self._by_username[name] = self._login(credential, old.get(name))
+            if name not in old:
+                self._noted[name] = self._usage(login)
+            self._by_hash.update(reversed(login.passwords))
+        self._noted = {name: usage for name, usage in self._noted.items() if name in self._by_username}
+
+    def _login(self, row: CredentialRow, old: _Login | None) -> _Login:
+        ends_ms = self._clock.monotonic_ms() + row.old_password_left_ms
+        known: dict[bytes, Credential] = {}
+        if old is None or (old.row.organization_id, old.row.device_id) != (row.organization_id, row.device_id):
+            statistics = Statistics(row.last_connected_at_ms, row.connections, row.refused_logins, row.messages_in)
+        else:
+            known = dict(old.passwords)
+            statistics = old.passwords[0][1].statistics
+            if old.row.old_password_hash == row.old_password_hash:  # what is in the state is of a while ago
+                ends_ms = old.old_ends_ms
+        hashes = [row.password_hash, *filter(None, [row.old_password_hash])]
+        passwords = [(one, known.get(one) or self._credential(row, statistics)) for one in hashes]
+        return _Login(row, passwords, ends_ms)
+
+    def _credential(self, row: CredentialRow, statistics: Statistics) -> Credential:
+        device = None
+        if row.organization_id is not None and row.device_id is not None:
+            device = self._devices[row.organization_id, row.device_id]
+        rights = rights_of(row.organization_id, row.device_id)
+        return Credential(row.username, row.organization_id, device, rights, statistics)
+
+    # What is written behind the data path
+
+    async def keep_written(self) -> None:
+        """Write down what was learned, and end old passwords whose time is up, for ever."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._seen_new.wait()
+                    await asyncio.sleep(_GATHER_S)
+            try:
+                await self._end_old_passwords()
+                await self._register()
+                if self._clock.monotonic_ms() - self._noted_at_ms >= _USAGE_EVERY_MS:
+                    await self._note_usage()
+            except StoreFailed as error:
+                logger.error("not written, tried again later: %s", error)  # noqa: TRY400 - the error says it all
+                await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def write_down(self) -> None:
+        """Write down at once what was learned. Raises StoreFailed."""
+        await self._register()
+        await self._note_usage()
+
+    async def _register(self) -> None:
+        async with self._writing:
+            self._seen_new.clear()
+            found = list(self._to_register)
+            if not found:
+                return
+            try:
+                await self._state.discover_devices(found)
+            except StoreFailed:
+                self._seen_new.set()
+                raise
+            for key in found:
+                del self._to_register[key]
+            logger.info("devices discovered", extra={"count": len(found), "first": found[0][1]})
+
+    async def _note_usage(self) -> None:
+        async with self._writing:
+            self._noted_at_ms = self._clock.monotonic_ms()
+            changed = []
+            for name, login in self._by_username.items():
+                usage = self._usage(login)
+                if usage != self._noted.get(name):
+                    changed.append(usage)
+            if changed:
+                await self._credentials.note(changed)
+                self._noted.update((usage.username, usage) for usage in changed)
+
+    def _usage(self, login: _Login) -> Usage:
+        statistics, old = login.passwords[0][1].statistics, login.row.old_password_hash
+        return Usage(
+            login.row.username,
+            statistics.last_connected_ms,
+            statistics.connections,
+            statistics.refused,
+            statistics.messages_in,
+            old,
+            0 if old is None else max(0, login.old_ends_ms - self._clock.monotonic_ms()),
+        )
+
+    async def _end_old_passwords(self) -> None:
+        now = self._clock.monotonic_ms()
+        ended = [
+            (name, login.row.old_password_hash)
+            for name, login in self._by_username.items()
+            if login.row.old_password_hash is not None and now >= login.old_ends_ms
+        ]
+        if ended:
+            await self._credentials.end_old_passwords(ended)
+            logger.info("old passwords ended", extra={"count": len(ended), "first": ended[0][0]})
+            await self.refresh()

@@ -25,6 +25,7 @@ from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.ingest import Ingest
 from gateway.metrics import Metrics
+from gateway.model.errors import StoreFailed
 from gateway.model.status import BufferStatus, DestinationStatus, DeviceActivity, GatewayStatus
 from gateway.operations import OPERATIONS
 from gateway.operations.devices import add_device
@@ -96,6 +97,9 @@ class _RunningSite:
 
     async def apply_access(self) -> None:
         await self._access.refresh()
+
+    async def write_down_access(self) -> None:
+        await self._access.write_down()
 
     @property
     def newest_row(self) -> int:
@@ -206,10 +210,10 @@ class Gateway:
         log.bounds.readers.update({destination.config.name: 0 for destination in destinations})
         if self._run_marker.was_unclean:
             log.care.check()
-        access = Access(state, key)
+        access = Access(state, key, clock)
         await access.refresh()
         ingest = Ingest(log, clock, metrics, max_skew_ms=settings.clock.max_skew_s * 1000)
-        door = Door(settings.mqtt, access, ingest, metrics)
+        door = Door(settings.mqtt, access, ingest, metrics, clock)
         log.bounds.on_full.append(door.turn_everybody_away)
         limits = RateLimits(clock, per_minute=settings.http.rate_limit_per_minute, burst=settings.http.rate_limit_burst)
         routes: list[Routes] = [SensorData(access, ingest, limits), Health(self.status, metrics)]
@@ -245,6 +249,7 @@ class Gateway:
             "bounds": lambda: self._keep_bounds(parts.log.bounds),
             "clock": lambda: self._watch_clock(parts.log),
             "state copy": parts.state.keep_copied,
+            "access": parts.access.keep_written,
             **forwarders,
         }
 
@@ -261,6 +266,10 @@ class Gateway:
             await asyncio.sleep(_CLOCK_CHECK_S)
 
     async def _say_goodbye(self, parts: _Parts) -> None:
+        try:
+            await parts.access.write_down()
+        except StoreFailed as error:
+            logger.warning("how credentials were used is not written: %s", error)
         for status in await self._destination_statuses(parts):
             if status.undelivered:
                 # A logger of its own: equal warnings of one logger are counted, and each destination must be named.

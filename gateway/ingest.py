@@ -117,8 +117,8 @@ class Ingest:
         if body["device_id"] != device.device_id:
             raise BadInput(
                 "foreign_device",
-                f"The payload says it is from {body['device_id'][:100]!r}, the credential is {device.device_id}'s.",
-                hint="Flash the board with its own device_id, or with the other device's credential.",
+                f"The payload says it is from {body['device_id'][:100]!r}, but it was sent as {device.device_id}.",
+                hint="Use one device_id in the payload, the topic and the credential.",
             )
         now = self._clock.now_ms()
         time_ms, time_source = self._honest_time(body, now)

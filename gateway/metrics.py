@@ -119,6 +119,11 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.logins_delayed = Counter(
+            "neurogate_failed_logins_delay_seconds_total",
+            "How long answers to failed logins were made to wait.",
+            registry=registry,
+        )
         self.restarts = Counter(
             "neurogate_part_restarts_total", "Parts restarted after a crash.", ["part"], registry=registry
         )

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import gateway.access as access_module
 from gateway.access import Access, Credential
 from gateway.clock import ManualClock
+from gateway.model.errors import StoreFailed
+from gateway.storage.credentials import Credentials
 from gateway.storage.state import DeviceCredential, State
 
 KEY = bytes(range(32))
@@ -28,7 +31,7 @@ async def command(tmp_path: Path) -> AsyncIterator[State]:
 
 @pytest.fixture
 def access(state: State) -> Access:
-    return Access(state, KEY)
+    return Access(state, KEY, ManualClock())
 
 
 def logged_in(access: Access, device: DeviceCredential) -> Credential:
@@ -42,7 +45,8 @@ async def test_name_and_password_or_the_password_alone_let_in(access: Access, st
     await access.refresh()
     credential = logged_in(access, device)
     assert access.authenticate_key(device.password) is credential
-    assert (credential.device.organization_id, credential.device.device_id) == ("acme", "kitchen")
+    assert credential.device is access.device("acme", "kitchen")
+    assert credential.organization_id == "acme"
     assert access.is_current(credential)
 
 
@@ -65,13 +69,14 @@ async def test_p8_equal_names_of_two_organisations_do_not_open_each_others_door(
     assert access.authenticate(ours.username, theirs.password) is None
     one, other = logged_in(access, ours), logged_in(access, theirs)
     assert one.device is not other.device
-    assert "org_theirs/devices/x/" not in one.prefixes
+    assert not one.rights.may_publish("org_theirs/devices/x/telemetry")
 
 
 async def test_what_has_not_changed_stays_the_same_object(access: Access, state: State, command: State) -> None:
     device = await state.add_device("acme", "kitchen", {"room": "kitchen"})
     await access.refresh()
     credential = logged_in(access, device)
+    assert credential.device is not None
     credential.device.readings = 7
     await command.add_device("acme", "hall")
     await access.refresh()
@@ -94,6 +99,7 @@ async def test_a_new_password_replaces_the_credential_and_keeps_the_device(
     new = logged_in(access, again)
     assert new is not old
     assert not access.is_current(old)
+    assert new.device is not None
     assert new.device is old.device
     assert new.device.metadata == '{"room":"new"}'
     assert access.authenticate(device.username, device.password) is None
@@ -181,3 +187,216 @@ async def test_a_reading_that_fails_changes_nothing_and_the_next_one_catches_up(
     assert logged_in(access, kitchen) is credential
     await access.refresh()
     logged_in(access, hall)
+
+
+# Organisations, the site, and passwords that overlap
+
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def timed(state: State, clock: ManualClock) -> Access:
+    return Access(state, KEY, clock)
+
+
+async def hub_of(state: State, access: Access, organization_id: str | None = "acme") -> tuple[Credential, str]:
+    new = await Credentials(state).add("hub", organization_id)
+    await access.refresh()
+    credential = access.authenticate("hub", new.password)
+    assert credential is not None
+    return credential, new.password
+
+
+async def test_an_old_password_is_good_for_its_time_and_then_its_sessions_end(
+    timed: Access, state: State, clock: ManualClock
+) -> None:
+    old, first = await hub_of(state, timed)
+    second = await Credentials(state).rotate("hub", HOUR_MS)
+    await timed.refresh()
+    new = timed.authenticate("hub", second)
+    assert new is not None
+    assert new is not old
+    assert new.statistics is old.statistics
+    clock.advance(HOUR_MS - 1)
+    await timed.refresh()  # what the state says of the time left is an hour old
+    assert timed.authenticate("hub", first) is old
+    assert timed.authenticate_key(first) is old
+    assert timed.is_current(old)
+    told: list[bool] = []
+
+    async def hear() -> None:
+        told.append(timed.is_current(old))
+
+    timed.on_change.append(hear)
+    clock.advance(1)
+    assert timed.authenticate("hub", first) is None
+    assert timed.authenticate_key(first) is None
+    await timed._end_old_passwords()
+    assert told == [False]
+    assert timed.is_current(new)
+    assert [row.old_password_hash for row in await Credentials(state).all()] == [None]
+
+
+async def test_a_clock_that_is_set_ends_no_password(timed: Access, state: State, clock: ManualClock) -> None:
+    _, first = await hub_of(state, timed)
+    await Credentials(state).rotate("hub", HOUR_MS)
+    await timed.refresh()
+    clock.now += 1000 * HOUR_MS
+    assert timed.authenticate("hub", first) is not None
+
+
+async def test_what_is_left_to_an_old_password_survives_a_restart(
+    timed: Access, state: State, clock: ManualClock
+) -> None:
+    _, first = await hub_of(state, timed)
+    await Credentials(state).rotate("hub", HOUR_MS)
+    await timed.refresh()
+    clock.advance(HOUR_MS * 3 // 4)
+    await timed.write_down()
+    later = ManualClock()
+    again = Access(state, KEY, later)
+    await again.refresh()
+    later.advance(HOUR_MS // 4 - 1)
+    assert again.authenticate("hub", first) is not None
+    later.advance(1)
+    assert again.authenticate("hub", first) is None
+
+
+async def test_a_revoked_credential_ends_with_both_passwords(timed: Access, state: State) -> None:
+    old, first = await hub_of(state, timed)
+    second = await Credentials(state).rotate("hub", HOUR_MS)
+    await timed.refresh()
+    new = timed.authenticate("hub", second)
+    assert new is not None
+    await Credentials(state).revoke("hub")
+    await timed.refresh()
+    for credential, password in ((old, first), (new, second)):
+        assert not timed.is_current(credential)
+        assert timed.authenticate("hub", password) is None
+    assert not timed.may_hear("hub", "acme/devices/kitchen/status")
+
+
+async def test_a_device_unknown_so_far_is_registered_behind_the_data_path(timed: Access, state: State) -> None:
+    await state.add_device("acme", "kitchen")
+    hub, _ = await hub_of(state, timed)
+    found = timed.sender(hub, "devices/attic/telemetry")
+    assert found is not None
+    assert (found.organization_id, found.device_id) == ("acme", "attic")
+    assert timed.sender(hub, "neurobuild/sensors/attic/data") is found
+    assert timed.sender(hub, "org_acme/devices/kitchen/status") is timed.device("acme", "kitchen")
+    assert [row.device_id for row in await state.devices()] == ["kitchen"]
+    await timed.write_down()
+    assert [(row.device_id, row.status) for row in await state.devices()] == [
+        ("attic", "discovered"),
+        ("kitchen", "active"),
+    ]
+    await timed.refresh()
+    assert timed.sender(hub, "devices/attic/telemetry") is found
+
+
+@pytest.mark.parametrize(
+    "topic", ["devices", "devices/x", "devices//status", "devices/-x/status", "devices/a b/status", "neurobuild/x/y/z"]
+)
+async def test_a_topic_of_no_possible_device_discovers_nothing(timed: Access, state: State, topic: str) -> None:
+    hub, _ = await hub_of(state, timed)
+    assert timed.sender(hub, topic) is None
+    assert timed.devices == []
+
+
+async def test_a_hub_that_invents_devices_cannot_fill_the_state_and_loses_no_reading(
+    timed: Access, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_module, "DISCOVERED_AT_MOST", 3)
+    await state.add_device("acme", "known")
+    hub, _ = await hub_of(state, timed)
+    for number in range(10):
+        sender = timed.sender(hub, f"devices/invented-{number}/telemetry")
+        assert sender is not None
+        assert sender.device_id == f"invented-{number}"
+    await timed.write_down()
+    await timed.refresh()
+    assert timed.sender(hub, "devices/another/telemetry") is not None
+    await timed.write_down()
+    assert len(await state.devices()) == len(timed.devices) == 4
+    await state.add_device("acme", "invented-0")  # the owner knows it: there is room for another
+    await timed.refresh()
+    timed.sender(hub, "devices/another/telemetry")
+    await timed.write_down()
+    assert [row.device_id for row in await state.devices()] == [
+        "another",
+        "invented-0",
+        "invented-1",
+        "invented-2",
+        "known",
+    ]
+
+
+async def test_what_could_not_be_written_is_written_later(
+    timed: Access, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(_: object) -> None:
+        raise StoreFailed("no room")
+
+    hub, _ = await hub_of(state, timed)
+    timed.sender(hub, "devices/attic/telemetry")
+    timed.came_in(hub)
+    with monkeypatch.context() as full:
+        full.setattr(state, "discover_devices", failing)
+        full.setattr(timed._credentials, "note", failing)
+        with pytest.raises(StoreFailed):
+            await timed.write_down()
+    await timed.write_down()
+    assert [row.device_id for row in await state.devices()] == ["attic"]
+    assert [row.connections for row in await Credentials(state).all()] == [1]
+
+
+async def test_statistics_go_on_over_a_restart_and_a_new_password(timed: Access, state: State) -> None:
+    hub, password = await hub_of(state, timed)
+    timed.came_in(hub)
+    timed.authenticate("hub", "wrong")
+    hub.statistics.messages_in += 7
+    await timed.write_down()
+    await Credentials(state).rotate("hub", HOUR_MS)
+    again = Access(state, KEY, ManualClock())
+    await again.refresh()
+    credential = again.authenticate("hub", password)
+    assert credential is not None
+    again.came_in(credential)
+    await again.write_down()
+    (row,) = await Credentials(state).all()
+    assert (row.connections, row.refused_logins, row.messages_in) == (2, 1, 7)
+    assert row.last_connected_at_ms == ManualClock().now
+
+
+async def test_nothing_is_written_while_nothing_is_used(
+    timed: Access, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hub_of(state, timed)
+    written: list[object] = []
+
+    async def note(usages: list[object]) -> None:
+        written.extend(usages)
+
+    monkeypatch.setattr(timed._credentials, "note", note)
+    await timed.write_down()
+    assert written == []
+
+
+async def test_rights_that_have_changed_hold_for_what_is_sent(timed: Access, state: State) -> None:
+    """A session may outlive its credential: of the name that was the site's, an organisation's may remain."""
+    await hub_of(state, timed, None)
+    assert timed.may_hear("hub", "other/devices/x/status")
+    assert timed.may_hear("hub", "$SYS/broker/uptime")
+    await Credentials(state).revoke("hub")
+    await timed.refresh()
+    await hub_of(state, timed, "acme")
+    assert timed.may_hear("hub", "acme/devices/x/status")
+    assert not timed.may_hear("hub", "other/devices/x/status")
+    assert not timed.may_hear("hub", "$SYS/broker/uptime")
+    assert not timed.may_hear("nobody", "acme/devices/x/status")

@@ -10,13 +10,12 @@ import logging
 import socket
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from gateway.access import Credential
+from gateway.access import Credential, Device
 from gateway.broker import packets
 from gateway.broker.acknowledgements import Acknowledgements
 from gateway.broker.local import Attachment
 from gateway.broker.packets import Connect, MalformedPacket, Message, PacketType, UnsupportedProtocol
 from gateway.model.errors import StoreFailed
-from gateway.model.topics import is_inside
 
 if TYPE_CHECKING:
     from gateway.broker.door import Door
@@ -34,7 +33,8 @@ class _Topic(NamedTuple):
     name: str
     local: str
     """Its name behind the door."""
-    is_telemetry: bool
+    telemetry_of: Device | None
+    """Whose reading a message on it is; None when it is none."""
 
 
 class Connection(asyncio.Protocol):
@@ -156,14 +156,15 @@ class Connection(asyncio.Protocol):
             return
         payload = data[body:end]
         retain = bool(first & 0x01)
-        if known.is_telemetry:
+        assert self.credential is not None
+        self.credential.statistics.messages_in += 1
+        if known.telemetry_of is not None:
             if retain or self._door.local.wants(known.local):
                 self._owed.owe_after_commit(ack, Message(known.local, payload, qos, retain))
             else:
                 self._owed.owe_after_commit(ack)
-            assert self.credential is not None
             self._door.ingest.take(
-                self.credential.device, payload, self, source=known.name, maybe_repeated=bool(first & 0x08)
+                known.telemetry_of, payload, self, source=known.name, maybe_repeated=bool(first & 0x08)
             )
         else:
             self._owe_in_turn(ack, Message(known.local, payload, qos, retain))
@@ -186,13 +187,13 @@ class Connection(asyncio.Protocol):
         """Return what a topic is to this client; closes the connection if it is not the client's."""
         assert self.credential is not None
         topic = packets.check_topic(name)
-        if not topic.startswith(self.credential.prefixes):
+        if not self._door.may_publish(self.credential, topic):
             self._end("foreign_topic", topic[:200])
             return None
         if len(self._topics) >= _TOPICS_CACHED:
             self._topics.clear()
-        is_telemetry = topic in self.credential.telemetry_topics
-        known = self._topics[name] = _Topic(topic, self.namespace + topic, is_telemetry)
+        telemetry_of = self._door.telemetry_of(self.credential, topic)
+        known = self._topics[name] = _Topic(topic, self.namespace + topic, telemetry_of)
         return known
 
     def committed(self, count: int) -> None:
@@ -249,9 +250,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def namespace(self) -> str:
-        """What the door puts before every topic: two organisations may have devices of the same name."""
+        """What the door puts before every topic."""
         assert self.credential is not None
-        return f"{self.credential.device.organization_id}/"
+        return self.credential.namespace
 
     @property
     def local_id(self) -> str:
@@ -289,10 +290,9 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         if credential is None:
-            known = self._door.is_known(connect.username)  # a name that is nobody's may be a password
-            self._refuse(packets.CONNACK_NOT_AUTHORIZED, "not_authorized", known or "an unknown username")
+            await self._refuse_later(connect.username)
             return
-        if connect.will is not None and not is_inside(connect.will.topic, credential.prefixes):
+        if connect.will is not None and not self._door.may_publish(credential, connect.will.topic):
             self._refuse(packets.CONNACK_NOT_AUTHORIZED, "foreign_will", connect.will.topic[:200])
             return
         if self._door.ingest.is_full:
@@ -305,6 +305,7 @@ class Connection(asyncio.Protocol):
             self._door.leave(self)
             return
         self._connect = connect
+        self._door.came_in(credential)
         if self._timer is not None:
             self._timer.cancel()
         self._watch(connect.keepalive_s)
@@ -313,6 +314,18 @@ class Connection(asyncio.Protocol):
         self._send(packets.CONNACK_SESSION_PRESENT if is_resumed else packets.CONNACK_ACCEPTED)
         if has_session or not connect.clean_session:
             self._attach()  # to resume its session, to keep one, or to end one
+
+    async def _refuse_later(self, username: str | None) -> None:
+        """Answer a login that is not right, the later the more often such a one has failed."""
+        known = self._door.is_known(username)  # a name that is nobody's may be a password
+        with self._door.login_delay.failed(self.peer.rpartition(":")[0], known or None) as delay_s:
+            self._door.delayed(delay_s)
+            if self._timer is not None:
+                self._timer.cancel()
+            await asyncio.sleep(delay_s)
+        if not self._ended:
+            told = f"{known or 'an unknown username'}, answered after {delay_s:g} s"
+            self._refuse(packets.CONNACK_NOT_AUTHORIZED, "not_authorized", told)
 
     def _logged_in(self, task: asyncio.Task[None]) -> None:
         """Go on with what has arrived since CONNECT."""

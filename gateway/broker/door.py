@@ -17,11 +17,13 @@ from gateway.access import Access, Credential, Device
 from gateway.broker.connection import Connection
 from gateway.broker.local import AmqttBroker
 from gateway.broker.packets import Message
+from gateway.clock import Clock
 from gateway.config import MqttSettings
 from gateway.ingest import Ingest
+from gateway.login_delay import LoginDelay
 from gateway.metrics import Metrics
 from gateway.model.errors import PortInUse, StoreFailed
-from gateway.model.topics import is_inside
+from gateway.model.topics import is_telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +36,11 @@ _QUIET = frozenset({"disconnect", "connection_lost", "stopping"})
 class Door:
     """See the module's own words."""
 
-    def __init__(self, settings: MqttSettings, access: Access, ingest: Ingest, metrics: Metrics) -> None:
+    def __init__(self, settings: MqttSettings, access: Access, ingest: Ingest, metrics: Metrics, clock: Clock) -> None:
         self.settings = settings
         self.ingest = ingest
-        self.local = AmqttBroker(self._may_subscribe, kept_max_bytes=settings.kept_messages_max_bytes)
+        self.login_delay = LoginDelay(clock)
+        self.local = AmqttBroker(self._may_subscribe, self._may_hear, kept_max_bytes=settings.kept_messages_max_bytes)
         self._access = access
         self._metrics = metrics
         self._connections: set[Connection] = set()
@@ -60,7 +63,8 @@ class Door:
 
     def connections_by_device(self) -> Counter[Device]:
         """Return how many connections each device has open."""
-        return Counter(one.credential.device for one in self._connections if one.credential is not None)
+        devices = (one.credential.device for one in self._connections if one.credential is not None)
+        return Counter(device for device in devices if device is not None)
 
     async def start(self) -> None:
         """Open the port. Raises PortInUse."""
@@ -139,6 +143,24 @@ class Door:
             return None
         return self._access.authenticate(username, password)
 
+    def came_in(self, credential: Credential) -> None:
+        """Count a login."""
+        self._access.came_in(credential)
+
+    def delayed(self, delay_s: float) -> None:
+        """Count a failed login, whose answer waits so long."""
+        self._metrics.logins_delayed.inc(delay_s)
+
+    def may_publish(self, credential: Credential, topic: str) -> bool:
+        """Whether the topic is the client's to publish to."""
+        if not credential.rights.may_publish(topic):
+            return False
+        return credential.organization_id is None or self._access.sender(credential, topic) is not None
+
+    def telemetry_of(self, credential: Credential, topic: str) -> Device | None:
+        """Return whose reading a message on this topic of the client is, None if it is none."""
+        return self._access.sender(credential, topic) if is_telemetry(topic) else None
+
     def is_known(self, username: str | None) -> str:
         """Return the username if it is somebody's, else an empty text."""
         return username if username is not None and self._access.is_known(username) else ""
@@ -164,9 +186,10 @@ class Door:
         """Publish what a client left for the case that it vanishes."""
         credential = connection.credential
         left = Message(connection.namespace + will.topic, will.payload, will.qos, will.retain)
-        if credential is not None and will.topic in credential.telemetry_topics:
+        device = None if credential is None else self.telemetry_of(credential, will.topic)
+        if device is not None:
             heir = _Heir(lambda: self.fan_out(left))
-            self.ingest.take(credential.device, will.payload, heir, source=will.topic)
+            self.ingest.take(device, will.payload, heir, source=will.topic)
         else:
             self.fan_out(left)
 
@@ -184,7 +207,11 @@ class Door:
         connection = self._clients.get(local_id)
         if connection is None or connection.credential is None:
             return False
-        return is_inside(topic_filter.removeprefix(connection.namespace), connection.credential.prefixes)
+        space = connection.namespace
+        return topic_filter.startswith(space) and connection.credential.rights.may_subscribe(topic_filter[len(space) :])
+
+    def _may_hear(self, local_id: str, topic: str) -> bool:
+        return self._access.may_hear(local_id.partition("|")[0], topic)
 
 
 class _Heir:

@@ -36,6 +36,12 @@ _SESSIONS_KEPT = 10  # of one credential, while it is away
 MaySubscribe = Callable[[str, str], bool]
 """(client id behind the door, topic filter) → whether the filter lies inside the client's rights."""
 
+MayHear = Callable[[str, str], bool]
+"""(client id behind the door, topic) → whether a message on it may be sent to the client or kept for it.
+
+What is subscribed to lies inside the rights; but a session may outlive the rights that it was begun with.
+"""
+
 
 class LocalBroker(Protocol):
     """What the door needs of a broker behind it."""
@@ -52,8 +58,8 @@ class LocalBroker(Protocol):
 class AmqttBroker:
     """See the module's own words."""
 
-    def __init__(self, may_subscribe: MaySubscribe, *, kept_max_bytes: int) -> None:
-        self._broker = _Broker(may_subscribe, Room(kept_max_bytes))
+    def __init__(self, may_subscribe: MaySubscribe, may_hear: MayHear, *, kept_max_bytes: int) -> None:
+        self._broker = _Broker(may_subscribe, may_hear, Room(kept_max_bytes))
         self._context = BrokerContext(self._broker)
         self._wanted: dict[str, bool] = {}
         self._wanted_at = -1
@@ -199,7 +205,7 @@ class _Outbox:
 class _Broker(Broker):
     """amqtt's broker with the defects mended that can be met through this door."""
 
-    def __init__(self, may_subscribe: MaySubscribe, room: Room) -> None:
+    def __init__(self, may_subscribe: MaySubscribe, may_hear: MayHear, room: Room) -> None:
         super().__init__(
             BrokerConfig(
                 listeners={
@@ -210,6 +216,7 @@ class _Broker(Broker):
             )
         )
         self._may_subscribe = may_subscribe
+        self._may_hear = may_hear
         self.room = room
         self._kept: dict[str, Share] = {}
         """What waits for clients that are away, by client id."""
@@ -235,6 +242,8 @@ class _Broker(Broker):
         return missed
 
     def _deliver_to(self, session: AmqttSession, message: Message, qos: int) -> bool:
+        if not self._may_hear(session.client_id or "", message.topic):
+            return True
         outbox = self.outboxes.get(session.client_id or "")
         handler = self._get_handler(session)
         if outbox is None or handler is None or session.transitions.state != "connected":
@@ -280,6 +289,10 @@ class _Broker(Broker):
     async def _publish_session_retained_messages(self, session: AmqttSession) -> None:
         """Give the room back when what waited for a client has gone out, or cannot any more."""
         share = self._kept.pop(session.client_id or "", None)
+        for _ in range(session.retained_messages.qsize()):
+            kept = session.retained_messages.get_nowait()
+            if self._may_hear(session.client_id or "", kept.topic):
+                session.retained_messages.put_nowait(kept)
         try:
             await super()._publish_session_retained_messages(session)
         finally:
@@ -322,7 +335,8 @@ class _Broker(Broker):
     ) -> None:
         """Defect D13b: a new client is sent retained messages that match *any* client's subscription."""
         subscribers = self._subscriptions.get(subscription[0], [])
-        if any(subscriber is session for subscriber, _ in subscribers):
+        may = self._may_subscribe(session.client_id or "", subscription[0])  # it may be held since other rights held
+        if may and any(subscriber is session for subscriber, _ in subscribers):
             await super()._publish_retained_messages_for_subscription(subscription, session)
 
 

@@ -1,22 +1,22 @@
-"""The topics a device may use, and which of them carry telemetry.
+"""The topics of devices, and which of them carry telemetry. Who may use them is said in rights.py.
 
-Every device owns three prefixes, and nothing else:
+Every device owns three prefixes:
 
     neurobuild/sensors/{device_id}/…              its data
     org_{organization_id}/devices/{device_id}/…   everything
-    devices/{device_id}/…                         the short form, in the organisation of its credential
+    devices/{device_id}/…                         the short form, in the organisation of the credential
 """
+
+import re
 
 DATA = "neurobuild/sensors/{device_id}/data"
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 
-def owned_prefixes(organization_id: str, device_id: str) -> tuple[str, ...]:
-    """Return the prefixes under which a device publishes and subscribes, each with its closing slash."""
-    return (
-        f"neurobuild/sensors/{device_id}/",
-        f"org_{organization_id}/devices/{device_id}/",
-        f"devices/{device_id}/",
-    )
+
+def is_name(text: str) -> bool:
+    """Whether it can be the id of a device or an organisation, as it becomes a level of topics."""
+    return _NAME.fullmatch(text) is not None
 
 
 def telemetry_topics(organization_id: str, device_id: str) -> tuple[str, ...]:
@@ -28,12 +28,27 @@ def telemetry_topics(organization_id: str, device_id: str) -> tuple[str, ...]:
     )
 
 
-def is_inside(topic_filter: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether every topic that `topic_filter` matches lies under one of the prefixes.
+def is_telemetry(topic: str) -> bool:
+    """Whether a topic that lies under one of a device's prefixes carries its readings."""
+    match topic.split("/"):
+        case ["neurobuild", "sensors", _, "data"] | ["devices", _, "telemetry"]:
+            return True
+        case [first, "devices", _, "telemetry"]:
+            return first.startswith("org_")
+        case _:
+            return False
 
-    The prefixes hold no wildcards, so a filter that starts with one, letter for letter, cannot reach outside it.
-    """
-    return topic_filter.startswith(prefixes)
+
+def addressed_device(organization_id: str, topic: str) -> str | None:
+    """Return the id of the organisation's device under one of whose prefixes the topic lies; None if there is none."""
+    match topic.split("/"):
+        case ["neurobuild", "sensors", device_id, _, *_] | ["devices", device_id, _, *_]:
+            pass
+        case [first, "devices", device_id, _, *_] if first == f"org_{organization_id}":
+            pass
+        case _:
+            return None
+    return device_id if is_name(device_id) else None
 
 
 def matches(topic: str, topic_filter: str) -> bool:

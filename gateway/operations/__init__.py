@@ -12,6 +12,13 @@ from typing import Any
 from gateway.operations.backup import take_snapshot
 from gateway.operations.buffer import buffer_status
 from gateway.operations.call import Operation
+from gateway.operations.credentials import (
+    add_credential,
+    list_credentials,
+    revoke_credential,
+    rotate_credential,
+    show_credential,
+)
 from gateway.operations.dead_letters import drop_dead_letters, list_dead_letters, replay_dead_letters
 from gateway.operations.devices import add_device, list_devices, revoke_device, rotate_device, show_device
 from gateway.operations.erase import erase_device
@@ -25,6 +32,11 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     add_device,
     rotate_device,
     revoke_device,
+    list_credentials,
+    show_credential,
+    add_credential,
+    rotate_credential,
+    revoke_credential,
     buffer_status,
     list_dead_letters,
     replay_dead_letters,

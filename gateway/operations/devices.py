@@ -6,7 +6,11 @@ from gateway.model.errors import NotFound
 from gateway.model.status import DeviceActivity
 from gateway.model.topics import telemetry_topics
 from gateway.operations.site import Site
-from gateway.storage.state import DeviceCredential, DeviceRow
+from gateway.storage.credentials import Credentials
+from gateway.storage.state import DeviceCredential, DeviceRow, State, device_username
+
+OVERLAP_MS = 24 * 3600 * 1000
+"""How long an old password stays good if nothing else is said."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -24,13 +28,13 @@ class DeviceDetails:
 
 async def list_devices(site: Site) -> list[DeviceRow]:
     """Return every device."""
-    state = await site.state()
+    state = await up_to_date_state(site)
     return await state.devices()
 
 
 async def show_device(site: Site, *, organization_id: str, device_id: str) -> DeviceDetails:
     """Return all that is known of one device. Raises NotFound."""
-    state = await site.state()
+    state = await up_to_date_state(site)
     key = (organization_id, device_id)
     for device in await state.devices():
         if (device.organization_id, device.device_id) == key:
@@ -58,25 +62,42 @@ async def add_device(site: Site, *, organization_id: str, device_id: str, metada
     """Register a device; it may connect at once. Raises BadInput or AlreadyExists."""
     state = await site.state()
     credential = await state.add_device(organization_id, device_id, metadata)
-    await _take_effect(site)
+    await take_effect(site)
     return credential
 
 
-async def rotate_device(site: Site, *, organization_id: str, device_id: str) -> DeviceCredential:
-    """Give a device a new password; the old one's sessions are closed. Raises NotFound."""
-    state = await site.state()
-    credential = await state.rotate_device(organization_id, device_id)
-    await _take_effect(site)
-    return credential
+async def rotate_device(
+    site: Site, *, organization_id: str, device_id: str, overlap_ms: int = OVERLAP_MS
+) -> DeviceCredential:
+    """Give a device a new password; the old one is good for so long, and 0 closes its sessions. Raises NotFound."""
+    credentials = Credentials(await site.state())
+    username = device_username(organization_id, device_id)
+    try:
+        password = await credentials.rotate(username, overlap_ms)
+    except NotFound:
+        raise NotFound(
+            f"There is no active device {device_id} in {organization_id}.",
+            hint="neurogate device list shows what there is.",
+        ) from None
+    await take_effect(site)
+    return DeviceCredential(organization_id, device_id, username, password)
 
 
 async def revoke_device(site: Site, *, organization_id: str, device_id: str) -> None:
     """Take a device's access away and close its sessions; its readings stay. Raises NotFound."""
     state = await site.state()
     await state.revoke_device(organization_id, device_id)
-    await _take_effect(site)
+    await take_effect(site)
 
 
-async def _take_effect(site: Site) -> None:
+async def take_effect(site: Site) -> None:
+    """Let the credentials take effect; whoever has lost access is gone when this returns."""
     if site.live is not None:
         await site.live.apply_access()
+
+
+async def up_to_date_state(site: Site) -> State:
+    """Return the state, with what a running gateway has still to write down."""
+    if site.live is not None:
+        await site.live.write_down_access()
+    return await site.state()

@@ -26,6 +26,10 @@ class Live(Protocol):
         """Let the credentials in the state take effect; returns when whoever has lost access is gone."""
         ...
 
+    async def write_down_access(self) -> None:
+        """Bring into the state what is known of how credentials are used, and which devices were seen."""
+        ...
+
     @property
     def newest_row(self) -> int:
         """The newest committed reading's row."""

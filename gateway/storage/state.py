@@ -8,7 +8,6 @@ gateway repairs it, when it opens it or when it notices (see state_copy.py).
 import asyncio
 import json
 import logging
-import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
@@ -21,7 +20,7 @@ import aiosqlite
 from gateway.clock import Clock
 from gateway.model.errors import AlreadyExists, BadInput, NotFound, StoreFailed
 from gateway.model.text import is_clean_text
-from gateway.model.topics import telemetry_topics
+from gateway.model.topics import is_name, telemetry_topics
 from gateway.storage.disk import own
 from gateway.storage.migrations import migrate
 from gateway.storage.passwords import generate_password, hash_password
@@ -35,8 +34,6 @@ _T = TypeVar("_T")
 _COPY_EVERY_S = 3600.0
 _COPY_AGAIN_S = 60.0
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
-
 
 @dataclass(slots=True, frozen=True)
 class DeviceRow:
@@ -46,18 +43,9 @@ class DeviceRow:
     device_id: str
     metadata: dict[str, str]
     status: str
-    """`active`, or `revoked`: its credential is gone, its readings stay."""
+    """`active`, `discovered` (only seen under an organisation's credential), or `revoked`: its credential is gone, its
+    readings stay."""
     created_at_ms: int
-
-
-@dataclass(slots=True, frozen=True)
-class CredentialRow:
-    """Who may log in; the password itself is known to the device alone."""
-
-    username: str
-    organization_id: str
-    device_id: str | None
-    password_hash: bytes
 
 
 @dataclass(slots=True, frozen=True)
@@ -179,12 +167,7 @@ class State:
         Raises BadInput for an unusable id, AlreadyExists while the device has a credential.
         """
         for what, name in (("device", device_id), ("organization", organization_id)):
-            if not _NAME.fullmatch(name):
-                raise BadInput(
-                    f"invalid_{what}_id",
-                    f"{name!r} cannot be a {what} id: it becomes part of MQTT topics.",
-                    hint="Use letters, digits, '_', '.', ':' and '-', at most 100.",
-                )
+            check_name(what, name)
         pairs = dict(metadata or {})
         if not all(map(is_clean_text, (*pairs, *pairs.values()))):
             raise BadInput(
@@ -203,7 +186,7 @@ class State:
                 await db.execute(
                     """INSERT INTO devices (organization_id, id, metadata, created_at) VALUES (?, ?, ?, ?)
                     ON CONFLICT DO UPDATE SET status = 'active', metadata = excluded.metadata
-                    WHERE status = 'revoked'""",
+                    WHERE status IN ('revoked', 'discovered')""",
                     (organization_id, device_id, json.dumps(metadata, ensure_ascii=False), now),
                 )
                 await db.execute(
@@ -214,7 +197,7 @@ class State:
                         credential.username,
                         organization_id,
                         device_id,
-                        hash_password(self._password_key, credential.password),
+                        self.password_hash(credential.password),
                         f"org_{organization_id}/devices/{device_id}/#",
                         now,
                     ),
@@ -225,25 +208,22 @@ class State:
                 hint=f"To give it a new password: neurogate device rotate {device_id}",
             ) from error
 
-    async def rotate_device(self, organization_id: str, device_id: str) -> DeviceCredential:
-        """Give an active device a new password; the old one is worth nothing any more. Raises NotFound."""
-        credential = _new_credential(organization_id, device_id)
-        if not await self._sound(lambda: self._rotate(credential)):
-            raise _no_active_device(organization_id, device_id)
-        await self.copy(older_is_harmful=True)
-        return credential
+    async def discover_devices(self, devices: Iterable[tuple[str, str]]) -> None:
+        """Note devices (organisation, id) that were seen and may be unknown.
 
-    async def _rotate(self, credential: DeviceCredential) -> bool:
-        async with self._transaction() as db:
-            changed = await db.execute(
-                "UPDATE mqtt_credentials SET password_hash = ? WHERE organization_id = ? AND device_id = ?",
-                (
-                    hash_password(self._password_key, credential.password),
-                    credential.organization_id,
-                    credential.device_id,
-                ),
+        The copy is not brought up to date: whoever was seen is seen again.
+        """
+        now = self._clock.now_ms()
+        rows = [(*key, now) for key in devices]
+
+        async def insert(db: aiosqlite.Connection) -> None:
+            await db.executemany(
+                """INSERT INTO devices (organization_id, id, status, created_at) VALUES (?, ?, 'discovered', ?)
+                ON CONFLICT DO NOTHING""",
+                rows,
             )
-        return changed.rowcount > 0
+
+        await self.change(insert, copied=False)
 
     async def revoke_device(self, organization_id: str, device_id: str) -> None:
         """Take the device's credential away. Its readings and its registration stay. Raises NotFound."""
@@ -260,6 +240,23 @@ class State:
             )
             await db.execute("DELETE FROM mqtt_credentials WHERE organization_id = ? AND device_id = ?", key)
         return changed.rowcount > 0
+
+    async def change(
+        self, work: Callable[[aiosqlite.Connection], Awaitable[_T]], *, copied: bool = True, takes_access: bool = False
+    ) -> _T:
+        """Carry out one transaction. What it did is on disk when this returns, and in the copy if it is worth that.
+
+        `takes_access` says that an older copy would give somebody access back.
+        """
+
+        async def once() -> _T:
+            async with self._transaction() as db:
+                return await work(db)
+
+        result = await self._sound(once)
+        if copied:
+            await self.copy(older_is_harmful=takes_access)
+        return result
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -278,7 +275,7 @@ class State:
 
     async def devices(self) -> list[DeviceRow]:
         """Return all devices."""
-        rows = await self._fetch(
+        rows = await self.fetch(
             "SELECT organization_id, id, metadata, status, created_at FROM devices ORDER BY organization_id, id"
         )
         return [DeviceRow(org, device, json.loads(metadata), status, at) for org, device, metadata, status, at in rows]
@@ -298,17 +295,38 @@ class State:
         finally:
             copy.close()
 
-    async def credentials(self) -> list[CredentialRow]:
-        """Return all credentials."""
-        rows = await self._fetch("SELECT username, organization_id, device_id, password_hash FROM mqtt_credentials")
-        return [CredentialRow(*row) for row in rows]
-
-    async def _fetch(self, sql: str) -> Iterable[sqlite3.Row]:
+    async def fetch(self, sql: str) -> Iterable[sqlite3.Row]:
+        """Return what a query finds."""
         return await self._sound(lambda: self._db.execute_fetchall(sql))
+
+    def password_hash(self, password: str) -> bytes:
+        """Return what is stored of a password."""
+        return hash_password(self._password_key, password)
+
+    def now_ms(self) -> int:
+        """Return the time, for what is created."""
+        return self._clock.now_ms()
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise BadInput unless it can be the id of a `what`."""
+    if not is_name(name):
+        raise BadInput(
+            f"invalid_{what}_id",
+            f"{name!r} cannot be a {what} id: it becomes part of MQTT topics.",
+            hint="Use letters, digits, '_', '.', ':' and '-', at most 100.",
+        )
+
+
+def device_username(organization_id: str, device_id: str) -> str:
+    """Return the name under which a device logs in."""
+    return f"{organization_id}/{device_id}"
 
 
 def _new_credential(organization_id: str, device_id: str) -> DeviceCredential:
-    return DeviceCredential(organization_id, device_id, f"{organization_id}/{device_id}", generate_password())
+    return DeviceCredential(
+        organization_id, device_id, device_username(organization_id, device_id), generate_password()
+    )
 
 
 def _no_active_device(organization_id: str, device_id: str) -> NotFound:

@@ -14,14 +14,22 @@ STATE_MIGRATIONS = (
             created_at INTEGER NOT NULL,
             PRIMARY KEY (organization_id, id)
         ) WITHOUT ROWID""",
-        # One row a credential: a device's own, or (device_id NULL) an organisation's.
+        # One row a credential: a device's own, (device_id NULL) an organisation's, or (both NULL) the site's. While a
+        # password is being changed, the old one is worth something for the time that is left to it.
         """CREATE TABLE mqtt_credentials (
             username TEXT PRIMARY KEY,
-            organization_id TEXT NOT NULL,
+            organization_id TEXT,
             device_id TEXT,
             password_hash BLOB NOT NULL UNIQUE,
+            old_password_hash BLOB UNIQUE,
+            old_password_left_ms INTEGER NOT NULL DEFAULT 0,
             topic_prefix TEXT NOT NULL,
             created_at INTEGER NOT NULL,
+            last_connected_at INTEGER,
+            connections INTEGER NOT NULL DEFAULT 0,
+            refused_logins INTEGER NOT NULL DEFAULT 0,
+            messages_in INTEGER NOT NULL DEFAULT 0,
+            CHECK (organization_id IS NOT NULL OR device_id IS NULL),
             FOREIGN KEY (organization_id, device_id) REFERENCES devices (organization_id, id) ON DELETE CASCADE
         ) WITHOUT ROWID""",
     ),

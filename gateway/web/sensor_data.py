@@ -1,7 +1,7 @@
 """`POST /api/v1/sensor-data`: one reading, or `{"readings": […]}`; answered when everything is on disk.
 
-202 all stored; 207 some not, each with its result; 400 none could be used (kept in quarantine all the same); 401; 413;
-415; 429 and 503 with Retry-After.
+202 all stored; 207 some not, each with its result; 400 none could be used (kept in quarantine all the same); 401; 403;
+413; 415; 429 and 503 with Retry-After.
 """
 
 from dataclasses import asdict
@@ -37,6 +37,13 @@ class SensorData:
                 "The device's password is missing or wrong.",
                 hint="Send it as x-api-key or as bearer token; neurogate device add makes one.",
                 headers={"WWW-Authenticate": "Bearer"},
+            )
+        if credential.device is None:
+            return error_response(
+                403,
+                "not_a_device",
+                "This is not a device's password.",
+                hint="A hub sends its devices' readings over MQTT; over HTTP each device has a password of its own.",
             )
         wait_s = self._limits.take(credential.username)
         if wait_s > 0:

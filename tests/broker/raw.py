@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from gateway.broker.packets import encode_packet, encode_text
+from gateway.storage.credentials import NewPassword
 from gateway.storage.state import DeviceCredential
 from tests.site import PATIENCE_S, Site
 
@@ -94,7 +95,7 @@ class RawClient:
     async def login(
         cls,
         site: Site,
-        device: DeviceCredential | None = None,
+        device: DeviceCredential | NewPassword | None = None,
         client_id: str = "raw",
         *,
         clean: bool = True,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.storage.credentials import NewPassword
 from gateway.storage.state import DeviceCredential
 from tests.broker.raw import RawClient, puback, publish, subscribe
 from tests.site import PATIENCE_S, Site, reading, running_site, until
@@ -16,7 +17,9 @@ STATUS = "devices/kitchen/status"
 
 
 @asynccontextmanager
-async def mosquitto_sub(site: Site, device: DeviceCredential, *arguments: str) -> AsyncIterator[asyncio.StreamReader]:
+async def mosquitto_sub(
+    site: Site, device: DeviceCredential | NewPassword, *arguments: str
+) -> AsyncIterator[asyncio.StreamReader]:
     """Run the real client; the context begins when its subscription is granted."""
     command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(site.mqtt_port), "-u", device.username]
     command += ["-P", device.password, "-F", "%t %q %r %p", *arguments]

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.clock import ManualClock
 from gateway.model.errors import AlreadyExists, BadInput, NotFound, StoreFailed
+from gateway.storage.credentials import Credentials
 from gateway.storage.passwords import hash_password
 from gateway.storage.state import State
 
@@ -33,7 +34,7 @@ def modes(folder: Path) -> set[int]:
 
 async def test_a_new_device_has_a_credential_whose_password_is_nowhere_on_disk(state: State, tmp_path: Path) -> None:
     made = await state.add_device("acme", "kitchen", {"room": "Küche"})
-    (device,), (login,) = await state.devices(), await state.credentials()
+    (device,), (login,) = await state.devices(), await Credentials(state).all()
     assert (device.organization_id, device.device_id, device.metadata) == ("acme", "kitchen", {"room": "Küche"})
     assert (device.status, device.created_at_ms) == ("active", ManualClock().now)
     assert (login.username, login.device_id, made.username) == ("acme/kitchen", "kitchen", "acme/kitchen")
@@ -86,11 +87,11 @@ async def test_metadata_is_any_text(state: State, value: str) -> None:
 
 async def test_a_device_has_one_credential(state: State) -> None:
     await state.add_device("acme", "kitchen", {"room": "old"})
-    before = await state.credentials()
+    before = await Credentials(state).all()
     with pytest.raises(AlreadyExists, match="kitchen of acme") as raised:
         await state.add_device("acme", "kitchen", {"room": "new"})
     assert "rotate" in raised.value.hint
-    assert await state.credentials() == before
+    assert await Credentials(state).all() == before
     assert [device.metadata for device in await state.devices()] == [{"room": "old"}]
 
 
@@ -98,17 +99,17 @@ async def test_p8_equal_ids_of_two_organisations_are_two_devices(state: State) -
     await state.add_device("acme", "kitchen")
     await state.add_device("other", "kitchen")
     await state.revoke_device("acme", "kitchen")
-    assert [login.username for login in await state.credentials()] == ["other/kitchen"]
+    assert [login.username for login in await Credentials(state).all()] == ["other/kitchen"]
 
 
 async def test_revoked_and_added_again_is_the_same_device_with_a_new_password(state: State) -> None:
     old = await state.add_device("acme", "kitchen", {"room": "old"})
     await state.revoke_device("acme", "kitchen")
-    assert await state.credentials() == []
+    assert await Credentials(state).all() == []
     assert [device.status for device in await state.devices()] == ["revoked"]
     new = await state.add_device("acme", "kitchen", {"room": "new"})
     assert new.password != old.password
-    assert [login.password_hash for login in await state.credentials()] == [hash_password(KEY, new.password)]
+    assert [login.password_hash for login in await Credentials(state).all()] == [hash_password(KEY, new.password)]
     assert [(device.status, device.metadata) for device in await state.devices()] == [("active", {"room": "new"})]
 
 
@@ -127,7 +128,7 @@ async def test_another_connections_change_is_seen(state: State, tmp_path: Path) 
         await command.add_device("acme", "theirs")
         assert {device.device_id for device in await state.devices()} == {"theirs"}
         await command.revoke_device("acme", "theirs")
-        assert await state.credentials() == []
+        assert await Credentials(state).all() == []
 
 
 async def test_changes_at_the_same_time_all_succeed(state: State) -> None:
@@ -135,7 +136,7 @@ async def test_changes_at_the_same_time_all_succeed(state: State) -> None:
     await state.add_device("acme", "leaving")
     names = [f"device-{number}" for number in range(10)]
     await asyncio.gather(*(state.add_device("acme", name) for name in names), state.revoke_device("acme", "leaving"))
-    assert {login.device_id for login in await state.credentials()} == set(names)
+    assert {login.device_id for login in await Credentials(state).all()} == set(names)
 
 
 async def test_a_change_that_is_cancelled_midway_is_undone_and_hinders_no_other(
@@ -176,7 +177,7 @@ async def test_what_was_changed_is_there_after_reopening(tmp_path: Path) -> None
             assert db.execute("SELECT count(*) FROM mqtt_credentials").fetchone() == (1,)
         db.close()
     async with State.open(path, KEY, clock=ManualClock()) as state:
-        assert [login.password_hash for login in await state.credentials()] == [hash_password(KEY, made.password)]
+        assert [login.password_hash for login in await Credentials(state).all()] == [hash_password(KEY, made.password)]
 
 
 async def test_a_state_that_cannot_be_opened_is_told_in_words(tmp_path: Path) -> None:

@@ -1,0 +1,273 @@
+"""What organisations and the site may do at the front door, how passwords change, what a failed login costs."""
+
+import asyncio
+import time
+
+import pytest
+
+from gateway.login_delay import FIRST_S
+from gateway.operations.credentials import (
+    add_credential,
+    list_credentials,
+    revoke_credential,
+    rotate_credential,
+    show_credential,
+)
+from gateway.operations.devices import add_device, list_devices, rotate_device
+from gateway.storage.credentials import NewPassword
+from tests.broker.raw import ACCEPTED, DISCONNECT, RawClient, connect, puback, publish, subscribe
+from tests.broker.test_subscribing import line, mosquitto_sub
+from tests.site import PATIENCE_S, Site, reading, until
+
+REFUSED = b"\x20\x02\x00\x05"
+HOUR_MS = 3_600_000
+
+
+async def hub_of(site: Site, organization_id: str | None = "default", name: str = "hub") -> NewPassword:
+    return await site.command(add_credential, name=name, organization_id=organization_id)
+
+
+async def mosquitto_pub(site: Site, who: NewPassword, topic: str, payload: bytes) -> int:
+    command = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(site.mqtt_port), "-u", who.username, "-P", who.password]
+    process = await asyncio.create_subprocess_exec(
+        *command, "-q", "1", "-t", topic, "-s", stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        await process.communicate(payload)
+    assert process.returncode is not None
+    return process.returncode
+
+
+@pytest.mark.parametrize(
+    "topic", ["neurobuild/sensors/attic/data", "devices/attic/telemetry", "org_default/devices/attic/telemetry"]
+)
+async def test_what_a_hub_sends_is_stored_under_the_device_it_names_which_is_discovered(site: Site, topic: str) -> None:
+    hub = await hub_of(site)
+    assert await mosquitto_pub(site, hub, topic, reading("attic")) == 0
+    assert [(one.organization_id, one.device_id) for one in await site.stored(1)] == [("default", "attic")]
+    devices = await site.command(list_devices)
+    assert [(one.device_id, one.status) for one in devices] == [("attic", "discovered"), ("kitchen", "active")]
+
+
+async def test_a_hub_speaks_for_known_devices_and_many_of_them(site: Site) -> None:
+    async with RawClient.login(site, await hub_of(site)) as hub:
+        names = ["kitchen", *(f"room-{number}" for number in range(150))]
+        for packet_id, name in enumerate(names * 2, 1):
+            hub.send(publish(f"devices/{name}/telemetry", reading(name), qos=1, packet_id=packet_id))
+        await hub.expect(*(puback(packet_id) for packet_id in range(1, 303)))
+    assert [one.device_id for one in await site.stored(302)] == names * 2
+    assert len(await site.command(list_devices)) == 151
+
+
+async def test_a_discovered_device_registers_itself_soon_without_being_asked_for(site: Site) -> None:
+    async with RawClient.login(site, await hub_of(site)) as hub:
+        hub.send(publish("devices/attic/status", b"online", qos=1))
+        await hub.expect(puback(1))
+        access = site.gateway._running.access
+        await until(lambda: not access._to_register, "the registration")
+    assert [one.device_id for one in await site.gateway._running.state.devices()] == ["attic", "kitchen"]
+
+
+async def test_p8_a_payload_of_another_device_than_the_topics_is_quarantined(site: Site) -> None:
+    async with RawClient.login(site, await hub_of(site)) as hub:
+        hub.send(publish("devices/attic/telemetry", reading("kitchen"), qos=1))
+        await hub.expect(puback(1))
+    (bad,) = await site.quarantined()
+    assert (bad.device_id, bad.code) == ("attic", "foreign_device")
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ["org_other/devices/x/telemetry", "other/devices/x/telemetry", "devices", "devices/a b/telemetry", "$SYS/x", "x"],
+)
+async def test_p8_a_topic_that_is_not_the_organisations_closes_the_connection(site: Site, topic: str) -> None:
+    async with RawClient.login(site, await hub_of(site)) as hub:
+        hub.send(publish(topic, reading("x"), qos=1))
+        assert await hub.rest() == b""
+    assert [one.device_id for one in await site.command(list_devices)] == ["kitchen"]
+    assert site.log.last_row == 0
+
+
+async def test_a_hub_hears_every_device_of_its_organisation_and_of_no_other(site: Site) -> None:
+    other = await site.command(add_device, organization_id="other", device_id="kitchen", metadata={})
+    hub = await hub_of(site)
+    async with (
+        mosquitto_sub(site, hub, "-t", "devices/+/status", "-t", "neurobuild/sensors/#") as lines,
+        RawClient.login(site) as ours,
+        RawClient.login(site, other) as theirs,
+    ):
+        for client in (theirs, ours):
+            client.send(publish("devices/kitchen/status", b"online", qos=1, retain=True))
+            await client.expect(puback(1))
+        ours.send(publish("neurobuild/sensors/kitchen/data", reading(), qos=1))
+        assert await line(lines) == "devices/kitchen/status 0 0 online"
+        assert (await line(lines)).startswith("neurobuild/sensors/kitchen/data")
+    async with mosquitto_sub(site, hub, "-t", "devices/#") as lines:
+        assert await line(lines) == "devices/kitchen/status 0 1 online"
+
+
+async def test_a_hubs_command_reaches_the_board(site: Site) -> None:
+    hub = await hub_of(site)
+    async with RawClient.login(site) as board:
+        board.send(subscribe("devices/kitchen/commands/#"))
+        await board.packet()
+        assert await mosquitto_pub(site, hub, "devices/kitchen/commands/1", b"go") == 0
+        await board.expect(publish("devices/kitchen/commands/1", b"go"))
+
+
+async def test_only_filters_inside_an_organisations_rights_are_granted(site: Site) -> None:
+    refused = ("#", "+/devices/#", "org_other/devices/#", "$SYS/#", "neurobuild/#", "devices/#/x")
+    async with RawClient.login(site, await hub_of(site)) as hub:
+        hub.send(subscribe("org_default/devices/#", *refused, "devices/+/telemetry"))
+        assert await hub.packet() == b"\x90\x0a\x00\x01\x00" + b"\x80" * 6 + b"\x00"
+
+
+async def test_the_site_hears_all_organisations_by_name(site: Site) -> None:
+    other = await site.command(add_device, organization_id="other", device_id="x", metadata={})
+    tool = await hub_of(site, None, "tool")
+    async with (
+        mosquitto_sub(site, tool, "-t", "#") as lines,
+        RawClient.login(site) as ours,
+        RawClient.login(site, other) as theirs,
+    ):
+        for client, topic in ((ours, "devices/kitchen/status"), (theirs, "org_other/devices/x/status")):
+            client.send(publish(topic, b"online", qos=1, retain=True))
+            await client.expect(puback(1))
+        assert await line(lines) == "default/devices/kitchen/status 0 0 online"
+        assert await line(lines) == "other/org_other/devices/x/status 0 0 online"
+    async with mosquitto_sub(site, tool, "-t", "+/devices/+/status") as lines:
+        assert await line(lines) == "default/devices/kitchen/status 0 1 online"
+
+
+async def test_the_site_tells_every_device_what_to_do_and_speaks_in_no_devices_name(site: Site) -> None:
+    tool = await hub_of(site, None, "tool")
+    async with RawClient.login(site) as board:
+        board.send(subscribe("devices/kitchen/commands/#", "org_default/devices/kitchen/config/#"))
+        await board.packet()
+        for topic in ("devices/kitchen/commands/1", "org_default/devices/kitchen/config"):
+            assert await mosquitto_pub(site, tool, f"default/{topic}", b"go") == 0
+            await board.expect(publish(topic, b"go"))
+    for topic in ("default/devices/kitchen/telemetry", "devices/kitchen/telemetry", "$SYS/broker/uptime"):
+        async with RawClient.login(site, tool) as client:
+            client.send(publish(topic, reading(), qos=1))
+            assert await client.rest() == b""
+    assert site.log.last_row == 0
+
+
+async def test_only_the_site_hears_what_the_broker_says_of_itself(site: Site) -> None:
+    tool, hub = await hub_of(site, None, "tool"), await hub_of(site)
+    async with RawClient.login(site, tool) as client:
+        client.send(subscribe("$SYS/#", "$SYS/broker/uptime", "#", "$other/#"))
+        assert await client.packet() == b"\x90\x06\x00\x01\x00\x00\x00\x80"
+    for who in (hub, site.kitchen):
+        async with RawClient.login(site, who) as client:
+            client.send(subscribe("$SYS/#", "$SYS/broker/uptime"))
+            assert await client.packet() == b"\x90\x04\x00\x01\x80\x80"
+
+
+async def test_a_session_that_outlives_its_rights_gets_nothing_outside_the_new_ones(site: Site) -> None:
+    """A username that was the site's becomes an organisation's: what its session has subscribed to is not sent."""
+    other = await site.command(add_device, organization_id="other", device_id="x", metadata={})
+
+    async def speak() -> None:
+        async with RawClient.login(site, other, "speaker") as theirs:
+            theirs.send(publish("devices/x/status", b"secret", qos=1))
+            await theirs.expect(puback(1))
+
+    async with RawClient.login(site, await hub_of(site, None), "same", clean=False) as client:
+        client.send(subscribe("#", qos=1))
+        await client.packet()
+        client.send(DISCONNECT)
+        await client.rest()
+    await speak()
+    await site.command(revoke_credential, username="hub")
+    await speak()
+    new = await hub_of(site)
+    await speak()
+    async with RawClient.open(site, connect("same", new.username, new.password, clean=False)) as client:
+        await client.packet()
+        await speak()
+        client.send(subscribe("devices/kitchen/status"))
+        await client.packet()
+        assert await client.is_alive()
+
+
+async def test_a_will_of_a_hub_is_a_reading_of_the_device_it_names(site: Site) -> None:
+    will = ("devices/attic/telemetry", reading("attic"))
+    async with RawClient.login(site, await hub_of(site), will=will):
+        pass
+    assert [one.device_id for one in await site.stored(1)] == ["attic"]
+
+
+async def test_the_old_password_is_good_until_its_time_is_up(site: Site) -> None:
+    old = site.kitchen
+    new = await site.command(rotate_device, organization_id="default", device_id="kitchen", overlap_ms=HOUR_MS)
+    async with RawClient.login(site, old, "old") as with_old, RawClient.login(site, new, "new") as with_new:
+        assert await with_old.is_alive()
+        site.clock.advance(HOUR_MS)
+        site.gateway._running.access._seen_new.set()  # else it looks only every few seconds
+        assert await with_old.rest() == b""
+        assert await with_new.is_alive()
+    async with RawClient.open(site, connect("old", old.username, old.password)) as client:
+        assert await client.rest() == REFUSED
+
+
+async def test_revoke_ends_the_sessions_of_both_passwords_before_it_returns(site: Site) -> None:
+    old = await hub_of(site)
+    new = await site.command(rotate_credential, username="hub", overlap_ms=HOUR_MS)
+    async with RawClient.login(site, old, "old") as with_old, RawClient.login(site, new, "new") as with_new:
+        await site.command(revoke_credential, username="hub")
+        door = site.gateway._running.door
+        assert door.connections == 0
+        assert [await client.rest() for client in (with_old, with_new)] == [b"", b""]
+
+
+async def test_statistics_say_how_a_credential_is_used(site: Site) -> None:
+    hub = await hub_of(site)
+    async with RawClient.login(site, hub) as client:
+        for packet_id in (1, 2, 3):
+            client.send(publish("devices/x/status", b"on", qos=1, packet_id=packet_id))
+            await client.expect(puback(packet_id))
+    async with RawClient.open(site, connect("raw", "hub", "wrong")) as client:
+        assert await client.rest() == REFUSED
+    shown = await site.command(show_credential, username="hub")
+    assert (shown.connections, shown.refused_logins, shown.messages_in) == (1, 1, 3)
+    assert shown.last_connected_at_ms == site.clock.now
+    unused = {one.username: one.connections for one in await site.command(list_credentials)}
+    assert unused == {"default/kitchen": 0, "hub": 1}
+
+
+async def test_a_failed_login_waits_and_a_right_one_does_not(site: Site) -> None:
+    """From the same address and of the same username: nobody locks a board out by guessing."""
+    wrong = connect("evil", site.kitchen.username, "wrong")
+    right = connect("raw", site.kitchen.username, site.kitchen.password)
+    for failures in range(4):
+        started = time.monotonic()
+        async with RawClient.open(site, wrong) as evil:
+            async with RawClient.open(site, right) as board:
+                await board.expect(ACCEPTED)
+            assert await evil.rest() == REFUSED
+        assert time.monotonic() - started >= FIRST_S * 2**failures
+    assert await site.metric("neurogate_failed_logins_delay_seconds_total") == pytest.approx(FIRST_S * 15)
+    assert await site.metric('neurogate_front_door_refused_total{reason="not_authorized"}') == 4
+
+
+async def test_a_thousand_boards_get_in_while_somebody_guesses(site: Site) -> None:
+    guessing = [asyncio.create_task(guess(site, number)) for number in range(50)]
+    try:
+        started = time.monotonic()
+        for number in range(1_000):
+            async with RawClient.login(site, client_id=f"board-{number}"):
+                pass
+        assert time.monotonic() - started < 30
+    finally:
+        for task in guessing:
+            task.cancel()
+        await asyncio.gather(*guessing, return_exceptions=True)
+
+
+async def guess(site: Site, number: int) -> None:
+    while True:
+        async with RawClient.open(site, connect(f"evil-{number}", site.kitchen.username, "wrong")) as evil:
+            await evil.rest()
+        await asyncio.sleep(0.05)
