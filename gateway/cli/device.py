@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.cli.gateway_link import ask
-from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.options import ConfigFile, JsonOutput, OverlapHours, overlap_ms
 from gateway.config import Settings, load
 from gateway.model.errors import BadInput
 from gateway.model.reading import rfc3339
@@ -94,11 +94,16 @@ def show(
 
 @app.command()
 def rotate(
-    device_id: DeviceId, organization: Organization = None, as_json: JsonOutput = False, config: ConfigFile = None
+    device_id: DeviceId,
+    organization: Organization = None,
+    overlap_h: OverlapHours = 24.0,
+    as_json: JsonOutput = False,
+    config: ConfigFile = None,
 ) -> None:
-    """Give a board a new password and show it, this once. The old one ends at once, and so does its session."""
+    """Give a board a new password and show it, this once. The old one stays good for a while, then its session ends."""
     settings = load(config, os.environ).settings
-    credential = ask(settings, devices.rotate_device, **_key(settings, organization, device_id))
+    key = _key(settings, organization, device_id)
+    credential = ask(settings, devices.rotate_device, **key, overlap_ms=overlap_ms(overlap_h))
     _show_credential(credential, as_json=as_json)
 
 

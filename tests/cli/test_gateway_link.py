@@ -105,7 +105,7 @@ def test_rotate_ends_the_old_passwords_session_and_the_new_one_works(site: Gatew
     site.start()
     old = site.json("device", "add", "kitchen")
     with site.mqtt(old["username"], old["password"]) as session:
-        new = site.json("device", "rotate", "kitchen")
+        new = site.json("device", "rotate", "kitchen", "--overlap-h", "0")
         assert is_closed(session)
     with pytest.raises(ConnectionRefusedError):
         site.mqtt(old["username"], old["password"])
