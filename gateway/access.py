@@ -28,6 +28,7 @@ DISCOVERED_AT_MOST = 1_000
 """Devices of one organisation that are `discovered` and not yet anything more. Of further ones the readings are stored
 like any others; they are registered when there is room, and they are heard again."""
 
+_TOPICS_REMEMBERED = 200  # of each username that subscribes
 _LOOK_EVERY_S = 5.0
 _USAGE_EVERY_MS = 60_000
 _GATHER_S = 1.0  # a hub that starts shows all its devices at once
@@ -83,6 +84,8 @@ class _Login:
     """The valid one first, then perhaps the one that it replaces."""
     old_ends_ms: int
     """When the second one ends (monotonic)."""
+    hears: dict[str, bool] = field(default_factory=dict)
+    """What was found out of topics behind the door: it is asked for every message and subscriber."""
 
 
 class Access:
@@ -153,9 +156,15 @@ class Access:
         login = self._by_username.get(username)
         if login is None:
             return False
-        credential = login.passwords[0][1]
-        space = credential.namespace
-        return local_topic.startswith(space) and credential.rights.may_hear(local_topic[len(space) :])
+        may = login.hears.get(local_topic)
+        if may is None:
+            if len(login.hears) >= _TOPICS_REMEMBERED:
+                login.hears.clear()
+            credential = login.passwords[0][1]
+            space = credential.namespace
+            may = local_topic.startswith(space) and credential.rights.may_hear(local_topic[len(space) :])
+            login.hears[local_topic] = may
+        return may
 
     def came_in(self, credential: Credential) -> None:
         """Count a login."""

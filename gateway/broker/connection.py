@@ -322,7 +322,7 @@ class Connection(asyncio.Protocol):
             self._door.delayed(delay_s)
             if self._timer is not None:
                 self._timer.cancel()
-            await asyncio.sleep(delay_s)
+            await asyncio.wait([self.lost], timeout=delay_s)
         if not self._ended:
             told = f"{known or 'an unknown username'}, answered after {delay_s:g} s"
             self._refuse(packets.CONNACK_NOT_AUTHORIZED, "not_authorized", told)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.operations.devices import revoke_device
+from gateway.operations.credentials import add_credential
+from gateway.operations.devices import revoke_device, rotate_device
 from tests.site import FailingDisk, Site, reading, running_site
 
 PATH = "/api/v1/sensor-data"
@@ -141,3 +142,13 @@ async def test_p9_one_request_of_the_largest_size_stops_nobody_else(site: Site) 
     watching.cancel()
     assert longest < 0.5
     assert len(json.dumps(answer)) < 1_000_000
+
+
+async def test_a_password_that_is_no_devices_is_403_also_during_an_overlap(site: Site) -> None:
+    hub = await site.command(add_credential, name="hub", organization_id="default")
+    status, body = await post(site, reading(), {"x-api-key": hub.password})
+    assert (status, body["error"]["code"]) == (403, "not_a_device")
+    await site.command(rotate_device, organization_id="default", device_id="kitchen", overlap_ms=1_000)
+    assert (await post(site, reading()))[0] == 202
+    site.clock.advance(1_000)
+    assert (await post(site, reading()))[0] == 401
