@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
-from gateway.login_delay import FIRST_S
+from gateway.login_delay import FIRST_S, LONGEST_S
 from gateway.operations.credentials import (
     add_credential,
     list_credentials,
@@ -17,7 +19,7 @@ from gateway.operations.devices import add_device, list_devices, rotate_device
 from gateway.storage.credentials import NewPassword
 from tests.broker.raw import ACCEPTED, DISCONNECT, RawClient, connect, puback, publish, subscribe
 from tests.broker.test_subscribing import line, mosquitto_sub
-from tests.site import PATIENCE_S, Site, reading, until
+from tests.site import PATIENCE_S, Site, reading, running_site, until
 
 REFUSED = b"\x20\x02\x00\x05"
 HOUR_MS = 3_600_000
@@ -171,7 +173,7 @@ async def test_a_session_that_outlives_its_rights_gets_nothing_outside_the_new_o
 
     async def speak() -> None:
         async with RawClient.login(site, other, "speaker") as theirs:
-            theirs.send(publish("devices/x/status", b"secret", qos=1))
+            theirs.send(publish("devices/x/status", b"secret", qos=1, retain=True))
             await theirs.expect(puback(1))
 
     async with RawClient.login(site, await hub_of(site, None), "same", clean=False) as client:
@@ -185,10 +187,10 @@ async def test_a_session_that_outlives_its_rights_gets_nothing_outside_the_new_o
     new = await hub_of(site)
     await speak()
     async with RawClient.open(site, connect("same", new.username, new.password, clean=False)) as client:
-        await client.packet()
+        assert await client.packet() == b"\x20\x02\x01\x00"  # the session is still there
         await speak()
-        client.send(subscribe("devices/kitchen/status"))
-        await client.packet()
+        client.send(subscribe("#"))
+        assert await client.packet() == b"\x90\x03\x00\x01\x80"
         assert await client.is_alive()
 
 
@@ -271,3 +273,18 @@ async def guess(site: Site, number: int) -> None:
         async with RawClient.open(site, connect(f"evil-{number}", site.kitchen.username, "wrong")) as evil:
             await evil.rest()
         await asyncio.sleep(0.05)
+
+
+async def test_a_failed_login_that_waits_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    async with AsyncExitStack() as clients:
+        async with running_site(tmp_path / "data") as site:
+            delay = site.gateway._running.door.login_delay
+            for _ in range(8):
+                with delay.failed("127.0.0.1", None):
+                    pass
+            evil = await clients.enter_async_context(RawClient.open(site, connect("evil", "nobody", "wrong")))
+            await until(lambda: delay._waiting.total() == 1, "the login to wait")
+            started = time.monotonic()
+        assert await evil.rest() == b""
+        assert time.monotonic() - started < LONGEST_S / 2
+        assert not delay._waiting
