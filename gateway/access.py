@@ -44,6 +44,8 @@ class Device:
     """Its metadata as JSON, stored with each reading; None when there is none."""
     readings: int = 0
     last_seen_ms: int = 0
+    is_known: bool = True
+    """False of one that could not be registered: then this object is for one message, and is not to be kept."""
 
 
 @dataclass(slots=True, eq=False)
@@ -191,6 +193,7 @@ class Access:
             self._devices[key] = self._to_register[key] = device
             self._seen_new.set()
         else:
+            device.is_known = False
             logger.warning("too many discovered devices: not registered", extra={"organization_id": key[0]})
         return device
 

@@ -193,7 +193,9 @@ class Connection(asyncio.Protocol):
         if len(self._topics) >= _TOPICS_CACHED:
             self._topics.clear()
         telemetry_of = self._door.telemetry_of(self.credential, topic)
-        known = self._topics[name] = _Topic(topic, self.namespace + topic, telemetry_of)
+        known = _Topic(topic, self.namespace + topic, telemetry_of)
+        if telemetry_of is None or telemetry_of.is_known:
+            self._topics[name] = known
         return known
 
     def committed(self, count: int) -> None:

@@ -70,6 +70,26 @@ async def test_a_discovered_device_registers_itself_soon_without_being_asked_for
     assert [one.device_id for one in await site.gateway._running.state.devices()] == ["attic", "kitchen"]
 
 
+async def test_a_device_beyond_the_bound_loses_no_reading_and_is_registered_when_there_is_room(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.access.DISCOVERED_AT_MOST", 1)
+    topic, payload = "devices/attic/telemetry", reading("attic")
+
+    async def registered() -> list[tuple[str, str]]:
+        return [(one.device_id, one.status) for one in await site.command(list_devices)]
+
+    async with RawClient.login(site, await hub_of(site)) as hub:
+        hub.send(publish("devices/first/status", b"on", qos=1), publish(topic, payload, qos=1, packet_id=2))
+        await hub.expect(puback(1), puback(2))
+        assert await registered() == [("first", "discovered"), ("kitchen", "active")]
+        await site.command(add_device, organization_id="default", device_id="first", metadata={})
+        hub.send(publish(topic, payload, qos=1, packet_id=3))
+        await hub.expect(puback(3))
+    assert [one.device_id for one in await site.stored(2)] == ["attic", "attic"]
+    assert await registered() == [("attic", "discovered"), ("first", "active"), ("kitchen", "active")]
+
+
 async def test_p8_a_payload_of_another_device_than_the_topics_is_quarantined(site: Site) -> None:
     async with RawClient.login(site, await hub_of(site)) as hub:
         hub.send(publish("devices/attic/telemetry", reading("kitchen"), qos=1))
