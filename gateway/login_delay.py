@@ -6,8 +6,8 @@
   end, against the noise of scanners, and for passwords' sake only as a second line
 - a failure is forgotten when nothing failed there for a while; a success forgets nothing, or an attacker with a
   password of his own could wipe his slate
-- so many wait at once, of one address and of all: beyond, the answer does not wait, since whoever waits holds a
-  connection
+- only so many wait at once, half of them of one address: whoever waits holds a connection, and boards need some. The
+  answer to one beyond does not wait
 - what is remembered is bounded; who failed longest ago is forgotten first
 """
 
@@ -22,15 +22,14 @@ FIRST_S = 0.1
 LONGEST_S = 5.0
 _FORGOTTEN_AFTER_MS = 15 * 60 * 1000
 _REMEMBERED = 10_000
-_WAITING_OF_ONE = 20
-_WAITING_OF_ALL = 200
 
 
 class LoginDelay:
     """See the module's own words."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, waiting_at_most: int) -> None:
         self._clock = clock
+        self._waiting_at_most = waiting_at_most
         self._failures: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
         """How often, and when last (monotonic), by what and who."""
         self._waiting: Counter[str] = Counter()
@@ -42,7 +41,8 @@ class LoginDelay:
         failures = self._count(("address", source))
         if username is not None:
             failures = max(failures, self._count(("username", username)))
-        if self._waiting[source] >= _WAITING_OF_ONE or self._waiting.total() >= _WAITING_OF_ALL:
+        most = self._waiting_at_most
+        if self._waiting[source] >= max(1, most // 2) or self._waiting.total() >= most:
             yield 0.0
             return
         self._waiting[source] += 1

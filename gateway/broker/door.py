@@ -39,7 +39,7 @@ class Door:
     def __init__(self, settings: MqttSettings, access: Access, ingest: Ingest, metrics: Metrics, clock: Clock) -> None:
         self.settings = settings
         self.ingest = ingest
-        self.login_delay = LoginDelay(clock)
+        self.login_delay = LoginDelay(clock, waiting_at_most=settings.max_connections // 4)
         self.local = AmqttBroker(self._may_subscribe, self._may_hear, kept_max_bytes=settings.kept_messages_max_bytes)
         self._access = access
         self._metrics = metrics
