@@ -1,8 +1,9 @@
 """Devices, and who of them may come in. A change holds, everywhere, when the operation returns."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from gateway.model.errors import NotFound
+from gateway.model.errors import NotFound, StoreFailed
 from gateway.model.status import DeviceActivity
 from gateway.model.topics import telemetry_topics
 from gateway.operations.site import Site
@@ -97,7 +98,8 @@ async def take_effect(site: Site) -> None:
 
 
 async def up_to_date_state(site: Site) -> State:
-    """Return the state, with what a running gateway has still to write down."""
+    """Return the state, with what a running gateway has still to write down, if the disk takes it."""
     if site.live is not None:
-        await site.live.write_down_access()
+        with suppress(StoreFailed):  # the gateway tries again, and says so; what is there can be shown all the same
+            await site.live.write_down_access()
     return await site.state()
