@@ -23,6 +23,7 @@ from gateway.config import GatewaySettings, HttpSettings, MqttSettings, Settings
 from gateway.model.errors import ConfigError, NeurogateError, StoreFailed
 from gateway.operations.erase import erase_device
 from gateway.storage import log as log_module
+from gateway.storage.credentials import Credentials
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.state import State
 from tests.storage.repair.damaged import PAGE, corrupt_files, fill, opened, survivors
@@ -335,7 +336,7 @@ async def test_p7_no_copy_gives_a_revoked_board_its_access_back(
         await state.revoke_device("default", "stolen")
     (tmp_path / "state.db").write_bytes(random.Random(1).randbytes(20_000))
     async with State.open(tmp_path / "state.db", b"k" * 32, clock=SystemClock(), tell=lambda _: None) as state:
-        assert not await state.credentials()
+        assert not await Credentials(state).all()
 
 
 async def test_p6_a_log_that_cannot_be_replaced_yet_is_said_and_remembered(
