@@ -137,5 +137,43 @@ LOG_MIGRATIONS = (
             since_ms INTEGER NOT NULL,
             last_ms INTEGER NOT NULL
         ) WITHOUT ROWID""",
+        # MQTT: what the broker promised clients that are away (see mqtt_store.py). A session's number ends with it.
+        """CREATE TABLE mqtt_sessions (
+            id INTEGER PRIMARY KEY,
+            client TEXT NOT NULL,
+            namespace TEXT NOT NULL,
+            left_at_ms INTEGER NOT NULL
+        )""",
+        """CREATE TABLE mqtt_subscriptions (
+            session INTEGER NOT NULL,
+            filter TEXT NOT NULL,
+            qos INTEGER NOT NULL,
+            PRIMARY KEY (session, filter)
+        ) WITHOUT ROWID""",
+        # QoS 2 messages of clients that were taken and not yet released.
+        """CREATE TABLE session_received (
+            session INTEGER NOT NULL,
+            packet_id INTEGER NOT NULL,
+            PRIMARY KEY (session, packet_id)
+        ) WITHOUT ROWID""",
+        # sent: it may have been, so another time is a repetition. released: its PUBREC has come, only its end is open.
+        """CREATE TABLE session_outbox (
+            session INTEGER NOT NULL,
+            position INTEGER NOT NULL,
+            packet_id INTEGER NOT NULL,
+            topic TEXT NOT NULL,
+            payload BLOB NOT NULL,
+            qos INTEGER NOT NULL,
+            retain INTEGER NOT NULL,
+            queued_at_ms INTEGER NOT NULL,
+            sent INTEGER NOT NULL,
+            released INTEGER NOT NULL,
+            PRIMARY KEY (session, position)
+        )""",
+        """CREATE TABLE retained_messages (
+            topic TEXT PRIMARY KEY,
+            payload BLOB NOT NULL,
+            qos INTEGER NOT NULL
+        )""",
     ),
 )
