@@ -35,6 +35,7 @@ from gateway.storage.bounds import Bounds
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
+from gateway.storage.mqtt_store import MqttStore
 from gateway.storage.repair.run_marker import RunMarker
 from gateway.storage.snapshot import remove_left_copy
 from gateway.storage.state import DeviceCredential, State
@@ -213,7 +214,7 @@ class Gateway:
         access = Access(state, key, clock)
         await access.refresh()
         ingest = Ingest(log, clock, metrics, max_skew_ms=settings.clock.max_skew_s * 1000)
-        door = Door(settings.mqtt, access, ingest, metrics, clock)
+        door = Door(settings.mqtt, access, ingest, MqttStore(log), clock, metrics)
         log.bounds.on_full.append(door.turn_everybody_away)
         limits = RateLimits(clock, per_minute=settings.http.rate_limit_per_minute, burst=settings.http.rate_limit_burst)
         routes: list[Routes] = [SensorData(access, ingest, limits), Health(self.status, metrics)]
@@ -250,6 +251,7 @@ class Gateway:
             "clock": lambda: self._watch_clock(parts.log),
             "state copy": parts.state.keep_copied,
             "access": parts.access.keep_written,
+            "broker": parts.door.look_after,
             **forwarders,
         }
 

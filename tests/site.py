@@ -95,9 +95,13 @@ class Site:
 
 @asynccontextmanager
 async def running_site(
-    data_dir: Path, *, integrations: Sequence[Mapping[str, Any]] = (), **tables: Mapping[str, Any]
+    data_dir: Path,
+    *,
+    integrations: Sequence[Mapping[str, Any]] = (),
+    kitchen: DeviceCredential | None = None,
+    **tables: Mapping[str, Any],
 ) -> AsyncIterator[Site]:
-    """Run a gateway; `tables` are sections of its settings."""
+    """Run a gateway; `tables` are sections of its settings. `kitchen` is there already after a restart."""
     local = {"host": "127.0.0.1", "port": 0}
     settings = Settings.model_validate(
         {name: dict(table) for name, table in tables.items()}
@@ -118,7 +122,7 @@ async def running_site(
     if running.done():
         running.result()
     try:
-        kitchen = await gateway.add_device("kitchen")
+        kitchen = kitchen or await gateway.add_device("kitchen")
         async with aiohttp.ClientSession() as http:
             yield Site(gateway, clock, settings, kitchen, http)
     finally:

@@ -1,14 +1,33 @@
 """What one connection owes its client: every inbound PUBLISH is answered here, in the order they came (MQTT-4.6.0-2).
 
-A telemetry message becomes due when its commit is on disk. Any other message becomes due in its turn, when everything
-before it has been answered; only then is it handed to the local subscribers.
+A message passes two stages, each in order. A telemetry message passes the first when its commit is on disk, any other
+in its turn. Then it is handed on to local subscribers, and passes the second when what has to be kept for them is on
+disk as well. Nothing of the second stage holds up the first: messages that are to be kept share a commit.
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from gateway.broker.packets import Message
+from gateway.model.errors import StoreFailed
+
+
+class HandOn(Protocol):
+    """Hands a message on, see `Delivery.take`; `received` is the packet id of a QoS 2 message."""
+
+    def __call__(
+        self,
+        message: Message | None,
+        received: bytes | None,
+        done: Callable[[StoreFailed | None], None],
+        *,
+        in_turn: bool,
+    ) -> bool:
+        """Return True if that is all; else `done` is called when the rest is on disk."""
+        ...
 
 
 class _Entry(NamedTuple):
@@ -17,38 +36,51 @@ class _Entry(NamedTuple):
     ack: bytes
     message: Message | None
     """For local subscribers."""
+    received: bytes | None
     stored: bool
     """Whether it waits for a commit of its own, or only for its turn."""
 
 
-class Acknowledgements:
-    """A FIFO. The plain case, telemetry that nobody here subscribes to, is a row of bytes and costs almost nothing."""
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """An acknowledgement in the second stage."""
 
-    def __init__(self, fan_out: Callable[[Message], None]) -> None:
-        self._fan_out = fan_out
+    ack: bytes
+    is_due: bool
+
+
+class Acknowledgements:
+    """Two queues. The plain case, telemetry that nobody here wants, is a row of bytes and costs almost nothing."""
+
+    def __init__(self, hand_on: HandOn, send: Callable[[bytes], None], failed: Callable[[StoreFailed], None]) -> None:
+        """`send` gets what becomes due by the second stage; `failed` hears when something cannot be kept."""
+        self._hand_on = hand_on
+        self._send = send
+        self._failed = failed
         self._fifo: deque[bytes | _Entry] = deque()
         self._entries = 0
+        self._kept: deque[_Kept] = deque()
 
     def __len__(self) -> int:
-        return len(self._fifo)
+        return len(self._fifo) + len(self._kept)
 
-    def owe_after_commit(self, ack: bytes, message: Message | None = None) -> None:
+    def owe_after_commit(self, ack: bytes, message: Message | None = None, received: bytes | None = None) -> None:
         """Owe `ack` for a telemetry message; then `message` goes to local subscribers, if there are any."""
-        if message is None:
+        if message is None and received is None:
             self._fifo.append(ack)
         else:
-            self._fifo.append(_Entry(ack, message, stored=True))
+            self._fifo.append(_Entry(ack, message, received, stored=True))
             self._entries += 1
 
-    def owe_in_turn(self, ack: bytes, message: Message | None) -> None:
+    def owe_in_turn(self, ack: bytes, message: Message | None, received: bytes | None = None) -> None:
         """Owe `ack` for anything that is not telemetry; `due` tells when."""
-        self._fifo.append(_Entry(ack, message, stored=False))
+        self._fifo.append(_Entry(ack, message, received, stored=False))
         self._entries += 1
 
     def due(self, stored: int = 0) -> bytes:
         """Return the acknowledgements that are due now that `stored` more telemetry messages are on disk."""
         fifo = self._fifo
-        if not self._entries:
+        if not self._entries and not self._kept:
             return b"".join([fifo.popleft() for _ in range(stored)])  # type: ignore[misc]  # only bytes are there
         acks = bytearray()
         while fifo:
@@ -59,15 +91,35 @@ class Acknowledgements:
                 stored -= 1
             fifo.popleft()
             if isinstance(entry, bytes):
-                acks += entry
-                continue
-            self._entries -= 1
-            acks += entry.ack
-            if entry.message is not None:
-                self._fan_out(entry.message)
+                passed = _Kept(entry, is_due=True)
+            else:
+                self._entries -= 1
+                passed = _Kept(entry.ack, is_due=False)
+                passed.is_due = self._pass_on(entry, passed)
+            if passed.is_due and not self._kept:
+                acks += passed.ack
+            else:
+                self._kept.append(passed)
         return bytes(acks)
+
+    def _pass_on(self, entry: _Entry, place: _Kept) -> bool:
+        if entry.message is None and entry.received is None:
+            return True
+        on_disk = partial(self._on_disk, place)
+        return self._hand_on(entry.message, entry.received, on_disk, in_turn=bool(self._kept))
+
+    def _on_disk(self, place: _Kept, error: StoreFailed | None) -> None:
+        if error is not None:
+            self._failed(error)
+            return
+        place.is_due = True
+        acks = bytearray()
+        while self._kept and self._kept[0].is_due:
+            acks += self._kept.popleft().ack
+        self._send(bytes(acks))
 
     def withhold(self) -> None:
         """Forget everything: what is not acknowledged will be sent again."""
         self._fifo.clear()
+        self._kept.clear()
         self._entries = 0

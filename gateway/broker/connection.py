@@ -1,20 +1,22 @@
 """One MQTT connection at the front door.
 
-It frames packets, checks them, and answers every inbound PUBLISH itself (acknowledgements). Subscriptions go to the
-broker behind. It does not decide who may come in (access), what a reading is (ingest), or which connection is one too
-many (door).
+It frames packets, checks them, and answers every inbound PUBLISH itself (acknowledgements). It does not decide who may
+come in (access), what a reading is (ingest), who gets a message (delivery), what is remembered of a client (sessions),
+or which connection is one too many (door).
 """
 
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from gateway.access import Credential, Device
 from gateway.broker import packets
 from gateway.broker.acknowledgements import Acknowledgements
-from gateway.broker.local import Attachment
 from gateway.broker.packets import Connect, MalformedPacket, Message, PacketType, UnsupportedProtocol
+from gateway.broker.sessions import Session
+from gateway.broker.sys_topics import SYS
 from gateway.model.errors import StoreFailed
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _TOPICS_CACHED = 100
 _LAST_WORD_S = 1.0
+_UNRELEASED_AT_MOST = 1_000  # QoS 2 messages of one client that it has not released
+_ACKS_IN_SOCKET = 2  # what we answer may exceed what a subscriber's socket may hold, by this factor
 _KEEPALIVE_FACTOR = 1.5  # MQTT 3.1.1, 3.1.2.10
 
 
@@ -50,17 +54,18 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._last_heard = 0.0
         self._topics: dict[bytes, _Topic] = {}
-        self._owed = Acknowledgements(door.fan_out)
-        self._unreleased: set[bytes] = set()
-        """Packet ids of QoS 2 messages that were taken and not yet released."""
+        self._owed = Acknowledgements(self._hand_on, self._send_kept, self.failed)
+        self._taking: set[bytes] = set()
+        """Packet ids of QoS 2 messages that are not answered yet."""
         self._paused = False
-        self._attachment: Attachment | None = None
+        self._session: Session | None = None
+        self._stuck: asyncio.TimerHandle | None = None
         self._ended = False
         self.credential: Credential | None = None
         self.client_id = ""
         self.peer = "unknown"
         self.lost = self._loop.create_future()
-        """Done when the socket is closed and the broker behind has let go of the client."""
+        """Done when the socket is closed."""
 
     # The socket
 
@@ -69,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if name else "unknown"
+        self._transport.set_write_buffer_limits(high=self._door.settings.max_subscriber_buffer_bytes)
         if not self._door.admit(self):
             self._end("too_many_connections")
             return
@@ -98,15 +104,33 @@ class Connection(asyncio.Protocol):
             self._door.forget(self)
         if self._timer is not None:
             self._timer.cancel()
-        if self._attachment is not None:
-            self._attachment.close()
-        detaching = self._loop.create_task(self._detach(), name="detach")
-        self._door.keep(detaching)
+        if self._stuck is not None:
+            self._stuck.cancel()
+        if not self.lost.done():
+            self.lost.set_result(None)
 
-    async def _detach(self) -> None:
-        if self._attachment is not None:
-            await self._attachment.closed()
-        self.lost.set_result(None)
+    def pause_writing(self) -> None:
+        """The client reads slower than it is sent to: it gets nothing more, and not much time."""
+        if self._stuck is None and not self._ended:
+            patience_s = self._door.settings.subscriber_timeout_s
+            self._stuck = self._loop.call_later(patience_s, self._give_up_subscriber)
+
+    def resume_writing(self) -> None:
+        """The client has read most of what it was sent."""
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+        if self._session is not None and not self._ended:
+            self._door.delivery.go_on(self._session)
+
+    def _give_up_subscriber(self) -> None:
+        self._end("slow_subscriber")
+        self._transport.abort()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether so much waits in the socket that nothing should be added."""
+        return self._stuck is not None
 
     def _handle_packets(self, data: bytes) -> None:
         position, size = 0, len(data)
@@ -129,7 +153,7 @@ class Connection(asyncio.Protocol):
             if first >> 4 == PacketType.PUBLISH and self.credential is not None:
                 self._publish(first, data, start, end)
             else:
-                self._other_packet(first, data[start:end], data[position:end])
+                self._other_packet(first, data[start:end])
             position = end
             if self._ended:
                 return
@@ -151,43 +175,84 @@ class Connection(asyncio.Protocol):
         if known is None:
             return
         ack = _acknowledgement(first, data[after_topic:body])
-        if qos == 2 and not self._is_new(data[after_topic:body]):
-            self._owe_in_turn(ack, None)
-            return
+        received = None
+        if qos == 2:
+            received = data[after_topic:body]
+            if not self._is_new(received):
+                self._owe_in_turn(ack, None)
+                return
         payload = data[body:end]
         retain = bool(first & 0x01)
         assert self.credential is not None
         self.credential.statistics.messages_in += 1
+        self._door.received += 1
         if known.telemetry_of is not None:
-            if retain or self._door.local.wants(known.local):
-                self._owed.owe_after_commit(ack, Message(known.local, payload, qos, retain))
+            if retain or self._door.delivery.wants(known.local):
+                self._owed.owe_after_commit(ack, Message(known.local, payload, qos, retain), received)
             else:
-                self._owed.owe_after_commit(ack)
+                self._owed.owe_after_commit(ack, None, received)
             self._door.ingest.take(
                 known.telemetry_of, payload, self, source=known.name, maybe_repeated=bool(first & 0x08)
             )
         else:
-            self._owe_in_turn(ack, Message(known.local, payload, qos, retain))
+            self._owe_in_turn(ack, Message(known.local, payload, qos, retain), received)
         if len(self._owed) >= self._door.settings.max_inflight and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
-    def _owe_in_turn(self, ack: bytes, message: Message | None) -> None:
-        self._owed.owe_in_turn(ack, message)
-        self._send(self._owed.due())
+    def _owe_in_turn(self, ack: bytes, message: Message | None, received: bytes | None = None) -> None:
+        self._owed.owe_in_turn(ack, message, received)
+        self.send(self._owed.due())
 
     def _is_new(self, packet_id: bytes) -> bool:
         """Whether a QoS 2 message is seen for the first time; it then waits for its release."""
-        if packet_id in self._unreleased:
+        assert self._session is not None
+        known = self._session.received
+        if packet_id in known or packet_id in self._taking:
             return False
-        self._unreleased.add(packet_id)
+        if len(known) + len(self._taking) >= _UNRELEASED_AT_MOST:
+            raise MalformedPacket(f"more than {_UNRELEASED_AT_MOST} messages of QoS 2 without a release")
+        self._taking.add(packet_id)
         return True
+
+    def _hand_on(
+        self,
+        message: Message | None,
+        received: bytes | None,
+        done: Callable[[StoreFailed | None], None],
+        *,
+        in_turn: bool,
+    ) -> bool:
+        """Hand a message on to its subscribers; by a QoS 2 packet id it is known from then on."""
+        session, taking = self._session, self._taking
+        assert session is not None
+        if received is None or received not in taking:  # its client may have released it before it was answered
+            return self._door.delivery.take(message, done, in_turn=in_turn)
+
+        def taken() -> None:
+            if received in taking:
+                taking.discard(received)
+                session.received.add(received)
+
+        def on_disk(error: StoreFailed | None) -> None:
+            if error is None:
+                taken()
+            done(error)
+
+        is_all = self._door.delivery.take(message, on_disk, received=(session, received), in_turn=in_turn)
+        if is_all:
+            taken()
+        return is_all
+
+    def _send_kept(self, acks: bytes) -> None:
+        self.send(acks)
+        self._read_on()
 
     def _classify(self, name: bytes) -> _Topic | None:
         """Return what a topic is to this client; closes the connection if it is not the client's."""
         assert self.credential is not None
         topic = packets.check_topic(name)
-        if not self._door.may_publish(self.credential, topic):
+        if topic.startswith("$") or not self._door.may_publish(self.credential, topic):
             self._end("foreign_topic", topic[:200])
             return None
         if len(self._topics) >= _TOPICS_CACHED:
@@ -202,53 +267,89 @@ class Connection(asyncio.Protocol):
         """`count` more telemetry messages are on disk: acknowledge them, in one write."""
         if not self._owed:  # withheld when a commit failed
             return
-        self._send(self._owed.due(count))
+        self.send(self._owed.due(count))
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Read again when enough has been acknowledged."""
         if self._paused and len(self._owed) <= self._door.settings.max_inflight // 2 and not self._ended:
             self._paused = False
             self._last_heard = self._loop.time()  # its silence was ours
             self._transport.resume_reading()
 
     def failed(self, error: StoreFailed) -> None:
-        """Telemetry could not be stored: acknowledge nothing more, and let the client send it again elsewhen."""
+        """Something could not be stored: acknowledge nothing more, and let the client send it again elsewhen."""
         self._owed.withhold()
         self._end("store_failed", error.message)
 
     # Everything but PUBLISH
 
-    def _other_packet(self, first: int, body: bytes, packet: bytes) -> None:
+    def _other_packet(self, first: int, body: bytes) -> None:
         kind, flags = first >> 4, first & 0x0F
         if self.credential is None:
             self._start_connect(flags, body)
         elif kind == PacketType.PINGREQ and not flags and not body:
-            self._send(packets.PINGRESP)
+            self.send(packets.PINGRESP)
         elif kind == PacketType.PUBREL and flags == 0x02:
-            self._unreleased.discard(packets.packet_id(body))
-            self._send(packets.PUBCOMP + body)
+            self._released(packets.packet_id(body))
         elif kind == PacketType.DISCONNECT and not flags and not body:
             self._connect = None  # a goodbye: no will
             self._end("disconnect")
-        elif kind in (PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE):
-            subscription = packets.namespaced_subscription(first, body, self.namespace)
-            self._attach().feed(subscription)
+        elif kind == PacketType.SUBSCRIBE:
+            self._subscribe(*packets.decode_subscribe(first, body))
+        elif kind == PacketType.UNSUBSCRIBE:
+            self._unsubscribe(*packets.decode_subscribe(first, body))
         elif kind in (PacketType.PUBACK, PacketType.PUBREC, PacketType.PUBCOMP) and not flags:
-            packets.packet_id(body)
-            if self._attachment is not None:
-                self._attachment.feed(packet)
+            self._acknowledged(kind, int.from_bytes(packets.packet_id(body), "big"))
         else:
             raise MalformedPacket(f"unexpected packet type {kind} with flags {flags}")
 
-    def _attach(self) -> Attachment:
-        if self._attachment is None:
-            assert self._connect is not None
-            host, _, port = self.peer.rpartition(":")
-            self._attachment = self._door.local.attach(
-                self.local_id,
-                clean_session=self._connect.clean_session,
-                peer=(host, int(port)) if port else ("unknown", 0),
-                send=self._from_local,
-                ended=lambda: self._end("broker_gone"),
-            )
-        return self._attachment
+    def _released(self, packet_id: bytes) -> None:
+        assert self._session is not None
+        self._taking.discard(packet_id)
+        self._door.delivery.release(
+            self._session, packet_id, lambda error: self._answer(packets.PUBCOMP + packet_id, error)
+        )
+
+    def _subscribe(self, packet_id: bytes, asked: list[tuple[str, int]]) -> None:
+        assert self._session is not None
+        self._door.delivery.subscribe(
+            self._session,
+            [(self._local_filter(name), qos) for name, qos in asked],
+            lambda codes: self.send(packets.encode_suback(packet_id, codes)),
+            lambda error: self._answer(b"", error),
+        )
+
+    def _unsubscribe(self, packet_id: bytes, asked: list[tuple[str, int]]) -> None:
+        assert self._session is not None
+        names = [self._local_filter(name) for name, _ in asked]
+        self._door.delivery.unsubscribe(
+            self._session, names, lambda error: self._answer(packets.UNSUBACK + packet_id, error)
+        )
+
+    def _acknowledged(self, kind: int, packet_id: int) -> None:
+        session = self._session
+        if session is None or session.outbox is None:
+            return
+        if kind == PacketType.PUBACK:
+            session.outbox.acknowledged(packet_id)
+        elif kind == PacketType.PUBREC:
+            session.outbox.received(packet_id)
+        else:
+            session.outbox.completed(packet_id)
+        if session.replay is not None:
+            self._door.delivery.go_on(session)
+
+    def _answer(self, answer: bytes, error: StoreFailed | None) -> None:
+        """Answer what had to be on disk first."""
+        if error is None:
+            self.send(answer)
+        else:
+            self.failed(error)
+
+    def _local_filter(self, name: str) -> str:
+        """Return what a topic filter is behind the door."""
+        return name if name.startswith(SYS) else self.namespace + name
 
     @property
     def namespace(self) -> str:
@@ -261,14 +362,6 @@ class Connection(asyncio.Protocol):
         """The client id behind the door: nobody can take over one that is not theirs."""
         assert self.credential is not None
         return f"{self.credential.username}|{self.client_id}"
-
-    def _from_local(self, packet: bytes) -> None:
-        """Pass a packet of the broker behind on to the client, but for the CONNACK that it has already."""
-        kind = packet[0] >> 4
-        if kind == PacketType.PUBLISH:
-            self._send(packets.without_namespace(packet, self.namespace))
-        elif kind != PacketType.CONNACK:
-            self._send(packet)
 
     # Coming and going
 
@@ -303,7 +396,11 @@ class Connection(asyncio.Protocol):
         self.client_id = connect.client_id or self._door.new_client_id()
         self.credential = credential
         await self._door.take_over(self)
-        if self._transport.is_closing():
+        try:
+            await self._door.delivery.sessions.clear_way(self.local_id, clean=connect.clean_session)
+        except StoreFailed as error:
+            self._refuse(packets.CONNACK_UNAVAILABLE, "store_failed", error.message)
+        if self._ended or self._transport.is_closing():
             self._door.leave(self)
             return
         self._connect = connect
@@ -311,11 +408,11 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._watch(connect.keepalive_s)
-        has_session = self._door.local.has_session(self.local_id)
-        is_resumed = has_session and not connect.clean_session
-        self._send(packets.CONNACK_SESSION_PRESENT if is_resumed else packets.CONNACK_ACCEPTED)
-        if has_session or not connect.clean_session:
-            self._attach()  # to resume its session, to keep one, or to end one
+        self._session, is_present = self._door.delivery.sessions.open(
+            self.local_id, self.namespace, clean=connect.clean_session, link=self
+        )
+        self.send(packets.CONNACK_SESSION_PRESENT if is_present else packets.CONNACK_ACCEPTED)
+        self._door.delivery.resume(self._session, self)
 
     async def _refuse_later(self, username: str | None) -> None:
         """Answer a login that is not right, the later the more often such a one has failed."""
@@ -359,7 +456,7 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(left if left > 0 else 1.0, self._check_alive, patience_s)
 
     def _refuse(self, answer: bytes, reason: str, detail: str = "") -> None:
-        self._send(answer)
+        self.send(answer)
         self._end(reason, detail)
 
     def end(self, reason: str) -> None:
@@ -372,19 +469,23 @@ class Connection(asyncio.Protocol):
             return
         self._ended = True
         self._door.closed(self, reason, detail)
+        if self._session is not None:
+            self._door.delivery.sessions.leave(self._session, self)
         self._transport.close()
         if self._transport.get_write_buffer_size():  # a last word is on its way; a peer that does not read gets none
             self._loop.call_later(_LAST_WORD_S, self._transport.abort)
         if self._connect is not None and self._connect.will is not None and reason != "stopping":
             self._door.publish_will(self, self._connect.will)
 
-    def _send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
+        """Send packets; whoever asks for answers and does not read them is closed."""
         if not data or self._transport.is_closing():
             return
         self._transport.write(data)
-        if self._transport.get_write_buffer_size() > self._door.settings.max_subscriber_buffer_bytes:
-            self._end("slow_subscriber")
-            self._transport.abort()
+        if self._stuck is None:
+            return
+        if self._transport.get_write_buffer_size() > _ACKS_IN_SOCKET * self._door.settings.max_subscriber_buffer_bytes:
+            self._give_up_subscriber()
 
 
 def _acknowledgement(first: int, packet_id: bytes) -> bytes:

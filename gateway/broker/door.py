@@ -1,7 +1,7 @@
 """The front door: owns the MQTT port, every connection on it, and all that comes in.
 
 amqtt alone acknowledges before it stores, touches sessions before it authenticates, never notices a dead peer and knows
-no limits. So nothing reaches it but subscriptions of clients that the door has let in.
+no limits. So it holds subscriptions and retained messages, and no client ever reaches it (local).
 """
 
 import asyncio
@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
+from gateway import __version__
 from gateway.access import Access, Credential, Device
 from gateway.broker.connection import Connection
-from gateway.broker.local import AmqttBroker
+from gateway.broker.delivery import Delivery
 from gateway.broker.packets import Message
+from gateway.broker.sys_topics import SYS_INTERVAL_S, SysTopics
 from gateway.clock import Clock
 from gateway.config import MqttSettings
 from gateway.ingest import Ingest
@@ -24,10 +26,12 @@ from gateway.login_delay import LoginDelay
 from gateway.metrics import Metrics
 from gateway.model.errors import PortInUse, StoreFailed
 from gateway.model.topics import is_telemetry
+from gateway.storage.mqtt_store import MqttStore
 
 logger = logging.getLogger(__name__)
 
 _TAKE_OVER_S = 5.0
+_LAST_WORDS_S = 2.0
 _SPARE_FILES = 200
 _QUIET = frozenset({"disconnect", "connection_lost", "stopping"})
 """Reasons that are nobody's fault, and so neither warned of nor counted as refusals."""
@@ -36,16 +40,39 @@ _QUIET = frozenset({"disconnect", "connection_lost", "stopping"})
 class Door:
     """See the module's own words."""
 
-    def __init__(self, settings: MqttSettings, access: Access, ingest: Ingest, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: MqttSettings,
+        access: Access,
+        ingest: Ingest,
+        store: MqttStore,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        started_ms = clock.monotonic_ms()
         self.settings = settings
         self.ingest = ingest
         self.login_delay = LoginDelay(clock, waiting_at_most=settings.max_connections // 4)
-        self.local = AmqttBroker(self._may_subscribe, self._may_hear, kept_max_bytes=settings.kept_messages_max_bytes)
+        self.delivery = Delivery(settings, self._may_subscribe, self._may_hear, store, clock, metrics)
+        self.received = 0
+        """Messages that clients have published."""
+        self._sys = SysTopics(
+            {
+                "version": lambda: f"neurogate {__version__}",
+                "uptime": lambda: f"{(clock.monotonic_ms() - started_ms) // 1000} seconds",
+                "clients/connected": lambda: len(self._clients),
+                "clients/total": lambda: len(self.delivery.sessions),
+                "messages/received": lambda: self.received,
+                "messages/sent": lambda: self.delivery.sent,
+                "retained messages/count": lambda: len(self.delivery.retained),
+                "subscriptions/count": lambda: self.delivery.local.subscriptions,
+                "store/messages/bytes": lambda: self.delivery.retained.used_bytes + self.delivery.sessions.outbox_bytes,
+            }
+        )
         self._access = access
         self._metrics = metrics
         self._connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         access.on_change.append(self._drop_revoked)
 
@@ -67,16 +94,15 @@ class Door:
         return Counter(device for device in devices if device is not None)
 
     async def start(self) -> None:
-        """Open the port. Raises PortInUse."""
+        """Open the port, for clients that find what they were promised. Raises PortInUse or StoreFailed."""
         _allow_open_files(self.settings.max_connections + _SPARE_FILES)
-        await self.local.start()
+        await self.delivery.restore(self._access.is_known)
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
                 lambda: Connection(self), self.settings.host, self.settings.port, backlog=1024
             )
         except OSError as error:
-            await self.local.stop()
             why = os.strerror(error.errno or 0)
             raise PortInUse(
                 f"Port {self.settings.port} on {self.settings.host} cannot be listened on: {why}.",
@@ -89,9 +115,21 @@ class Door:
             self._server.close()
         for connection in list(self._connections):
             connection.end("stopping")
-        await self.local.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1)
+        ending = [connection.lost for connection in self._connections]
+        if ending:
+            await asyncio.wait(ending, timeout=_LAST_WORDS_S)
+        try:
+            await self.delivery.stop()
+        except StoreFailed as error:
+            logger.warning("what clients acknowledged last may be sent to them again: %s", error.message)
+
+    async def look_after(self) -> None:
+        """Give up what has waited too long, and say how the broker is doing; runs until it is cancelled."""
+        while True:
+            self.delivery.expire()
+            for message in self._sys.messages():
+                self.delivery.show(message)
+            await asyncio.sleep(SYS_INTERVAL_S)
 
     # For connections
 
@@ -118,11 +156,6 @@ class Door:
         """Give up the client id, if it is still this connection's."""
         if connection.credential is not None and self._clients.get(connection.local_id) is connection:
             del self._clients[connection.local_id]
-
-    def keep(self, task: asyncio.Task[None]) -> None:
-        """Hold a task of a connection until it is done."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def closed(self, connection: Connection, reason: str, detail: str) -> None:
         """Say why a connection ends."""
@@ -177,21 +210,20 @@ class Door:
             old.end("taken_over")
             await asyncio.wait([old.lost], timeout=_TAKE_OVER_S)
 
-    def fan_out(self, message: Message) -> None:
-        """Hand a message that has been dealt with to local subscribers; its topic is the one behind the door."""
-        if missed := self.local.publish(message):
-            self._metrics.events_dropped.labels("local", "slow_subscriber").inc(missed)
-
     def publish_will(self, connection: Connection, will: Message) -> None:
         """Publish what a client left for the case that it vanishes."""
         credential = connection.credential
         left = Message(connection.namespace + will.topic, will.payload, will.qos, will.retain)
         device = None if credential is None else self.telemetry_of(credential, will.topic)
         if device is not None:
-            heir = _Heir(lambda: self.fan_out(left))
+            heir = _Heir(lambda: self._hand_on(left))
             self.ingest.take(device, will.payload, heir, source=will.topic)
         else:
-            self.fan_out(left)
+            self._hand_on(left)
+
+    def _hand_on(self, message: Message) -> None:
+        """Hand a message on that nobody is to be answered for."""
+        self.delivery.take(message, lambda _: None)
 
     async def _drop_revoked(self) -> None:
         """End every connection whose credential has been revoked or replaced; returns when they are gone."""
@@ -202,6 +234,7 @@ class Door:
                 ending.append(connection.lost)
         if ending:
             await asyncio.wait(ending, timeout=_TAKE_OVER_S)
+        self.delivery.forget_strangers(self._access.is_known)
 
     def _may_subscribe(self, local_id: str, topic_filter: str) -> bool:
         connection = self._clients.get(local_id)
@@ -217,12 +250,12 @@ class Door:
 class _Heir:
     """The owner of a telemetry will: it goes to subscribers when it is on disk, like any other reading."""
 
-    def __init__(self, fan_out: Callable[[], None]) -> None:
-        self._fan_out = fan_out
+    def __init__(self, hand_on: Callable[[], None]) -> None:
+        self._hand_on = hand_on
 
     def committed(self, _: int) -> None:
-        """Hand it out."""
-        self._fan_out()
+        """Hand it on."""
+        self._hand_on()
 
     def failed(self, error: StoreFailed) -> None:
         """The log has said so already."""

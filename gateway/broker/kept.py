@@ -1,7 +1,8 @@
-"""How many bytes the broker keeps for others: retained messages, and what waits for subscribers away or slow.
+"""How many bytes the broker keeps for others, and who may take them.
 
-All of it shares one room. A retained message may take what is free. A queue may not take more than it leaves to all
-others, so that one subscriber who never comes back cannot take the room from everybody.
+Retained messages have a room of their own; all outboxes share one. A retained message may take what is free. An outbox
+may not take more than it leaves to all others, so that one subscriber who never comes back cannot take the room from
+everybody.
 """
 
 _MESSAGE_BYTES = 300

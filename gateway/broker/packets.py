@@ -28,7 +28,9 @@ class PacketType(IntEnum):
 
 PUBACK = b"\x40\x02"
 PUBREC = b"\x50\x02"
+PUBREL = b"\x62\x02"
 PUBCOMP = b"\x70\x02"
+UNSUBACK = b"\xb0\x02"
 """Each followed by the two bytes of the packet id."""
 PINGRESP = b"\xd0\x00"
 
@@ -113,14 +115,6 @@ def encode_text(text: str) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
-def encode_connect(client_id: str, username: str, *, clean_session: bool) -> bytes:
-    """Encode the CONNECT by which the door introduces an authenticated client to the broker behind it."""
-    flags = 0x80 | (0x02 if clean_session else 0)
-    return encode_packet(
-        0x10, encode_text("MQTT") + bytes([4, flags, 0, 0]) + encode_text(client_id) + encode_text(username)
-    )
-
-
 def check_topic(topic: bytes) -> str:
     """Return the topic name of a PUBLISH or will as text (3.3.2.1, 4.7.3)."""
     text = _utf8(topic, "topic")
@@ -157,41 +151,38 @@ def decode_connect(flags: int, body: bytes) -> Connect:
     return Connect(client_id, bool(connect_flags & 0x02), keepalive, username, password, will)
 
 
-def namespaced_subscription(first: int, body: bytes, namespace: str) -> bytes:
-    """Check a SUBSCRIBE (3.8) or UNSUBSCRIBE (3.10), and return it with `namespace` before every topic filter."""
+def decode_subscribe(first: int, body: bytes) -> tuple[bytes, list[tuple[str, int]]]:
+    """Return the packet id of a SUBSCRIBE (3.8) or UNSUBSCRIBE (3.10), and its filters, each with its QoS (or 0)."""
     if first & 0x0F != 0x02:
         raise MalformedPacket("SUBSCRIBE or UNSUBSCRIBE has wrong flags")
     with_qos = first >> 4 == PacketType.SUBSCRIBE
     reader = _Reader(body)
     if reader.integer() == 0:
         raise MalformedPacket("packet id 0")
-    changed = bytearray(body[:2])
+    asked = []
     while not reader.at_end():
         topic_filter = _utf8(reader.binary(), "topic filter")
         if not topic_filter:
             raise MalformedPacket("the topic filter is empty")
-        changed += encode_text(namespace + topic_filter)
-        if with_qos:
-            qos = reader.byte()
-            if qos > 2:
-                raise MalformedPacket("QoS 3")
-            changed.append(qos)
-    if len(changed) == 2:
+        qos = reader.byte() if with_qos else 0
+        if qos > 2:
+            raise MalformedPacket("QoS 3")
+        asked.append((topic_filter, qos))
+    if not asked:
         raise MalformedPacket("no topic filter")
-    return encode_packet(first, bytes(changed))
+    return body[:2], asked
 
 
-def encode_publish(message: Message) -> bytes:
-    """Encode a PUBLISH of QoS 0, which needs no packet id."""
-    return encode_packet(0x31 if message.retain else 0x30, encode_text(message.topic) + message.payload)
+def encode_suback(packet_id: bytes, codes: bytes) -> bytes:
+    """Encode a SUBACK (3.9): one return code for each filter."""
+    return encode_packet(0x90, packet_id + codes)
 
 
-def without_namespace(publish: bytes, namespace: str) -> bytes:
-    """Return a PUBLISH packet of ours with `namespace` taken from the front of its topic."""
-    _, start = remaining_length(publish, 1)
-    end = start + 2 + int.from_bytes(publish[start : start + 2], "big")
-    topic = publish[start + 2 : end].decode().removeprefix(namespace)
-    return encode_packet(publish[0], encode_text(topic) + publish[end:])
+def encode_publish(message: Message, packet_id: int = 0, *, dup: bool = False) -> bytes:
+    """Encode a PUBLISH (3.3); QoS 0 needs no packet id."""
+    number = packet_id.to_bytes(2, "big") if message.qos else b""
+    first = 0x30 | dup << 3 | message.qos << 1 | message.retain
+    return encode_packet(first, encode_text(message.topic) + number + message.payload)
 
 
 def packet_id(body: bytes) -> bytes:

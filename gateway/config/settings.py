@@ -46,12 +46,30 @@ class MqttSettings(Section):
         200, ge=1, description="Unacknowledged messages of one connection; then its socket is not read."
     )
     max_subscriber_buffer_bytes: int = Field(
-        1_000_000, ge=1_000, description="Bytes waiting for a slow subscriber before it is disconnected."
+        1_000_000,
+        ge=1_000,
+        description="Bytes in the socket of a slow subscriber; beyond, QoS 0 is lost and the rest waits.",
     )
-    kept_messages_max_bytes: int = Field(
+    subscriber_timeout_s: float = Field(
+        10.0, gt=0, description="How long a subscriber may read nothing, while much waits for it, until it is dropped."
+    )
+    max_subscriptions: int = Field(50, ge=1, description="Topic filters of one client; further ones are refused.")
+    retained_max_messages: int = Field(
+        5_000, ge=0, description="Topics with a retained message; further ones are lost."
+    )
+    retained_max_bytes: int = Field(
+        5_000_000, ge=0, description="What retained messages may take together; further ones are lost."
+    )
+    outbox_max_messages: int = Field(
+        10_000, ge=0, le=60_000, description="QoS 1 and 2 messages that wait for one client; further ones are lost."
+    )
+    outbox_max_bytes: int = Field(
         10_000_000,
         ge=0,
-        description="Memory for retained messages and for what waits for subscribers, together; further ones are lost.",
+        description="What waits for all clients together; one may take no more of it than it leaves to the others.",
+    )
+    outbox_max_age_s: float = Field(
+        604_800.0, gt=0, description="How long a message waits for a client before it is given up."
     )
 
     @field_validator("allow_anonymous")

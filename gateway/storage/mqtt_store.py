@@ -279,7 +279,7 @@ class MqttStore:
                     raise
             else:
                 assert batch.pages is not None
-                self._log.bounds.committed(batch.pages, 0, quarantined=False)
+                self._log.bounds.committed(batch.pages, 0)
                 return
 
     @staticmethod

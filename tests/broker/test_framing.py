@@ -37,6 +37,9 @@ class Wire(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Its client reads everything at once."""
+
     def pause_reading(self) -> None:
         self.reading.clear()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker import local
-from gateway.broker.local import AmqttBroker
+from gateway.broker import outbox, sessions
 from gateway.broker.packets import remaining_length
+from gateway.broker.sessions import Session, Sessions
 from tests.broker.raw import ACCEPTED, DISCONNECT, RawClient, connect, puback, publish, subscribe
 from tests.site import Site, reading, running_site, until
 
@@ -18,22 +18,28 @@ STATUS = "devices/kitchen/status"
 REFUSED = b"\x20\x02\x00\x05"
 LONGEST = 65_535
 """Bytes a topic may have (MQTT 3.1.1, 1.5.3)."""
-DROPPED = 'neurogate_events_dropped_total{destination="local",reason="slow_subscriber"}'
+
+
+async def dropped(site: Site, reason: str) -> float:
+    return await site.metric(f'neurogate_events_dropped_total{{destination="local",reason="{reason}"}}')
 
 
 async def refused(site: Site, reason: str) -> float:
     return await site.metric(f'neurogate_front_door_refused_total{{reason="{reason}"}}')
 
 
-def amqtt(site: Site) -> local._Broker:
-    broker = site.gateway._running.door.local
-    assert isinstance(broker, AmqttBroker)
-    return broker._broker
+def kept_sessions(site: Site) -> Sessions:
+    return site.gateway._running.door.delivery.sessions
+
+
+def session_of(site: Site, client_id: str) -> Session:
+    session = kept_sessions(site).get(f"{site.kitchen.username}|{client_id}")
+    assert session is not None
+    return session
 
 
 def away(site: Site, client_id: str) -> bool:
-    session, _ = amqtt(site)._sessions[f"{site.kitchen.username}|{client_id}"]
-    return bool(session.transitions.state != "connected")
+    return session_of(site, client_id).link is None
 
 
 @asynccontextmanager
@@ -105,10 +111,11 @@ async def test_a_will_on_a_foreign_topic_is_refused_and_never_published(site: Si
 
 
 async def test_p9_persistent_sessions_of_one_credential_do_not_grow_without_bound(site: Site) -> None:
-    for number in range(local._SESSIONS_KEPT + 5):
+    for number in range(sessions.SESSIONS_KEPT + 5):
         await leave_behind(site, f"client-{number}")
-    assert len(amqtt(site)._sessions) <= local._SESSIONS_KEPT
-    assert sum(map(len, amqtt(site).subscriptions.values())) <= local._SESSIONS_KEPT
+    assert len(kept_sessions(site)) <= sessions.SESSIONS_KEPT
+    route = site.gateway._running.door.delivery.local.route(f"default/{STATUS}")
+    assert len(route) == len(kept_sessions(site))
     newest = connect("client-14", site.kitchen.username, site.kitchen.password, clean=False)
     async with RawClient.open(site, newest) as client:
         assert await client.packet() == b"\x20\x02\x01\x00"
@@ -118,59 +125,97 @@ async def test_p9_persistent_sessions_of_one_credential_do_not_grow_without_boun
 
 
 async def test_p9_sessions_of_other_credentials_stay(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_SESSIONS_KEPT", 1)
+    monkeypatch.setattr(sessions, "SESSIONS_KEPT", 1)
     hall = await site.gateway.add_device("kitchen2")
     async with RawClient.login(site, hall, "kept", clean=False) as client:
         client.send(DISCONNECT)
         await client.rest()
     for number in range(3):
         await leave_behind(site, f"client-{number}")
-    assert f"{hall.username}|kept" in amqtt(site)._sessions
+    assert kept_sessions(site).get(f"{hall.username}|kept") is not None
 
 
 async def test_p9_clients_with_clean_sessions_leave_nothing_behind(site: Site) -> None:
     for number in range(20):
         async with subscriber(site, f"client-{number}", qos=1):
             pass
-    await until(lambda: not amqtt(site)._sessions, "every session gone")
-    assert not any(amqtt(site).subscriptions.values())
+    await until(lambda: not len(kept_sessions(site)), "every session gone")
+    assert not site.gateway._running.door.delivery.local.subscriptions
 
 
-async def test_p9_what_waits_for_a_client_that_is_away_is_bounded_and_the_rest_counted(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "_KEPT_AT_MOST", 5)
-    await leave_behind(site, "sleeper")
-    async with RawClient.login(site, client_id="board") as board:
-        for number in range(1, 9):
-            board.send(publish(STATUS, b"%d" % number, qos=1, packet_id=number))
-            await board.expect(puback(number))
-    assert await site.metric(DROPPED) == 3
-    back = connect("sleeper", site.kitchen.username, site.kitchen.password, clean=False)
-    async with RawClient.open(site, back) as client:
-        assert await client.packet() == b"\x20\x02\x01\x00"
-        got = []
-        for _ in range(5):
-            packet = await client.packet()
-            got.append(packet[-1:])
-            client.send(b"\x40\x02" + packet[-3:-1])
-        assert sorted(got) == [b"1", b"2", b"3", b"4", b"5"]
-        assert await client.is_alive()
+async def test_p9_what_waits_for_a_client_that_is_away_is_bounded_and_the_rest_counted(tmp_path: Path) -> None:
+    async with running_site(tmp_path, mqtt={"outbox_max_messages": 5}) as site:
+        await leave_behind(site, "sleeper")
+        async with RawClient.login(site, client_id="board") as board:
+            for number in range(1, 9):
+                board.send(publish(STATUS, b"%d" % number, qos=1, packet_id=number))
+                await board.expect(puback(number))
+        assert await dropped(site, "outbox_full") == 3
+        back = connect("sleeper", site.kitchen.username, site.kitchen.password, clean=False)
+        async with RawClient.open(site, back) as client:
+            assert await client.packet() == b"\x20\x02\x01\x00"
+            for number in range(1, 6):
+                packet = await client.packet()
+                assert packet[-1:] == b"%d" % number
+                client.send(b"\x40\x02" + packet[-3:-1])
+            assert await client.is_alive()
 
 
 async def test_p9_what_waits_for_a_client_that_acknowledges_nothing_is_bounded_and_the_rest_counted(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(local, "_QUEUED_AT_MOST", 5)
-    async with subscriber(site, "silent", qos=1) as silent, RawClient.login(site, client_id="board") as board:
+    async with (
+        running_site(tmp_path, mqtt={"outbox_max_messages": outbox.IN_FLIGHT + 5}) as site,
+        subscriber(site, "silent", qos=1) as silent,
+        RawClient.login(site, client_id="board") as board,
+    ):
         for number in range(1, 41):
             board.send(publish(STATUS, b"x", qos=1, packet_id=number))
             await board.expect(puback(number))
-        queued = local._IN_FLIGHT + 5
-        assert 40 - queued - 1 <= await site.metric(DROPPED) <= 40 - queued
-        for _ in range(local._IN_FLIGHT):
+        assert await dropped(site, "outbox_full") == 40 - outbox.IN_FLIGHT - 5
+        for _ in range(outbox.IN_FLIGHT):
             assert (await silent.packet())[0] >> 4 == 3
         assert await silent.is_alive()
+
+
+async def test_p5_what_waited_too_long_for_a_client_is_given_up_and_counted(tmp_path: Path) -> None:
+    async with running_site(tmp_path, mqtt={"outbox_max_age_s": 60}) as site:
+        await leave_behind(site, "sleeper")
+        delivery = site.gateway._running.door.delivery
+        async with RawClient.login(site, client_id="board") as board:
+            for packet_id, wait_ms in ((1, 40_000), (2, 40_000)):
+                board.send(publish(STATUS, b"%d" % packet_id, qos=1, packet_id=packet_id))
+                await board.expect(puback(packet_id))
+                site.clock.advance(wait_ms)
+                delivery.expire()
+        assert await dropped(site, "outbox_expired") == 1
+        back = connect("sleeper", site.kitchen.username, site.kitchen.password, clean=False)
+        async with RawClient.open(site, back) as client:
+            assert await client.packet() == b"\x20\x02\x01\x00"
+            await client.expect(publish(STATUS, b"2", qos=1, packet_id=2))
+
+
+async def test_p9_a_client_subscribes_to_so_many_filters_and_no_more(tmp_path: Path) -> None:
+    names = [f"{STATUS}/{number}" for number in range(5)]
+    async with running_site(tmp_path, mqtt={"max_subscriptions": 3}) as site, RawClient.login(site) as client:
+        client.send(subscribe(*names))
+        assert await client.packet() == b"\x90\x07\x00\x01" + b"\x00" * 3 + b"\x80" * 2
+        client.send(subscribe(names[0], qos=1))
+        assert await client.packet() == b"\x90\x03\x00\x01\x01"
+
+
+async def test_p9_five_thousand_filters_in_one_subscribe_delay_nobody(tmp_path: Path) -> None:
+    names = [f"devices/kitchen/+/{number}/#" for number in range(5_000)]
+    async with (
+        running_site(tmp_path, mqtt={"max_packet_bytes": 1_000_000}) as site,
+        RawClient.login(site, client_id="greedy") as greedy,
+        RawClient.login(site, client_id="board") as board,
+    ):
+        greedy.send(subscribe(*names))
+        await greedy.writer.drain()
+        started = time.monotonic()
+        assert await board.is_alive()
+        assert time.monotonic() - started < 0.5
 
 
 async def test_p9_a_topic_as_long_as_can_be_stops_no_commit(site: Site) -> None:

@@ -12,18 +12,16 @@ from gateway.broker.packets import (
     UnsupportedProtocol,
     check_topic,
     decode_connect,
-    encode_connect,
+    decode_subscribe,
     encode_packet,
     encode_publish,
+    encode_suback,
     encode_text,
-    namespaced_subscription,
     packet_id,
     remaining_length,
-    without_namespace,
 )
 from tests.broker.raw import connect, publish, subscribe
 
-NAMESPACE = "default/"
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 FILTER = TEXT.filter(bool)
 TOPIC = TEXT.filter(lambda text: bool(text) and not {"+", "#"} & set(text))
@@ -115,34 +113,37 @@ def test_a_fifth_byte_of_the_remaining_length_is_malformed() -> None:
 
 
 @given(st.lists(st.tuples(FILTER, st.integers(0, 2)), min_size=1, max_size=5), st.integers(1, 65_535))
-def test_a_subscription_differs_by_its_namespace_only(filters: list[tuple[str, int]], number: int) -> None:
-    def packet(first: int, namespace: str) -> bytes:
-        entries = (encode_text(namespace + name) + bytes([qos] * (first == 0x82)) for name, qos in filters)
-        return encode_packet(first, number.to_bytes(2, "big") + b"".join(entries))
-
-    for first in (0x82, 0xA2):
-        assert namespaced_subscription(first, body_of(packet(first, "")), NAMESPACE) == packet(first, NAMESPACE)
+def test_a_subscription_is_read_as_it_was_written(filters: list[tuple[str, int]], number: int) -> None:
+    packet_id = number.to_bytes(2, "big")
+    entries = b"".join(encode_text(name) + bytes([qos]) for name, qos in filters)
+    assert decode_subscribe(0x82, packet_id + entries) == (packet_id, filters)
+    names = b"".join(encode_text(name) for name, _ in filters)
+    assert decode_subscribe(0xA2, packet_id + names) == (packet_id, [(name, 0) for name, _ in filters])
 
 
 @given(st.integers(0, 255), st.binary() | st.binary().map(lambda rest: b"\x00\x01\x00\x01a" + rest))
 def test_no_bytes_of_a_subscription_raise_anything_but_malformed(first: int, body: bytes) -> None:
     with suppress(MalformedPacket):
-        namespaced_subscription(first, body, NAMESPACE)
+        decode_subscribe(first, body)
 
 
 def test_a_filter_that_its_namespace_makes_too_long_is_malformed() -> None:
     """The standard allows 65,535 bytes (1.5.3), so does a packet of the default size."""
     packet = subscribe("devices/kitchen/" + "x" * 65_512)
     with pytest.raises(MalformedPacket):
-        namespaced_subscription(0x82, body_of(packet), NAMESPACE)
+        decode_subscribe(0x82, body_of(packet))
 
 
-@given(TOPIC, st.binary(max_size=300), st.booleans())
-def test_a_publish_goes_out_as_if_there_were_no_namespace(topic: str, payload: bytes, retain: bool) -> None:
-    packet = encode_publish(Message(NAMESPACE + topic, payload, 0, retain))
-    assert without_namespace(packet, NAMESPACE) == publish(topic, payload, retain=retain)
-    with_id = publish(NAMESPACE + topic, payload, qos=1, packet_id=9, retain=retain, dup=True)
-    assert without_namespace(with_id, NAMESPACE) == publish(topic, payload, qos=1, packet_id=9, retain=retain, dup=True)
+@given(TOPIC, st.binary(max_size=300), st.integers(0, 2), st.booleans(), st.booleans())
+def test_a_publish_is_written_as_the_standard_says(
+    topic: str, payload: bytes, qos: int, retain: bool, dup: bool
+) -> None:
+    packet = encode_publish(Message(topic, payload, qos, retain), 9, dup=dup)
+    assert packet == publish(topic, payload, qos=qos, packet_id=9, retain=retain, dup=dup)
+
+
+def test_a_suback_has_one_code_for_each_filter() -> None:
+    assert encode_suback(b"\x00\x07", b"\x00\x80") == b"\x90\x04\x00\x07\x00\x80"
 
 
 @given(TOPIC)
@@ -163,10 +164,3 @@ def test_an_acknowledgement_holds_a_packet_id_and_nothing_else(body: bytes) -> N
     else:
         with pytest.raises(MalformedPacket):
             packet_id(body)
-
-
-@given(TEXT, TEXT, st.booleans())
-def test_the_door_introduces_a_client_by_a_valid_connect(client_id: str, username: str, clean: bool) -> None:
-    read = decode_connect(0, body_of(encode_connect(client_id, username, clean_session=clean)))
-    assert (read.client_id, read.username, read.clean_session) == (client_id, username, clean)
-    assert (read.password, read.will, read.keepalive_s) == (None, None, 0)

@@ -23,11 +23,11 @@ async def mosquitto_sub(
     """Run the real client; the context begins when its subscription is granted."""
     command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(site.mqtt_port), "-u", device.username]
     command += ["-P", device.password, "-F", "%t %q %r %p", *arguments]
-    before = site.gateway._running.door.local._broker.changes
+    before = site.gateway._running.door.delivery.local.changes
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
-        await until(lambda: site.gateway._running.door.local._broker.changes > before, "the subscription")
+        await until(lambda: site.gateway._running.door.delivery.local.changes > before, "the subscription")
         yield process.stdout
     finally:
         process.kill()
@@ -91,9 +91,9 @@ async def test_a_message_is_never_delivered_at_a_higher_qos_than_it_was_publishe
             assert await line(lines) == f"{STATUS} {qos} 0 x"
 
 
-async def test_p9_a_subscriber_that_reads_nothing_is_dropped_and_readings_go_on(tmp_path: Path) -> None:
+async def test_p9_a_subscriber_that_reads_nothing_is_bounded_and_then_dropped(tmp_path: Path) -> None:
     async with (
-        running_site(tmp_path, mqtt={"max_subscriber_buffer_bytes": 1000}) as site,
+        running_site(tmp_path, mqtt={"max_subscriber_buffer_bytes": 100_000, "subscriber_timeout_s": 1}) as site,
         RawClient.login(site, client_id="stuck") as stuck,
         RawClient.login(site, client_id="board") as board,
     ):
@@ -101,14 +101,47 @@ async def test_p9_a_subscriber_that_reads_nothing_is_dropped_and_readings_go_on(
         await stuck.packet()
         stuck.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a duplex transport
         door = site.gateway._running.door
+        (link,) = (one for one in door._connections if one.client_id == "stuck")
         packet = publish(TOPIC, reading(padding="x" * 50_000), qos=1)
+        most = 0
         for _ in range(400):
-            if door.connections == 1:
-                break
             board.send(packet)
             await board.expect(puback(1))
-        assert door.connections == 1
+            most = max(most, link._transport.get_write_buffer_size())
+        assert 100_000 < most < 200_000
+        lost = 'neurogate_events_dropped_total{destination="local",reason="slow_subscriber"}'
+        assert await site.metric(lost) > 100
+        await until(lambda: door.connections == 1, "the stuck subscriber dropped")
         assert await site.metric('neurogate_front_door_refused_total{reason="slow_subscriber"}') == 1
+        assert await board.is_alive()
+
+
+async def test_a_subscriber_that_reads_again_in_time_stays(tmp_path: Path) -> None:
+    async with (
+        running_site(tmp_path, mqtt={"max_subscriber_buffer_bytes": 100_000}) as site,
+        RawClient.login(site, client_id="slow") as slow,
+        RawClient.login(site, client_id="board") as board,
+    ):
+        slow.send(subscribe(STATUS, qos=1))
+        await slow.packet()
+        slow.writer.transport.pause_reading()  # type: ignore[attr-defined]  # as above
+        door = site.gateway._running.door
+        (link,) = (one for one in door._connections if one.client_id == "slow")
+        sent = 0
+        while not link.is_stuck or sent < 300:
+            board.send(publish(STATUS, b"%06d" % sent + b"x" * 50_000, qos=1))
+            await board.expect(puback(1))
+            sent += 1
+            assert sent < 1_000
+            if sent == 5:  # so many that the window never fills
+                slow.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+            if sent >= 5:
+                break
+        for number in range(sent):
+            packet = await slow.read(len(publish(STATUS, b"%06d" % number + b"x" * 50_000, qos=1)))
+            at = packet.index(b"%06d" % number)
+            slow.send(b"\x40\x02" + packet[at - 2 : at])
+        assert await slow.is_alive()
 
 
 async def test_p9_a_subscriber_that_acknowledges_nothing_starves_no_other(site: Site) -> None:

@@ -1,0 +1,327 @@
+"""Who gets a message, and what must be on disk before its publisher hears that it was taken (P1).
+
+- a retained message, and one that a persistent session is owed with QoS 1 or 2, is on disk first; then everybody gets
+  it, and then it is acknowledged
+- the QoS of a delivery is the lower of the published and the granted one (MQTT-3.8.4-6); a client with several filters
+  that match gets one copy, by the highest
+- QoS 0 goes straight to the socket, or is lost and counted when that is stuck; the rest waits in the client's outbox
+- a new subscription is answered when it is on disk, and is then sent the retained messages, as fast as they are read
+
+It does not: decide who may publish or subscribe what (door), or store readings (ingest).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.broker import packets
+from gateway.broker.local import AmqttBroker, Route
+from gateway.broker.outbox import IN_FLIGHT, Link, Outgoing
+from gateway.broker.packets import Message
+from gateway.broker.retained import Retained
+from gateway.broker.sessions import Session, Sessions
+from gateway.broker.topic_tree import is_filter
+from gateway.clock import Clock
+from gateway.config import MqttSettings
+from gateway.metrics import Metrics
+from gateway.model.errors import StoreFailed
+from gateway.storage import mqtt_store
+from gateway.storage.mqtt_store import Change, Done, MqttStore
+
+MaySubscribe = Callable[[str, str], bool]
+"""(client id behind the door, topic filter) → whether the filter lies inside the client's rights."""
+MayHear = Callable[[str, str], bool]
+"""(client id behind the door, topic) → whether the client may be sent it; its rights may have changed meanwhile."""
+
+_REFUSED = 0x80
+
+
+class Delivery:
+    """See the module's own words."""
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        may_subscribe: MaySubscribe,
+        may_hear: MayHear,
+        store: MqttStore,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._may_subscribe = may_subscribe
+        self._may_hear = may_hear
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self.local = AmqttBroker()
+        self.sessions = Sessions(settings, store, clock)
+        self.sessions.on_end.append(self._unsubscribe_all)
+        self.retained = Retained(self.local, settings.retained_max_bytes, settings.retained_max_messages)
+        self.sent = 0
+        """Messages that left, or were queued for a client that is there."""
+
+    async def restore(self, is_known: Callable[[str], bool]) -> None:
+        """Take in what is on disk, but for sessions of credentials that are no longer known. Raises StoreFailed."""
+        kept = await self._store.load()
+        over = self.retained.restore(kept.retained)
+        self._store.later(over)
+        self._missed("retained_full", len(over))
+        for one in kept.sessions.values():
+            session, too_many = self.sessions.restore(one)
+            self._missed("outbox_full", too_many)
+            if not is_known(session.username):
+                self.sessions.drop(session)
+                continue
+            for name, qos in session.subscriptions.items():
+                self.local.subscribe(session, name, qos)
+
+    async def stop(self) -> None:
+        """Return when all that is to be kept is on disk; nothing is from then on. Raises StoreFailed."""
+        await self._store.close()
+
+    def forget_strangers(self, is_known: Callable[[str], bool]) -> None:
+        """End the sessions of credentials that are no longer known: their clients cannot come back."""
+        for session in self.sessions:
+            if session.link is None and not is_known(session.username):
+                self.sessions.drop(session)
+
+    def expire(self) -> None:
+        """Give up what has waited too long."""
+        self._missed("outbox_expired", self.sessions.expire())
+
+    # Messages
+
+    def wants(self, topic: str) -> bool:
+        """Whether any subscription matches the topic."""
+        return bool(self._route(topic))
+
+    def _route(self, topic: str) -> Route:
+        """Return who subscribes to a topic and may hear it."""
+        route = self.local.route(topic)
+        if all(self._may_hear(session.client_id, topic) for session, _ in route):
+            return route
+        return tuple((session, qos) for session, qos in route if self._may_hear(session.client_id, topic))
+
+    def take(
+        self,
+        message: Message | None,
+        done: Done,
+        *,
+        received: tuple[Session, bytes] | None = None,
+        in_turn: bool = False,
+    ) -> bool:
+        """Take a message that has been dealt with; its topic is the one behind the door.
+
+        True when nothing of it has to be on disk: its subscribers have it. Else `done` hears when it is and they have,
+        in the order of the calls; `in_turn` asks for that also if there is nothing to write. `received` is the QoS 2
+        packet id by which a persistent session knows the message.
+        """
+        changes: list[Change] = []
+        route: Route = ()
+        queued: list[tuple[Session, Outgoing]] = []
+        if message is not None:
+            if message.retain:
+                change = self.retained.keep(message)
+                if change is None:
+                    self._missed("retained_full")
+                else:
+                    changes.append(change)
+            route = self._route(message.topic)
+            queued = self._queue(message, route)
+            changes += [self.sessions.on_disk(session, outgoing) for session, outgoing in queued]
+        if received is not None and received[0].is_persistent:
+            changes.append(mqtt_store.take_id(received[0].number, int.from_bytes(received[1], "big")))
+        if not changes and not in_turn:
+            self._hand_out(message, route)
+            return True
+
+        def written(error: StoreFailed | None) -> None:
+            for session, outgoing in queued:
+                self._settle(session, outgoing, error)
+            if error is None:
+                self._hand_out(message, route)
+            done(error)
+
+        self._store.write(changes, written)
+        return False
+
+    def show(self, message: Message) -> None:
+        """Give a message of our own to its subscribers, and hold it for later ones; it is never stored."""
+        self.local.retain(message)
+        self._hand_out(message, self._route(message.topic))
+
+    def _queue(self, message: Message, route: Route) -> list[tuple[Session, Outgoing]]:
+        """Queue a message for the persistent sessions that are owed it; it may leave when it is on disk."""
+        if not message.qos:
+            return []
+        queued = []
+        for session, granted in route:
+            if granted and session.is_persistent:
+                outgoing = self._put(session, message, min(message.qos, granted))
+                if outgoing is not None:
+                    queued.append((session, outgoing))
+        return queued
+
+    def _put(self, session: Session, message: Message, qos: int, *, retain: bool = False) -> Outgoing | None:
+        outgoing = self.sessions.outbox(session).put(message, qos, self._clock.monotonic_ms(), retain=retain)
+        if outgoing is None:
+            self._missed("outbox_full")
+        elif session.link is not None:
+            self.sent += 1
+        return outgoing
+
+    def _hand_out(self, message: Message | None, route: Route) -> None:
+        """Give a message to everybody for whom it does not have to be on disk."""
+        if message is None:
+            return
+        plain: dict[str, bytes] = {}
+        for session, granted in route:
+            link = session.link
+            if message.qos and granted:
+                if not session.is_persistent and link is not None:
+                    self._put(session, message, min(message.qos, granted))
+            elif link is not None and link.is_stuck:
+                self._missed("slow_subscriber")
+            elif link is not None:
+                packet = plain.get(session.namespace)
+                if packet is None:
+                    packet = plain[session.namespace] = _plain(message, session, retain=False)
+                self.sent += 1
+                link.send(packet)
+
+    @staticmethod
+    def _settle(session: Session, outgoing: Outgoing, error: StoreFailed | None) -> None:
+        if session.outbox is None:
+            return
+        if error is None:
+            session.outbox.ready(outgoing)
+        else:
+            session.outbox.withdraw(outgoing)
+
+    def _missed(self, reason: str, count: int = 1) -> None:
+        if count:
+            self._metrics.events_dropped.labels("local", reason).inc(count)
+
+    # Clients
+
+    def resume(self, session: Session, link: Link) -> None:
+        """Go on with a client that has its CONNACK, as far as it may still hear what it has subscribed to."""
+        for name in [name for name in session.subscriptions if not self._may_subscribe(session.client_id, name)]:
+            self._drop_subscription(session, name)
+        if session.outbox is not None:
+            session.outbox.resume(link)
+        self.go_on(session)
+
+    def go_on(self, session: Session) -> None:
+        """Hear that a client's socket takes more, or that it has acknowledged something."""
+        if session.outbox is not None:
+            session.outbox.go_on()
+        if session.replay is not None:
+            self._replay(session, session.replay)
+
+    def release(self, session: Session, packet_id: bytes, done: Done) -> None:
+        """Hear a PUBREL; `done` is called when it may be answered."""
+        if packet_id not in session.received:
+            done(None)
+            return
+        session.received.discard(packet_id)
+        if not session.is_persistent:
+            done(None)
+            return
+
+        def written(error: StoreFailed | None) -> None:
+            if error is not None:
+                session.received.add(packet_id)
+            done(error)
+
+        self._store.write([mqtt_store.release_id(session.number, int.from_bytes(packet_id, "big"))], written)
+
+    def subscribe(
+        self, session: Session, asked: Sequence[tuple[str, int]], answer: Callable[[bytes], None], failed: Done
+    ) -> None:
+        """Subscribe; `answer` gets the return codes when what was granted is on disk; `failed` hears if it cannot."""
+        codes = bytearray()
+        granted: list[tuple[str, int]] = []
+        for name, qos in asked:
+            is_new = name not in session.subscriptions
+            if (
+                not is_filter(name)
+                or not self._may_subscribe(session.client_id, name)
+                or (is_new and len(session.subscriptions) >= self._settings.max_subscriptions)
+            ):
+                codes.append(_REFUSED)
+                continue
+            codes.append(qos)
+            granted.append((name, qos))
+            session.subscriptions[name] = qos
+            self.local.subscribe(session, name, qos)
+
+        def on_disk() -> None:
+            answer(bytes(codes))
+            if granted and not session.is_over:
+                session.replay = session.replay or OrderedDict()
+                for name, qos in granted:
+                    for topic in self.local.retained_for(name):
+                        session.replay[topic] = max(qos, session.replay.get(topic, 0))
+                self._replay(session, session.replay)
+
+        changes = [mqtt_store.subscribe(session.number, name, qos) for name, qos in granted]
+        if session.is_persistent:  # also when there is nothing to write: answers keep their order
+            begin = mqtt_store.begin_session(session.number, session.client_id, session.namespace)
+            self._store.write(
+                [*begin, *changes] if changes else [], lambda error: failed(error) if error else on_disk()
+            )
+        else:
+            on_disk()
+
+    def unsubscribe(self, session: Session, names: Iterable[str], done: Done) -> None:
+        """End subscriptions; `done` is called when that is on disk."""
+        held = [name for name in names if name in session.subscriptions]
+        for name in held:
+            del session.subscriptions[name]
+            self.local.unsubscribe(session, name)
+        if session.is_persistent:
+            changes = [mqtt_store.unsubscribe(session.number, name) for name in held]
+            self._store.write(changes, done)
+        else:
+            done(None)
+
+    def _drop_subscription(self, session: Session, name: str) -> None:
+        del session.subscriptions[name]
+        self.local.unsubscribe(session, name)
+        if session.is_persistent:
+            self._store.later([mqtt_store.unsubscribe(session.number, name)])
+
+    def _unsubscribe_all(self, session: Session) -> None:
+        for name in session.subscriptions:
+            self.local.unsubscribe(session, name)
+
+    def _replay(self, session: Session, replay: "OrderedDict[str, int]") -> None:
+        """Send retained messages to a new subscriber, as it takes them: they may be many, and all are wanted."""
+        while replay and (link := session.link) is not None and not link.is_stuck:
+            if session.outbox is not None and len(session.outbox) >= IN_FLIGHT:
+                return
+            topic, granted = replay.popitem(last=False)
+            message = self.local.retained(topic)
+            qos = 0 if message is None else min(message.qos, granted)
+            if message is None:
+                continue
+            if not qos:
+                self.sent += 1
+                link.send(_plain(message, session, retain=True))
+            elif (outgoing := self._put(session, message, qos, retain=True)) is not None and session.is_persistent:
+                self._store.write([self.sessions.on_disk(session, outgoing)], _settled(self._settle, session, outgoing))
+        if not replay:
+            session.replay = None
+
+
+def _settled(
+    settle: Callable[[Session, Outgoing, StoreFailed | None], None], session: Session, outgoing: Outgoing
+) -> Done:
+    return lambda error: settle(session, outgoing, error)
+
+
+def _plain(message: Message, session: Session, *, retain: bool) -> bytes:
+    """Encode a message of QoS 0 as a client knows it."""
+    topic = message.topic.removeprefix(session.namespace)
+    return packets.encode_publish(Message(topic, message.payload, 0, retain))
