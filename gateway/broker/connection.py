@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
         return self._stuck is not None
 
     def _handle_packets(self, data: bytes) -> None:
-        position, size = 0, len(data)
+        position, size, published = 0, len(data), 0
         if self.credential is None and data[0] >> 4 != PacketType.CONNECT:  # for example HTTP: no need to wait for more
             raise MalformedPacket("the first packet is not CONNECT")
         limit = self._door.settings.max_packet_bytes
@@ -152,6 +152,7 @@ class Connection(asyncio.Protocol):
                 break
             if first >> 4 == PacketType.PUBLISH and self.credential is not None:
                 self._publish(first, data, start, end)
+                published += 1
             else:
                 self._other_packet(first, data[start:end])
             position = end
@@ -160,6 +161,7 @@ class Connection(asyncio.Protocol):
             if self._connecting is not None:
                 break
         self._rest = data[position:]
+        self._door.received += published
 
     # Publishing
 
@@ -185,7 +187,6 @@ class Connection(asyncio.Protocol):
         retain = bool(first & 0x01)
         assert self.credential is not None
         self.credential.statistics.messages_in += 1
-        self._door.received += 1
         if known.telemetry_of is not None:
             if retain or self._door.delivery.wants(known.local):
                 self._owed.owe_after_commit(ack, Message(known.local, payload, qos, retain), received)
