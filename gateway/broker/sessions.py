@@ -87,7 +87,8 @@ class Sessions:
         self._clock = clock
         self._room = Room(settings.outbox_max_bytes)
         self._sessions: dict[str, Session] = {}
-        """Those whose clients are away in the order in which they left."""
+        self._persistent: dict[str, dict[str, Session]] = {}
+        """The persistent ones of each credential, by client id; whoever came or left last is last."""
         self._last_number = 0
         self.on_end: list[Callable[[Session], None]] = []
 
@@ -113,6 +114,7 @@ class Sessions:
         session.subscriptions = dict(kept.subscriptions)
         session.received = {packet_id.to_bytes(2, "big") for packet_id in kept.received}
         self._sessions[session.client_id] = session
+        self._touch(session)
         too_many: list[Outgoing] = []
         if kept.outbox:
             too_many = self.outbox(session).restore([self._outgoing(message) for message in kept.outbox])
@@ -188,8 +190,7 @@ class Sessions:
             session = Session(client_id, namespace, number)
         self._sessions[client_id] = session
         session.link = link
-        if session.is_persistent:
-            self._forget_oldest(session)
+        self._touch(session)
         return session, is_present
 
     def leave(self, session: Session, link: Link) -> None:
@@ -202,7 +203,7 @@ class Sessions:
             return
         if session.outbox is not None:
             session.outbox.suspend()
-        self._sessions[session.client_id] = self._sessions.pop(session.client_id)
+        self._touch(session)
         self._store.later(mqtt_store.leave_session(session.number, self._clock.now_ms()))
 
     def drop(self, session: Session) -> None:
@@ -211,10 +212,17 @@ class Sessions:
         if session.is_persistent:
             self._store.later(mqtt_store.end_session(session.number))
 
-    def _forget_oldest(self, newest: Session) -> None:
-        away = [one for one in self if one.username == newest.username and one.link is None]
-        for session in away[: max(0, len(away) - SESSIONS_KEPT + 1)]:
-            self.drop(session)
+    def _touch(self, session: Session) -> None:
+        """Note that a client came or left: of its credential's others that are away, the first make room."""
+        if not session.is_persistent:
+            return
+        siblings = self._persistent.setdefault(session.username, {})
+        siblings.pop(session.client_id, None)
+        siblings[session.client_id] = session
+        if len(siblings) > SESSIONS_KEPT:
+            away = [one for one in siblings.values() if one.link is None]
+            for one in away[: max(0, len(away) - SESSIONS_KEPT)]:
+                self.drop(one)
 
     def _forget(self, session: Session) -> None:
         if session.is_over:
@@ -222,6 +230,11 @@ class Sessions:
         session.is_over = True
         if self._sessions.get(session.client_id) is session:
             del self._sessions[session.client_id]
+        siblings = self._persistent.get(session.username, {})
+        if siblings.get(session.client_id) is session:
+            del siblings[session.client_id]
+            if not siblings:
+                del self._persistent[session.username]
         for hear in self.on_end:
             hear(session)
         session.subscriptions.clear()
