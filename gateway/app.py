@@ -27,6 +27,7 @@ from gateway.ingest import Ingest
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.status import BufferStatus, DestinationStatus, DeviceActivity, GatewayStatus
+from gateway.model.topics import kept_prefixes
 from gateway.operations import OPERATIONS
 from gateway.operations.devices import add_device
 from gateway.operations.site import Live
@@ -101,6 +102,9 @@ class _RunningSite:
 
     async def write_down_access(self) -> None:
         await self._access.write_down()
+
+    async def forget_messages(self, organization_id: str, device_id: str) -> None:
+        await self._door.delivery.forget(kept_prefixes(organization_id, device_id))
 
     @property
     def newest_row(self) -> int:

@@ -85,6 +85,17 @@ class Delivery:
             if session.link is None and not is_known(session.username):
                 self.sessions.drop(session)
 
+    async def forget(self, prefixes: tuple[str, ...]) -> None:
+        """Let go of messages whose topic lies under a prefix; whoever asks removes them from the disk.
+
+        When this returns, none of them is on its way there any more. Raises StoreFailed.
+        """
+        self.retained.forget(prefixes)
+        for session in self.sessions:
+            if session.outbox is not None:
+                session.outbox.forget(prefixes)
+        await self._store.written()
+
     def expire(self) -> None:
         """Give up what has waited too long."""
         self._missed("outbox_expired", self.sessions.expire())

@@ -212,6 +212,19 @@ class Outbox:
                 self._journal.gone(old)
         return len(old)
 
+    def forget(self, prefixes: tuple[str, ...]) -> None:
+        """Let go, in memory only, of messages under the prefixes, sent or not: they must not leave again."""
+        for outgoing in [one for one in self._in_flight.values() if one.topic.startswith(prefixes)]:
+            del self._in_flight[outgoing.packet_id]
+            self._free(outgoing)
+        waiting, self._waiting = self._waiting, deque()
+        for outgoing in waiting:
+            if outgoing.topic.startswith(prefixes):
+                self._free(outgoing)
+            else:
+                self._waiting.append(outgoing)
+        self._pump()
+
     def close(self) -> None:
         """Forget everything: the session ends."""
         self._closed = True

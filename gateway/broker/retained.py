@@ -42,6 +42,12 @@ class Retained:
             if not self._hold(Message(topic, payload, qos, retain=True))
         ]
 
+    def forget(self, prefixes: tuple[str, ...]) -> None:
+        """Let go, in memory only, of topics under the prefixes, which end with a slash."""
+        for prefix in prefixes:
+            for topic in list(self._local.retained_for(f"{prefix}#")):
+                self._hold(Message(topic, b"", 0, retain=True))
+
     def _hold(self, message: Message) -> bool:
         old = self._local.retained(message.topic)
         freed = 0 if old is None else kept_bytes(old.topic, old.payload)

@@ -33,7 +33,8 @@ def erase(
     erased = asyncio.run(_erase(settings, *key))
     if erased.total:
         words = [f"{erased.readings:,} readings", f"{erased.dead_letters:,} dead letters"]
-        print(f"Erased: {', '.join(words)}, {erased.quarantined:,} quarantined messages.")
+        words += [f"{erased.quarantined:,} quarantined and {erased.messages:,} kept MQTT messages"]
+        print(f"Erased: {', '.join(words)}.")
     else:
         print(f"Nothing is stored of {device} in {key[0]}.")
     if asyncio.run(_has_access(settings, *key)):

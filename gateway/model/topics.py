@@ -39,6 +39,15 @@ def is_telemetry(topic: str) -> bool:
             return False
 
 
+def kept_prefixes(organization_id: str, device_id: str) -> tuple[str, ...]:
+    """Return the prefixes of a device's topics where messages of all organisations are kept together."""
+    return (
+        f"{organization_id}/neurobuild/sensors/{device_id}/",
+        f"{organization_id}/org_{organization_id}/devices/{device_id}/",
+        f"{organization_id}/devices/{device_id}/",
+    )
+
+
 def addressed_device(organization_id: str, topic: str) -> str | None:
     """Return the id of the organisation's device under one of whose prefixes the topic lies; None if there is none."""
     match topic.split("/"):

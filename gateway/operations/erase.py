@@ -8,11 +8,13 @@ from gateway.storage.erase import Erased, erase
 
 
 async def erase_device(site: Site, *, organization_id: str, device_id: str) -> AsyncGenerator[Erased, None]:
-    """Erase its readings, dead letters and quarantined input, and yield how far it is.
+    """Erase its readings, dead letters, quarantined input and kept MQTT messages, and yield how far it is.
 
     Readings that a destination has not got yet are never sent. Whoever goes away ends it after the step under way.
     Raises NotFound when there is no log.
     """
+    if site.live is not None:
+        await site.live.forget_messages(organization_id, device_id)
     async with aclosing(erase(await site.writable_log(), organization_id, device_id)) as steps:
         async for so_far in steps:
             yield so_far

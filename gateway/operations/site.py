@@ -30,6 +30,10 @@ class Live(Protocol):
         """Bring into the state what is known of how credentials are used, and which devices were seen."""
         ...
 
+    async def forget_messages(self, organization_id: str, device_id: str) -> None:
+        """Let go of what is kept in memory under a device's topics; on return all of it that is on disk is there."""
+        ...
+
     @property
     def newest_row(self) -> int:
         """The newest committed reading's row."""

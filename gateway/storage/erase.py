@@ -14,9 +14,10 @@ It does not: touch the registration (state.db), or what destinations and backups
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.model.errors import StoreFailed
+from gateway.model.topics import kept_prefixes
 from gateway.storage.data_dir import DataDir
 from gateway.storage.log import Log
 from gateway.storage.snapshot import remove_left_copy
@@ -34,6 +35,9 @@ _READINGS = """SELECT id, length(payload) + coalesce(length(raw), 0) FROM device
 _LETTERS = """SELECT rowid, length(payload) FROM dead_letters
     WHERE organization_id = ? AND device_id = ? AND row <= ?"""
 _QUARANTINED = "SELECT id, length(payload) FROM quarantine WHERE organization_id = ? AND device_id = ? AND id <= ?"
+_KEPT = ("retained_messages", "session_outbox")
+_UNDER = " OR ".join(["substr(topic, 1, length(?)) = ?"] * 3)
+"""Whether a topic lies under one of a device's three prefixes, each given twice."""
 _EMPTY_STREAMS = f"""DELETE FROM streams WHERE id IN ({_STREAMS})
     AND NOT EXISTS (SELECT 1 FROM device_telemetry_history WHERE stream = streams.id) RETURNING id"""  # noqa: S608 - only constants
 # The newest reading may have left already, and its dead letter be here: SQLite knows the highest id that was given.
@@ -53,6 +57,8 @@ class Erased:
     readings: int = 0
     dead_letters: int = 0
     quarantined: int = 0
+    messages: int = 0
+    """What the MQTT broker has kept under its topics: retained, or for subscribers that are away."""
     total: int = 0
     """All of them, as it was at the beginning."""
     pages_left: int = 0
@@ -61,7 +67,7 @@ class Erased:
     @property
     def count(self) -> int:
         """How many of `total` are gone."""
-        return self.readings + self.dead_letters + self.quarantined
+        return self.readings + self.dead_letters + self.quarantined + self.messages
 
 
 async def erase(log: Log, organization_id: str, device_id: str) -> AsyncGenerator[Erased, None]:
@@ -76,7 +82,7 @@ async def erase(log: Log, organization_id: str, device_id: str) -> AsyncGenerato
     yield so_far
     while True:
         await log.require_whole()  # what is salvaged later would come back
-        step = _Step(key, found.newest_reading, found.newest_quarantined, log.erased_streams)
+        step = _Step(key, found, log.erased_streams)
         log.erasures += 1  # also before: a batch that is about to leave is looked at again
         try:
             await log.transact(step)
@@ -85,6 +91,7 @@ async def erase(log: Log, organization_id: str, device_id: str) -> AsyncGenerato
         so_far.readings += step.readings
         so_far.dead_letters += step.dead_letters
         so_far.quarantined += step.quarantined
+        so_far.messages += step.messages
         log.dead_letters.note_settled()
         if not step.rows:
             break
@@ -109,10 +116,16 @@ class _Found:
     total: int = 0
     newest_reading: int = 0
     newest_quarantined: int = 0
+    newest_kept: dict[str, int] = field(default_factory=dict)
+    """By table."""
     free_pages: int = 0
 
     def look(self, db: sqlite3.Connection, key: tuple[str, str]) -> None:
         *counts, self.newest_reading, self.newest_quarantined = db.execute(_COUNT, key * 3).fetchone()
+        for table in _KEPT:
+            (newest,) = db.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()  # noqa: S608 - a constant
+            self.newest_kept[table] = newest
+            counts.append(sum(1 for _ in _kept(db, table, key, newest)))
         self.total = sum(counts)
 
     def look_at_pages(self, db: sqlite3.Connection) -> None:
@@ -124,17 +137,17 @@ class _Step:
     """A transaction, see `CommitThread`: some of the readings; when none is left, some of the rest."""
 
     key: tuple[str, str]
-    newest_reading: int
-    newest_quarantined: int
+    found: _Found
     erased_streams: set[int]
     """Told in the writing thread: the very next commit must know."""
     readings: int = 0
     dead_letters: int = 0
     quarantined: int = 0
+    messages: int = 0
 
     @property
     def rows(self) -> int:
-        return self.readings + self.dead_letters + self.quarantined
+        return self.readings + self.dead_letters + self.quarantined + self.messages
 
     def write(self, db: sqlite3.Connection) -> None:
         """Delete a step's worth."""
@@ -142,11 +155,14 @@ class _Step:
         try:
             self.readings = _delete(db, "device_telemetry_history", self._next_readings(db))
             if not self.readings:
-                letters = db.execute(_LETTERS, (*self.key, self.newest_reading))
+                letters = db.execute(_LETTERS, (*self.key, self.found.newest_reading))
                 self.dead_letters = _delete(db, "dead_letters", letters)
             if not self.rows:
-                quarantined = db.execute(_QUARANTINED, (*self.key, self.newest_quarantined))
+                quarantined = db.execute(_QUARANTINED, (*self.key, self.found.newest_quarantined))
                 self.quarantined = _delete(db, "quarantine", quarantined)
+            for table, newest in self.found.newest_kept.items():
+                if not self.rows:
+                    self.messages = _delete(db, table, _kept(db, table, self.key, newest))
             if not self.rows:
                 self.erased_streams.update(stream for (stream,) in db.execute(_EMPTY_STREAMS, self.key).fetchall())
         finally:
@@ -154,11 +170,20 @@ class _Step:
 
     def _next_readings(self, db: sqlite3.Connection) -> Iterator[tuple[int, int]]:
         for (stream,) in db.execute(_STREAMS, self.key).fetchall():
-            yield from db.execute(_READINGS, (stream, self.newest_reading))
+            yield from db.execute(_READINGS, (stream, self.found.newest_reading))
 
     def rolled_back(self) -> None:
         """Nothing is gone."""
-        self.readings = self.dead_letters = self.quarantined = 0
+        self.readings = self.dead_letters = self.quarantined = self.messages = 0
+
+
+def _kept(db: sqlite3.Connection, table: str, key: tuple[str, str], newest: int) -> Iterator[tuple[int, int]]:
+    """Yield (rowid, bytes) of what the broker keeps under the device's topics."""
+    under = [prefix for prefix in kept_prefixes(*key) for _ in range(2)]
+    yield from db.execute(
+        f"SELECT rowid, length(payload) FROM {table} WHERE rowid <= ? AND ({_UNDER})",  # noqa: S608 - only constants
+        (newest, *under),
+    )
 
 
 def _delete(db: sqlite3.Connection, table: str, found: Iterator[tuple[int, int]]) -> int:

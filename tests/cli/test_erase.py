@@ -28,7 +28,7 @@ def test_it_says_what_it_erased_and_that_the_board_still_has_access(site: Gatewa
     done = site.neurogate("buffer", "erase", "--device", "bedroom", "--yes")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
-        "Erased: 5 readings, 0 dead letters, 0 quarantined messages.",
+        "Erased: 5 readings, 0 dead letters, 0 quarantined and 0 kept MQTT messages.",
         "bedroom still has access and may send more; to end that: neurogate device revoke bedroom",
     ]
     assert "erase: 5 of 5 rows" in done.stderr

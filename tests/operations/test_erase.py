@@ -16,6 +16,8 @@ from gateway.storage import erase as storage
 from gateway.storage.commit_thread import CommitThread
 from gateway.storage.erase import Erased, erase
 from gateway.storage.log import Log
+from tests.broker.raw import RawClient, puback, publish, subscribe
+from tests.broker.raw import connect as raw_connect
 from tests.cloud_sync.samples import NOW_MS
 from tests.cloud_sync.site import Scripted, deliver_all, open_site, running, until
 from tests.site import Site
@@ -271,3 +273,37 @@ async def test_without_a_gateway(tmp_path: Path) -> None:
         steps = [one async for one in link.stream(erase_device, organization_id="default", device_id="bedroom")]
     assert steps[-1].readings == 10
     assert residue(tmp_path) == {}
+
+
+async def test_what_the_broker_keeps_of_a_board_goes_too_and_the_others_are_whole(site: Site) -> None:
+    """Retained, and for a subscriber that is away, on disk and in memory."""
+    who = {name: await site.gateway.add_device(name) for name in ("bedroom", "kitchen2")}
+    for name, login in who.items():
+        topic = f"devices/{name}/status"
+        async with RawClient.login(site, login, "panel", clean=False) as panel:
+            panel.send(subscribe(f"devices/{name}/#", qos=1))
+            await panel.packet()
+        async with RawClient.login(site, login, "board") as board:
+            said = b"at-home-" if name == "bedroom" else b"other-"
+            for number in (1, 2, 3):
+                board.send(publish(topic, said + b"%d" % number, qos=1, packet_id=number, retain=True))
+            await board.expect(puback(1), puback(2), puback(3))
+    folder = site.settings.gateway.data_dir
+    assert residue(folder)
+    async with connect(site.settings) as link:
+        async for so_far in link.stream(erase_device, organization_id="default", device_id="bedroom"):
+            erased = so_far
+    assert (erased.messages, erased.count) == (4, erased.total)
+    assert residue(folder) == {}
+    for name, login in who.items():
+        hello = raw_connect("panel", login.username, login.password, clean=False)
+        async with RawClient.open(site, hello) as panel:
+            assert await panel.packet() == b"\x20\x02\x01\x00"
+            panel.send(subscribe(f"devices/{name}/#"))
+            if name != "bedroom":
+                topic = f"devices/{name}/status"
+                await panel.expect(*(publish(topic, b"other-%d" % n, qos=1, packet_id=n) for n in (1, 2, 3)))
+            assert (await panel.packet())[0] == 0x90
+            if name != "bedroom":
+                await panel.expect(publish(topic, b"other-3", retain=True))
+            assert await panel.is_alive()
