@@ -93,7 +93,7 @@ class Delivery:
         self.retained.forget(prefixes)
         for session in self.sessions:
             if session.outbox is not None:
-                session.outbox.forget(prefixes)
+                session.outbox.forget(lambda topic: topic.startswith(prefixes))
         await self._store.written()
 
     def expire(self) -> None:
@@ -220,6 +220,7 @@ class Delivery:
         for name in [name for name in session.subscriptions if not self._may_subscribe(session.client_id, name)]:
             self._drop_subscription(session, name)
         if session.outbox is not None:
+            session.outbox.give_up(lambda topic: not self._may_hear(session.client_id, topic))
             session.outbox.resume(link)
         self.go_on(session)
 

@@ -212,18 +212,27 @@ class Outbox:
                 self._journal.gone(old)
         return len(old)
 
-    def forget(self, prefixes: tuple[str, ...]) -> None:
-        """Let go, in memory only, of messages under the prefixes, sent or not: they must not leave again."""
-        for outgoing in [one for one in self._in_flight.values() if one.topic.startswith(prefixes)]:
+    def forget(self, is_over: Callable[[str], bool]) -> list[Outgoing]:
+        """Let go of messages on such topics, sent or not: they must not leave again. Returns what is still on disk."""
+        gone = [one for one in self._in_flight.values() if is_over(one.topic)]
+        for outgoing in gone:
             del self._in_flight[outgoing.packet_id]
             self._free(outgoing)
         waiting, self._waiting = self._waiting, deque()
         for outgoing in waiting:
-            if outgoing.topic.startswith(prefixes):
+            if is_over(outgoing.topic):
                 self._free(outgoing)
+                gone.append(outgoing)
             else:
                 self._waiting.append(outgoing)
         self._pump()
+        return gone
+
+    def give_up(self, is_over: Callable[[str], bool]) -> None:
+        """Let go of messages on such topics for good."""
+        gone = self.forget(is_over)
+        if self._journal is not None and gone:
+            self._journal.gone(gone)
 
     def close(self) -> None:
         """Forget everything: the session ends."""

@@ -187,7 +187,7 @@ async def test_only_the_site_hears_what_the_broker_says_of_itself(site: Site) ->
             assert await client.packet() == b"\x90\x04\x00\x01\x80\x80"
 
 
-async def test_a_session_that_outlives_its_rights_gets_nothing_outside_the_new_ones(site: Site) -> None:
+async def test_a_session_ends_with_its_credential_and_the_next_of_that_name_gets_nothing_of_it(site: Site) -> None:
     """A username that was the site's becomes an organisation's: what its session has subscribed to is not sent."""
     other = await site.command(add_device, organization_id="other", device_id="x", metadata={})
 
@@ -207,7 +207,7 @@ async def test_a_session_that_outlives_its_rights_gets_nothing_outside_the_new_o
     new = await hub_of(site)
     await speak()
     async with RawClient.open(site, connect("same", new.username, new.password, clean=False)) as client:
-        assert await client.packet() == b"\x20\x02\x01\x00"  # the session is still there
+        assert await client.packet() == b"\x20\x02\x00\x00"
         await speak()
         client.send(subscribe("#"))
         assert await client.packet() == b"\x90\x03\x00\x01\x80"
