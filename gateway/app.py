@@ -20,6 +20,7 @@ from cloud_sync.registry import integration_class, load_config
 from gateway import __version__
 from gateway.access import Access, Device
 from gateway.broker.door import Door
+from gateway.broker.websocket import WebSockets
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.control import ControlServer
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 _BOUNDS_CHECK_S = 1.0
 _CLOCK_CHECK_S = 1.0  # until then, readings from before go out with the wrong time
+_MQTT_PATH = "/mqtt"  # on an HTTP port
+_CONNECTIONS_WITHOUT_MQTT = 100  # of an HTTP port, beside mqtt.max_connections
 _LOCK_PATIENCE_S = 2.0  # for a command that has the store for a moment
 
 
@@ -154,7 +157,14 @@ class Gateway:
             async with contextlib.AsyncExitStack() as stack:
                 stack.enter_context(self._marker(data_dir))
                 parts = await self._open(stack, data_dir, destinations, inactive)
-                logger.info("gateway ready", extra={"mqtt_port": parts.door.port, "http_port": parts.web.port})
+                logger.info(
+                    "gateway ready",
+                    extra={
+                        "mqtt_port": parts.door.port,
+                        "http_port": parts.web.port,
+                        "websocket_port": self._settings.mqtt.websocket_port,
+                    },
+                )
                 if ready is not None:
                     ready()
                 async with asyncio.TaskGroup() as tasks:
@@ -222,7 +232,16 @@ class Gateway:
         log.bounds.on_full.append(door.turn_everybody_away)
         limits = RateLimits(clock, per_minute=settings.http.rate_limit_per_minute, burst=settings.http.rate_limit_burst)
         routes: list[Routes] = [SensorData(access, ingest, limits), Health(self.status, metrics)]
-        web = WebServer(settings.http.host, settings.http.port, settings.http.max_body_bytes, routes)
+        most = settings.mqtt.max_connections + _CONNECTIONS_WITHOUT_MQTT
+        over_http = WebSockets(door, _MQTT_PATH)
+        web = WebServer(
+            "http.port",
+            settings.http.host,
+            settings.http.port,
+            [*routes, over_http],
+            max_connections=most,
+            max_body_bytes=settings.http.max_body_bytes,
+        )
         listeners = await stack.enter_async_context(contextlib.AsyncExitStack())
         stopping = asyncio.Event()
         site = _RunningSite(settings, clock, self, state, log, access, door, stopping)
@@ -245,6 +264,19 @@ class Gateway:
         listeners.push_async_callback(door.stop)
         await web.start()
         listeners.push_async_callback(web.stop)
+        listeners.push_async_callback(over_http.stop)
+        if settings.mqtt.websocket_port:
+            over_websocket = WebSockets(door, "/", _MQTT_PATH)
+            server = WebServer(
+                "mqtt.websocket_port",
+                settings.mqtt.host,
+                settings.mqtt.websocket_port,
+                [over_websocket],
+                max_connections=most,
+            )
+            await server.start()
+            listeners.push_async_callback(server.stop)
+            listeners.push_async_callback(over_websocket.stop)
         await control.start()  # last: now there is something to ask
         return parts
 

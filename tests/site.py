@@ -59,6 +59,10 @@ class Site:
         return self.gateway._running.door.port
 
     @property
+    def http_port(self) -> int:
+        return self.gateway._running.web.port
+
+    @property
     def log(self) -> Log:
         return self.gateway._running.log
 
@@ -67,7 +71,7 @@ class Site:
         return self.settings.gateway.data_dir / "state.db"
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.gateway._running.web.port}{path}"
+        return f"http://127.0.0.1:{self.http_port}{path}"
 
     async def stored(self, count: int) -> list[StoredReading]:
         """Return the log once it holds that many readings; more are a failure."""
@@ -107,7 +111,7 @@ async def running_site(
         {name: dict(table) for name, table in tables.items()}
         | {
             "gateway": {"data_dir": data_dir},
-            "mqtt": local | dict(tables.get("mqtt", {})),
+            "mqtt": local | {"websocket_port": 0} | dict(tables.get("mqtt", {})),
             "http": local | dict(tables.get("http", {})),
             "integrations": integrations,
         }

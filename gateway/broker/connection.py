@@ -460,9 +460,9 @@ class Connection(asyncio.Protocol):
         self.send(answer)
         self._end(reason, detail)
 
-    def end(self, reason: str) -> None:
-        """Close the connection for a reason outside it: taken over, revoked, stopping."""
-        self._end(reason)
+    def end(self, reason: str, detail: str = "") -> None:
+        """Close the connection for a reason outside it: taken over, revoked, stopping, not MQTT's transport."""
+        self._end(reason, detail)
 
     def _end(self, reason: str, detail: str = "") -> None:
         """Close once, say why, and publish the will unless the client said goodbye."""

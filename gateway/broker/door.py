@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 
 _TAKE_OVER_S = 5.0
 _LAST_WORDS_S = 2.0
-_SPARE_FILES = 200
+_SPARE_FILES = 500
+_PORTS = 3  # each takes so many connections before it knows what they want
 _QUIET = frozenset({"disconnect", "connection_lost", "stopping"})
 """Reasons that are nobody's fault, and so neither warned of nor counted as refusals."""
 
@@ -95,7 +96,7 @@ class Door:
 
     async def start(self) -> None:
         """Open the port, for clients that find what they were promised. Raises PortInUse or StoreFailed."""
-        _allow_open_files(self.settings.max_connections + _SPARE_FILES)
+        _allow_open_files(_PORTS * self.settings.max_connections + _SPARE_FILES)
         await self.delivery.restore(self._access.is_known)
         loop = asyncio.get_running_loop()
         try:

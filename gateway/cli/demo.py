@@ -53,6 +53,7 @@ data_dir = "."
 [mqtt]
 host = "{host}"
 port = {mqtt_port}
+websocket_port = 0
 
 [http]
 host = "{host}"

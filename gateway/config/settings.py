@@ -38,9 +38,14 @@ class MqttSettings(Section):
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - sensors come from the network
     port: int = Field(1883, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
+    websocket_port: int = Field(
+        9001, ge=0, le=65_535, description="Port for MQTT over WebSocket; 0 opens none. `/mqtt` on the HTTP port stays."
+    )
     allow_anonymous: bool = Field(default=False, description="Only `false`: nothing listens without authentication.")
     max_packet_bytes: int = Field(65_536, ge=128, le=268_435_455, description="A larger packet closes its connection.")
-    max_connections: int = Field(2_000, ge=1, description="Connections at once; further ones are refused.")
+    max_connections: int = Field(
+        2_000, ge=1, description="Connections at once, on all ports together; further ones are refused."
+    )
     connect_timeout_s: float = Field(10.0, gt=0, description="How long a new connection may take to authenticate.")
     max_inflight: int = Field(
         200, ge=1, description="Unacknowledged messages of one connection; then its socket is not read."

@@ -30,6 +30,7 @@ data_dir = "{data_dir}"
 [mqtt]
 host = "127.0.0.1"
 port = 0
+websocket_port = 0
 [http]
 host = "127.0.0.1"
 port = 0

@@ -24,6 +24,7 @@ data_dir = "data"
 [mqtt]
 host = "127.0.0.1"
 port = {mqtt_port}
+websocket_port = 0
 
 [http]
 host = "127.0.0.1"

@@ -180,7 +180,7 @@ async def test_p6_a_killed_gateway_has_left_its_note_and_a_stopped_one_has_not(t
     config = tmp_path / "neurogate.toml"
     config.write_text(
         'version = 1\n[gateway]\ndata_dir = "."\n[log]\nformat = "json"\n'
-        '[mqtt]\nhost = "127.0.0.1"\nport = 0\n[http]\nhost = "127.0.0.1"\nport = 0\n'
+        '[mqtt]\nhost = "127.0.0.1"\nport = 0\nwebsocket_port = 0\n[http]\nhost = "127.0.0.1"\nport = 0\n'
     )
     for number, note, checked in ((signal.SIGKILL, True, False), (signal.SIGTERM, False, True)):
         process = await asyncio.create_subprocess_exec(
