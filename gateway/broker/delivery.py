@@ -19,7 +19,7 @@ from gateway.broker.outbox import IN_FLIGHT, Link, Outgoing
 from gateway.broker.packets import Message
 from gateway.broker.retained import Retained
 from gateway.broker.sessions import Session, Sessions
-from gateway.broker.topic_tree import is_filter
+from gateway.broker.topic_tree import is_too_deep
 from gateway.clock import Clock
 from gateway.config import MqttSettings
 from gateway.metrics import Metrics
@@ -257,7 +257,7 @@ class Delivery:
         for name, qos in asked:
             is_new = name not in session.subscriptions
             if (
-                not is_filter(name)
+                is_too_deep(name)
                 or not self._may_subscribe(session.client_id, name)
                 or (is_new and len(session.subscriptions) >= self._settings.max_subscriptions)
             ):

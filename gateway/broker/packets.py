@@ -6,6 +6,8 @@ Pure functions over bytes. What violates the standard raises MalformedPacket: th
 from dataclasses import dataclass
 from enum import IntEnum
 
+from gateway.model.topics import is_topic_filter
+
 
 class PacketType(IntEnum):
     """The four high bits of the first byte (table 2.1)."""
@@ -162,8 +164,8 @@ def decode_subscribe(first: int, body: bytes) -> tuple[bytes, list[tuple[str, in
     asked = []
     while not reader.at_end():
         topic_filter = _utf8(reader.binary(), "topic filter")
-        if not topic_filter:
-            raise MalformedPacket("the topic filter is empty")
+        if not is_topic_filter(topic_filter):
+            raise MalformedPacket("the topic filter is empty, or a wildcard in it stands where none may")
         qos = reader.byte() if with_qos else 0
         if qos > 2:
             raise MalformedPacket("QoS 3")

@@ -6,12 +6,9 @@ DEEPEST = 100
 """Levels that a kept topic or filter may have."""
 
 
-def is_filter(text: str) -> bool:
-    """Whether wildcards stand only where they may (MQTT 3.1.1, 4.7.1), and it is no deeper than is kept."""
-    levels = text.split("/")
-    if len(levels) > DEEPEST or "#" in levels[:-1]:
-        return False
-    return all(level in ("+", "#") or not ("+" in level or "#" in level) for level in levels)
+def is_too_deep(name: str) -> bool:
+    """Whether a topic or a filter has more levels than are kept."""
+    return name.count("/") >= DEEPEST
 
 
 class _Node:

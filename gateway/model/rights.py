@@ -6,7 +6,7 @@ when every topic it matches, whatever topics there may be, is matched by one of 
 
 from dataclasses import dataclass
 
-from gateway.model.topics import matches
+from gateway.model.topics import is_topic_filter, matches
 
 
 @dataclass(slots=True, frozen=True)
@@ -22,7 +22,7 @@ class Rights:
 
     def may_subscribe(self, topic_filter: str) -> bool:
         """Whether the filter is a filter at all, and lies inside one of the rights."""
-        return is_filter(topic_filter) and any(covers(right, topic_filter) for right in self.subscribe)
+        return is_topic_filter(topic_filter) and any(covers(right, topic_filter) for right in self.subscribe)
 
     def may_hear(self, topic: str) -> bool:
         """Whether a message on the topic may be sent to the client."""
@@ -65,17 +65,6 @@ def site_rights() -> Rights:
 
 _FOR_DEVICES = ("commands", "config")
 """What a device is told, below its own prefix."""
-
-
-def is_filter(text: str) -> bool:
-    """Whether it is a topic filter: a wildcard is a level of its own, and `#` the last one."""
-    levels = text.split("/")
-    return (
-        text != ""
-        and "\0" not in text
-        and "#" not in levels[:-1]
-        and all(level in ("+", "#") or ("+" not in level and "#" not in level) for level in levels)
-    )
 
 
 def covers(right: str, topic_filter: str) -> bool:

@@ -60,6 +60,15 @@ def addressed_device(organization_id: str, topic: str) -> str | None:
     return device_id if is_name(device_id) else None
 
 
+def is_topic_filter(text: str) -> bool:
+    """Whether it is a topic filter: each wildcard is a level of its own, and `#` the last one (MQTT 3.1.1, 4.7.1)."""
+    *levels, last = text.split("/")
+    for level in levels:
+        if "#" in level or ("+" in level and level != "+"):
+            return False
+    return bool(text) and (last in {"+", "#"} or not {"+", "#"} & set(last))
+
+
 def matches(topic: str, topic_filter: str) -> bool:
     """Whether a topic matches a filter (MQTT 3.1.1, 4.7): `+` is one level, `#` the rest, neither of them `$…`."""
     if topic.startswith("$") and topic_filter[:1] in {"+", "#"}:

@@ -20,10 +20,11 @@ from gateway.broker.packets import (
     packet_id,
     remaining_length,
 )
+from gateway.model.topics import is_topic_filter
 from tests.broker.raw import connect, publish, subscribe
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
-FILTER = TEXT.filter(bool)
+FILTER = TEXT.filter(is_topic_filter)
 TOPIC = TEXT.filter(lambda text: bool(text) and not {"+", "#"} & set(text))
 
 

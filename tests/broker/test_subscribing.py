@@ -63,7 +63,7 @@ async def test_a_late_subscriber_gets_the_retained_status_and_nobody_else_does(s
 async def test_only_filters_inside_the_clients_own_topics_are_granted(site: Site) -> None:
     await site.gateway.add_device("hall")
     refused = ["#", "+/kitchen/status", "devices/hall/#", "devices/kitchenette/#", "$SYS/#", "devices/+/status"]
-    refused += ["org_default/#", "devices/kitchen/#/x", "devices/kitchen/a+"]
+    refused += ["org_default/#", "/devices/kitchen/#", "Devices/kitchen/#"]
     async with RawClient.login(site) as client:
         client.send(subscribe(STATUS, *refused, "org_default/devices/kitchen/#"))
         assert await client.packet() == b"\x90\x0d\x00\x01\x00" + b"\x80" * 9 + b"\x00"

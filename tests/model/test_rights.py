@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model.rights import Rights, covers, device_rights, is_filter, organization_rights, site_rights
-from gateway.model.topics import matches
+from gateway.model.rights import Rights, covers, device_rights, organization_rights, site_rights
+from gateway.model.topics import is_topic_filter, matches
 
 LEVELS = ("a", "b", "", "$x")
 FRESH = "fresh"
@@ -64,8 +64,8 @@ def test_what_is_subscribed_to_is_never_more_than_may_be_heard(granted: list[str
 def test_a_filter_is_one_as_the_standard_says(text: str) -> None:
     ends_well = "#" not in text[:-1] and (not text.endswith("#") or text == "#" or text.endswith("/#"))
     plus_alone = all(level == "+" or "+" not in level for level in text.split("/"))
-    assert is_filter(text) == (text != "" and ends_well and plus_alone)
-    if not is_filter(text):
+    assert is_topic_filter(text) == (text != "" and ends_well and plus_alone)
+    if not is_topic_filter(text):
         assert not Rights((), ("#", "$SYS/#")).may_subscribe(text)
 
 
