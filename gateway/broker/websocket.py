@@ -7,6 +7,7 @@ may add these routes to it.
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
@@ -110,7 +111,8 @@ class _Wire(asyncio.Transport):
                 if message.data:  # an empty frame is no sign of life: the keepalive is MQTT's
                     connection.data_received(message.data)
             elif message.type is WSMsgType.PING:
-                await self._socket.pong(message.data)
+                with suppress(ConnectionError):  # it has gone meanwhile
+                    await self._socket.pong(message.data)
             elif message.type is WSMsgType.TEXT:  # MQTT-6.0.0-1
                 self._code = WSCloseCode.UNSUPPORTED_DATA
                 connection.end("malformed", "a text frame")

@@ -14,6 +14,7 @@ from typing import Any
 import aiomqtt
 import paho.mqtt.client as paho
 import pytest
+from aiohttp import WSMsgType
 from aiohttp.web import WebSocketResponse
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -496,6 +497,27 @@ async def test_p9_a_flood_of_tiny_frames_leaves_others_their_turn(
         await until(lambda: taken >= 20_000, "everything taken in")
         watching.cancel()
         assert max(in_one_turn) <= 100
+
+
+async def test_a_client_that_vanishes_after_a_ping_is_no_fault_of_ours(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = WebSocketResponse.receive
+
+    async def vanish(self: WebSocketResponse) -> Any:
+        message = await receive(self)
+        if message.type is WSMsgType.PING:
+            assert self._req is not None
+            assert self._req.transport is not None
+            self._req.transport.abort()
+        return message
+
+    monkeypatch.setattr(WebSocketResponse, "receive", vanish)
+    async with WebSocketClient.login(site) as client:
+        client.send_frames(frame(b"", PING))
+        assert await client.rest() == b""
+    await until(lambda: not site.gateway._running.door.connections, "the connection forgotten")
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 # The port
