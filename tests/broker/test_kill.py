@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,14 @@ class Client:
         while len(got) < len(expected) and (more := self._connection.recv(len(expected) - len(got))):
             got += more
         assert got == expected
+
+    def rest(self) -> bytes:
+        """Return what came before the other end went."""
+        got = b""
+        with suppress(ConnectionError):
+            while more := self._connection.recv(65_536):
+                got += more
+        return got
 
     def is_alive(self) -> bool:
         self.send(b"\xc0\x00")
@@ -112,6 +120,26 @@ def test_p1_what_was_acknowledged_for_a_client_that_is_away_arrives_in_order(
         assert sleeper.is_alive()
         sleeper.send(subscribe(STATUS, packet_id=9))
         sleeper.expect(b"\x90\x03\x00\x09\x00", publish(STATUS, b"%d" % count, retain=True))
+
+
+@pytest.mark.parametrize("acknowledged", [1, 40, 300])
+def test_p1_a_kill_amid_the_stream_loses_nothing_acknowledged(
+    gateway: GatewayProcess, login: tuple[str, str], acknowledged: int
+) -> None:
+    with Client.of(gateway, login, "sleeper", ACCEPTED) as sleeper:
+        sleeper.send(subscribe(STATUS, qos=1))
+        sleeper.expect(b"\x90\x03\x00\x01\x01")
+    with Client.of(gateway, login, "writer", ACCEPTED, clean=True) as writer:
+        writer.send(*(publish(STATUS, b"%04d" % n, qos=1 + n % 2, packet_id=n) for n in range(1, 1_001)))
+        writer.expect(*(pubrec(n) if n % 2 else puback(n) for n in range(1, acknowledged + 1)))
+        gateway.kill()
+        more = writer.rest()
+    acknowledged += len(more) // 4
+    gateway.start()
+    with Client.of(gateway, login, "sleeper", PRESENT) as sleeper:
+        for n in range(1, acknowledged + 1):
+            sleeper.expect(publish(STATUS, b"%04d" % n, qos=1, packet_id=n))
+            sleeper.send(puback(n))
 
 
 def test_a_message_of_qos_2_is_not_taken_twice_over_a_kill(gateway: GatewayProcess, login: tuple[str, str]) -> None:
