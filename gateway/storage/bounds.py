@@ -171,6 +171,8 @@ class Bounds:
             self._reclaim(min(_ROWS_PER_STEP + 2 * rows, _ROWS_PER_STEP_AT_MOST), may_lose=False)
 
     def _reclaim(self, rows: int, *, may_lose: bool) -> None:
+        if may_lose and self.drop_wrecks():  # a salvage has just ended: first the room that costs nobody anything
+            may_lose = False
         step = Reclaim(self.readers, rows, may_lose=may_lose, now_ms=self._clock.now_ms(), lose_until=self.lose_until())
         self._commit(step, lambda error: self._reclaimed(step, error))
 

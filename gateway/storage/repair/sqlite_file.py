@@ -73,7 +73,12 @@ class SqliteFile(AbstractContextManager["SqliteFile"]):
         wal = path.with_name(f"{path.name}-wal")
         stored = path.stat().st_size // self.page_size if self._file else 0
         self._pointer_maps = not is_whole or header[52:56] != bytes(4)  # a log of this release has them
-        offsets = read_wal(wal, self.page_size, checkpoint).offsets
+        try:
+            offsets = read_wal(wal, self.page_size, checkpoint).offsets
+        except BaseException:
+            if self._file:
+                self._file.close()
+            raise
         most = stored + len(offsets)  # a number beyond it is garbage
         self._wal_offsets = {page: offset for page, offset in offsets.items() if page <= most}
         self._wal = wal.open("rb", buffering=0) if self._wal_offsets else None

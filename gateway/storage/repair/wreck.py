@@ -111,7 +111,11 @@ class Wreck(AbstractContextManager["Wreck"]):
         """
         self._file = SqliteFile(path, checkpoint)
         self.tables = known
-        self._roots = {name: table.root for name, table in known.items()} | self._listed()
+        try:
+            self._roots = {name: table.root for name, table in known.items()} | self._listed()
+        except BaseException:
+            self._file.__exit__(None, None, None)
+            raise
         self.lost: set[str] = set()
         """Small tables whose first page cannot be read."""
         self.unreadable_rows = 0

@@ -46,7 +46,7 @@ async def little_room(
     patched.setattr("gateway.storage.space.free_bytes", free_bytes)
     kept = _DISK_BYTES - path.stat().st_size - BALLAST_BYTES - room
     settings = StorageSettings(min_free_bytes=kept, overflow=overflow)
-    async with Log.create(path, settings, clock=ManualClock(), metrics=Metrics()) as log:
+    async with Log.create(path, settings, clock=ManualClock(), metrics=Metrics(), tell=lambda _: None) as log:
         await log.open_cursor("cloud", start="oldest")
         log.bounds.tick()
         yield log
@@ -156,6 +156,7 @@ async def test_a_quiet_site_loses_nothing_for_the_sake_of_a_salvage(
                 log.bounds.tick()
                 rows += await deliver(log, rows[-1] if rows else 0)
                 await asyncio.sleep(0.02)
+        rows += await deliver(log, rows[-1])
         assert rows == list(range(1, ROWS + 1))
         assert await log.loss("cloud") is None
 
@@ -196,11 +197,11 @@ async def test_before_the_destinations_are_known_a_salvage_waits_for_room(
     with path.open("r+b") as file:
         file.write(b"garbage!" * 8)
     monkeypatch.setattr("gateway.storage.space.Space.room_bytes", lambda *_: 5_000_000)
-    async with Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics()) as log:
+    async with Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics(), tell=lambda _: None) as log:
         await asyncio.sleep(0.5)
         assert log.salvages[0].frontier == 0
     monkeypatch.undo()
-    async with Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics()) as log:
+    async with Log.create(path, StorageSettings(), clock=ManualClock(), metrics=Metrics(), tell=lambda _: None) as log:
         await salvaged(log)
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM device_telemetry_history").fetchone() == (ROWS,)
