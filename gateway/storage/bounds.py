@@ -71,7 +71,8 @@ class Bounds:
         self.lent_bytes = 0
         """What a salvage has written for readers that wait, without room: neither held against the rest nor lost."""
         self.knows_readers = False
-        """Whether all active readers are known: whoever calls `tick` has named them before."""
+        """Whether all active readers are known: whoever calls `tick` has named them before. Until then nothing leaves,
+        as in a command that has the log to itself: what a reader needs would be taken for delivered."""
         self.full: StoreFull | None = None
         """Why nothing more is taken in; None while it is."""
         self.on_full: list[Callable[[], None]] = []
@@ -165,13 +166,13 @@ class Bounds:
 
     def _make_room(self, rows: int) -> None:
         """Let rows leave, step by step, until there is room; `rows` were stored by the last commit."""
-        if not self._making_room and self._writer() is not None:
+        if not self._making_room and self.knows_readers and self._writer() is not None:
             self._making_room = True
             self.drop_wrecks()
             self._reclaim(min(_ROWS_PER_STEP + 2 * rows, _ROWS_PER_STEP_AT_MOST), may_lose=False)
 
     def _reclaim(self, rows: int, *, may_lose: bool) -> None:
-        if may_lose and self.drop_wrecks():  # a salvage has just ended: first the room that costs nobody anything
+        if may_lose and self._space.drop_wrecks(self.salvaged):  # a salvage has just ended: first what costs nobody
             may_lose = False
         step = Reclaim(self.readers, rows, may_lose=may_lose, now_ms=self._clock.now_ms(), lose_until=self.lose_until())
         self._commit(step, lambda error: self._reclaimed(step, error))

@@ -80,11 +80,12 @@ class Space:
                 if file.name.startswith(_OURS) and file.name.removesuffix("-wal") not in spared
             )
 
-    def drop_wrecks(self, salvaged: set[str]) -> None:
-        """Remove those of the damaged logs that have these names."""
-        for file in self._folder.glob("log.db.corrupt-*"):
-            if file.name in salvaged:
-                remove_database(file)
+    def drop_wrecks(self, salvaged: set[str]) -> bool:
+        """Remove those of the damaged logs that have these names; False when there were none."""
+        wrecks = [file for file in self._folder.glob("log.db.corrupt-*") if file.name in salvaged]
+        for file in wrecks:
+            remove_database(file)
+        return bool(wrecks)
 
     def disk_free_bytes(self) -> int:
         """Return what the disk has left for us."""

@@ -147,6 +147,20 @@ async def test_p5_a_batch_whose_rows_have_left_is_not_frozen(log: tuple[Log, Man
     assert await store.freeze(Attempt("api", "msg_2", 0, 5, 3, "00", 0))
 
 
+async def test_p5_nothing_leaves_before_it_is_known_who_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that has a full log to itself knows no destinations: what they need must not count as delivered."""
+    settings = StorageSettings()
+    async with Log.create(tmp_path / "log.db", settings, clock=ManualClock(), metrics=Metrics()) as store:
+        await store.open_cursor("api", start="oldest")
+        await store.append([a_reading(store, ManualClock(), seq) for seq in range(10)])
+    monkeypatch.setattr(Space, "room_bytes", lambda *_: 0)
+    async with Log.create(tmp_path / "log.db", settings, clock=ManualClock(), metrics=Metrics()) as store:
+        await store.dead_letters.drop([("api", 1)])
+        await store.append([a_reading(store, ManualClock(), 10)])
+        await store.append([a_reading(store, ManualClock(), 11)])
+        assert (await store.buffer()).readings == 12
+
+
 async def test_p5_quarantine_has_its_own_bound(log: tuple[Log, ManualClock]) -> None:
     store, _ = log
     for number in range(20):
