@@ -19,6 +19,7 @@ from gateway.model.errors import BadInput
 _SUBPROTOCOL = "mqtt"  # MQTT-6.0.0-3 and -4
 _ROOM_BYTES = 65_536  # beside one packet of the largest size: a message may hold several
 _CLOSE_S = 1.0  # for the client's half of the closing handshake
+_LOOK_S = 0.05  # whether a slow peer has caught up
 _TURN = 50  # messages taken in before others have their turn
 _HINT = "Connect an MQTT client to it over WebSocket, with the subprotocol mqtt."
 
@@ -90,15 +91,22 @@ class _Wire(asyncio.Transport):
         self._may_read.set()
         self._code = WSCloseCode.OK
         self._closing: asyncio.Task[Any] | None = None
+        self._most_unread = 0
+        self._unread: asyncio.TimerHandle | None = None
+        """Set while the peer reads slower than it is sent to: then its connection is told to send no more."""
+        self._connection: Connection
 
     async def carry(self, connection: Connection) -> None:
         """Bring the connection what comes in, until it ends."""
+        self._connection = connection
         connection.connection_made(self)
         try:
             await self._take_in(connection)
             if self._closing is not None:
                 await self._closing
         finally:
+            if self._unread is not None:
+                self._unread.cancel()
             self._below.abort()  # what the peer has not read by now, it does not want
             connection.connection_lost(None)
 
@@ -137,6 +145,25 @@ class _Wire(asyncio.Transport):
         """Send the bytes as one frame, at once; the library's own way may wait, and a connection never does."""
         if not self.is_closing():
             self._below.write(_frame(bytes(data)))
+            if self._unread is None and self.get_write_buffer_size() > self._most_unread:
+                self._look_later()
+                self._connection.pause_writing()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Set how much the peer may leave unread; the socket below tells only the library when it has read."""
+        self._most_unread = high or 0
+
+    def _look_later(self) -> None:
+        self._unread = asyncio.get_running_loop().call_later(_LOOK_S, self._look_at_unread)
+
+    def _look_at_unread(self) -> None:
+        if self.is_closing():
+            return
+        if self.get_write_buffer_size() > self._most_unread // 4:
+            self._look_later()
+            return
+        self._unread = None
+        self._connection.resume_writing()
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes the peer has not read yet."""

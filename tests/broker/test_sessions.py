@@ -128,6 +128,20 @@ async def test_qos_2_goes_on_where_it_was(site: Site) -> None:
         await client.expect(publish(STATUS, b"y", qos=2, packet_id=2))
 
 
+async def test_what_was_under_way_is_completed_after_an_unsubscribe(site: Site) -> None:
+    """MQTT-3.10.4-3."""
+    async with subscribed(site, qos=2) as client:
+        await say(site, publish(STATUS, b"x", qos=2))
+        await client.expect(publish(STATUS, b"x", qos=2, packet_id=1))
+        client.send(unsubscribe(STATUS, 7))
+        await client.expect(b"\xb0\x02\x00\x07")
+        await say(site, publish(STATUS, b"y", qos=2))
+        client.send(pubrec(1))
+        await client.expect(pubrel(1))
+        client.send(pubcomp(1), PINGREQ)
+        await client.expect(PINGRESP)
+
+
 async def test_a_pubrec_for_nothing_is_released_so_that_the_client_can_let_go(site: Site) -> None:
     async with subscribed(site, qos=2) as client:
         await say(site, publish(STATUS, b"x", qos=1))
