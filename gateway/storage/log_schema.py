@@ -3,6 +3,15 @@
 from gateway.storage.dead_letter_cap import size_sql as letter_size
 from gateway.storage.quarantine_cap import size_sql as quarantine_size
 
+_LOSSES = """(
+    destination TEXT PRIMARY KEY,
+    readings INTEGER NOT NULL,
+    first_row INTEGER NOT NULL,
+    last_row INTEGER NOT NULL,
+    since_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL
+) WITHOUT ROWID"""
+
 LOG_MIGRATIONS = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -42,14 +51,7 @@ LOG_MIGRATIONS = (
         )""",
         "CREATE UNIQUE INDEX device_telemetry_history_key ON device_telemetry_history (stream, seq)",
         # What each destination has lost for want of room, since it was first lost.
-        """CREATE TABLE losses (
-            destination TEXT PRIMARY KEY,
-            readings INTEGER NOT NULL,
-            first_row INTEGER NOT NULL,
-            last_row INTEGER NOT NULL,
-            since_ms INTEGER NOT NULL,
-            last_ms INTEGER NOT NULL
-        ) WITHOUT ROWID""",
+        f"CREATE TABLE losses {_LOSSES}",
         """CREATE TABLE quarantine (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             organization_id TEXT NOT NULL,
@@ -129,14 +131,7 @@ LOG_MIGRATIONS = (
         """CREATE INDEX dead_letters_may_leave ON dead_letters (replay_requested)
             WHERE provisional = 0 AND replay_batch IS NULL""",
         # What has left beyond the cap, since the first did.
-        """CREATE TABLE dead_letter_losses (
-            destination TEXT PRIMARY KEY,
-            readings INTEGER NOT NULL,
-            first_row INTEGER NOT NULL,
-            last_row INTEGER NOT NULL,
-            since_ms INTEGER NOT NULL,
-            last_ms INTEGER NOT NULL
-        ) WITHOUT ROWID""",
+        f"CREATE TABLE dead_letter_losses {_LOSSES}",
         # MQTT: what the broker promised clients that are away (see mqtt_store.py). A session's number ends with it.
         """CREATE TABLE mqtt_sessions (
             id INTEGER PRIMARY KEY,

@@ -74,6 +74,8 @@ def pubcomp(packet_id: int) -> bytes:
 class RawClient:
     """One connection."""
 
+    client_id = "raw"
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
@@ -96,7 +98,7 @@ class RawClient:
         cls,
         site: Site,
         device: DeviceCredential | NewPassword | None = None,
-        client_id: str = "raw",
+        client_id: str | None = None,
         *,
         clean: bool = True,
         keepalive: int = 60,
@@ -104,7 +106,14 @@ class RawClient:
     ) -> AsyncIterator[Self]:
         """Open, and log in as the device (the kitchen's if none is named)."""
         who = device or site.kitchen
-        hello = connect(client_id, who.username, who.password, clean=clean, keepalive=keepalive, will=will)
+        hello = connect(
+            cls.client_id if client_id is None else client_id,
+            who.username,
+            who.password,
+            clean=clean,
+            keepalive=keepalive,
+            will=will,
+        )
         async with cls.open(site, hello) as client:
             assert (await client.read(4))[:1] == ACCEPTED[:1]
             yield client

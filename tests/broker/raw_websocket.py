@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
-from gateway.storage.credentials import NewPassword
-from gateway.storage.state import DeviceCredential
-from tests.broker.raw import ACCEPTED, RawClient, connect
+from tests.broker.raw import RawClient
 from tests.site import PATIENCE_S, Site
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -35,6 +33,8 @@ async def upgrade(port: int, path: str, headers: tuple[str, ...]) -> tuple[async
 
 class WebSocketClient(RawClient):
     """A RawClient whose bytes travel in frames; what is no binary frame ends up in `others`."""
+
+    client_id = "web"
 
     def __init__(self, below: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         super().__init__(asyncio.StreamReader(limit=2**24), writer)
@@ -67,25 +67,6 @@ class WebSocketClient(RawClient):
         finally:
             client.cut()
             client._unpacking.cancel()
-
-    @classmethod
-    @asynccontextmanager
-    async def login(
-        cls,
-        site: Site,
-        device: DeviceCredential | NewPassword | None = None,
-        client_id: str = "web",
-        *,
-        clean: bool = True,
-        keepalive: int = 60,
-        will: tuple[str, bytes] | None = None,
-    ) -> AsyncIterator[Self]:
-        """Open, and log in as the device (the kitchen's if none is named)."""
-        who = device or site.kitchen
-        hello = connect(client_id, who.username, who.password, clean=clean, keepalive=keepalive, will=will)
-        async with cls.open(site, hello) as client:
-            assert (await client.read(4))[:1] == ACCEPTED[:1]
-            yield client
 
     def send(self, *packets: bytes) -> None:
         """Send the packets as one binary frame."""

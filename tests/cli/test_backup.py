@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import os
+import pty
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from gateway.clock import ManualClock
 from gateway.model.errors import BadInput
 from gateway.storage.data_dir import DataDir
 from gateway.storage.state import State
-from tests.gateway_process import GatewayProcess, reading
+from tests.gateway_process import WAIT_S, GatewayProcess, reading
 from tests.operations.test_while_salvaging import UNFINISHED
 from tests.storage.repair.damaged import fill
 
@@ -207,6 +209,25 @@ def test_it_goes_into_nothing_that_is_used(backups: Backups) -> None:
     code, words, _ = backups.restore(*here, "--data-dir", str(empty))
     assert (code, f'say "{empty}"' in words) == (0, True)
     assert rows(empty) == before
+
+
+def test_a_terminal_is_asked_twice_for_a_passphrase_and_shows_nothing_of_it(backups: Backups) -> None:
+    ours, theirs = pty.openpty()
+    backup = backups.old.popen(
+        "backup", str(backups.file), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    shown = b""
+    for prompt in (b"Passphrase: ", b"confirmation: "):  # only then is what is typed not shown
+        while prompt not in shown:
+            shown += os.read(ours, 1_000)
+        os.write(ours, f"{PASSPHRASE}\n".encode())
+    with suppress(OSError):  # the other end is closed
+        while more := os.read(ours, 1_000):
+            shown += more
+    os.close(ours)
+    assert (backup.wait(WAIT_S), b"Wrote " in shown, PASSPHRASE.encode() in shown) == (0, True, False)
+    assert backups.restore()[0] == 0
 
 
 def test_a_backup_that_fails_leaves_the_one_before(backups: Backups) -> None:

@@ -1,5 +1,6 @@
 """P5: the store stays within its bounds, loses nothing it need not, and counts what it must lose."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -145,6 +146,34 @@ async def test_p5_a_batch_whose_rows_have_left_is_not_frozen(log: tuple[Log, Man
     store.bounds._reclaim(2, may_lose=True)
     assert not await store.freeze(Attempt("api", "msg_1", 0, 5, 5, "00", 0))
     assert await store.freeze(Attempt("api", "msg_2", 0, 5, 3, "00", 0))
+
+
+async def test_p5_space_is_given_back_in_steps_that_nobody_waits_for(
+    log: tuple[Log, ManualClock], tmp_path: Path
+) -> None:
+    store, clock = log
+    stream = store.stream("default", "kitchen", "b1")
+    now = clock.now_ms()
+    for first in range(0, 30_000, 5_000):
+        seqs = range(first, first + 5_000)
+        await store.append([NewReading(stream, n, now, TimeSource.DEVICE, now, 0, b"%01000d" % n) for n in seqs])
+    await store.learn_clock()
+    clock.advance(31 * DAY_MS)
+    store.bounds.tick()
+    async with asyncio.timeout(20):
+        while (await store.buffer()).readings:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    before = (tmp_path / "log.db").stat().st_size
+    steps: list[int] = []
+    async with asyncio.timeout(20):
+        while (pages := store.bounds._pages).free_bytes > 16_000_000:
+            store.bounds.tick()
+            await store.append([a_reading(store, clock, 100_000 + len(steps))])
+            steps.append(pages.count - store.bounds._pages.count)
+    await store.outside_transaction(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").close())
+    left = (tmp_path / "log.db").stat().st_size
+    assert left < before - 10_000_000
+    assert max(steps) <= 512, "two megabytes at once at most, with a commit between"
 
 
 async def test_p5_nothing_leaves_before_it_is_known_who_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
