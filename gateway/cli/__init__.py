@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import backup, buffer, check, config, credential, demo, device, init, restore, run, tail
+from gateway.cli import backup, buffer, check, config, credential, demo, device, init, restore, run, tail, token
 from gateway.model.errors import NeurogateError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command()(restore.restore)
 app.add_typer(config.app, name="config")
 app.add_typer(device.app, name="device")
 app.add_typer(credential.app, name="credential")
+app.add_typer(token.app, name="token")
 app.add_typer(buffer.app, name="buffer")
 
 

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.gateway_link import ask
 from gateway.config import load
 from gateway.config.reference import commented_file
 from gateway.model.errors import AlreadyExists, ConfigError
+from gateway.operations import tokens
 from gateway.storage.data_dir import DataDir, load_or_create_key
 
 FILE_NAME = "neurogate.toml"
@@ -17,12 +19,17 @@ FILE_NAME = "neurogate.toml"
 def init(
     folder: Annotated[Path, typer.Option("--dir", help="Folder of the configuration file.")] = Path(),
 ) -> None:
-    """Write a commented configuration, a data directory and its key."""
+    """Write a commented configuration, a data directory with its key, and show a first token for the HTTP API."""
     path = folder / FILE_NAME
     _write_new(path, commented_file())
-    data_dir = DataDir(load(path, os.environ).settings.gateway.data_dir).ensure()
+    settings = load(path, os.environ).settings
+    data_dir = DataDir(settings.gateway.data_dir).ensure()
     load_or_create_key(data_dir.password_key)
     print(f"Wrote {path} and {data_dir.password_key}.")
+    organization_id = settings.gateway.organization_id
+    if not ask(settings, tokens.list_tokens):  # the data directory may be of an earlier installation
+        new = ask(settings, tokens.create_token, name="owner", organization_id=organization_id, role="owner")
+        print(f"The owner's token for the HTTP API: {new.token}   (kept nowhere else: note it now)")
     print("Next: adapt the configuration, then run: neurogate check")
 
 

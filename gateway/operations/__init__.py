@@ -25,6 +25,7 @@ from gateway.operations.erase import erase_device
 from gateway.operations.export import export_readings
 from gateway.operations.status import gateway_status
 from gateway.operations.tail import tail_readings
+from gateway.operations.tokens import create_token, list_tokens, revoke_token
 
 _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     list_devices,
@@ -37,6 +38,9 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     add_credential,
     rotate_credential,
     revoke_credential,
+    list_tokens,
+    create_token,
+    revoke_token,
     buffer_status,
     list_dead_letters,
     replay_dead_letters,

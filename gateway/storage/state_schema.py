@@ -32,5 +32,12 @@ STATE_MIGRATIONS = (
             CHECK (organization_id IS NOT NULL OR device_id IS NULL),
             FOREIGN KEY (organization_id, device_id) REFERENCES devices (organization_id, id) ON DELETE CASCADE
         ) WITHOUT ROWID""",
+        """CREATE TABLE tokens (
+            name TEXT PRIMARY KEY,
+            organization_id TEXT NOT NULL,
+            role TEXT NOT NULL,
+            token_hash BLOB NOT NULL UNIQUE,
+            created_at INTEGER NOT NULL
+        ) WITHOUT ROWID""",
     ),
 )

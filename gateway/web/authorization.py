@@ -1,0 +1,78 @@
+"""Who asks: the bearer token of a request, and what its holder may do.
+
+A wrong token waits for its answer, longer with each failure from its address; a right one never does.
+"""
+
+import asyncio
+
+from aiohttp import web
+
+from gateway.callers import Caller, Callers
+from gateway.login_delay import LoginDelay
+from gateway.model.errors import NeurogateError
+from gateway.model.roles import may_change, may_read
+from gateway.rate_limit import RateLimits
+
+
+class Unauthorized(NeurogateError):
+    """Nobody's token."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class Forbidden(NeurogateError):
+    """Somebody who may not do this."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class TooManyRequests(NeurogateError):
+    """Somebody who asks too often."""
+
+    code = "rate_limited"
+    http_status = 429
+
+
+class Authorization:
+    """See the module's own words."""
+
+    def __init__(self, callers: Callers, limits: RateLimits, delay: LoginDelay) -> None:
+        self._callers = callers
+        self._limits = limits
+        self._delay = delay
+
+    async def reader(self, request: web.Request) -> Caller:
+        """Return who asks, if they may look at what there is. Raises Unauthorized, Forbidden or TooManyRequests."""
+        caller = await self._caller(request)
+        if not may_read(caller.role):
+            raise Forbidden(
+                f"A token of the role {caller.role} may not ask this.",
+                hint="Use one of a member, an admin or an owner.",
+            )
+        return caller
+
+    def changer(self, caller: Caller) -> Caller:
+        """Return the caller, if they may change things. Raises Forbidden."""
+        if not may_change(caller.role):
+            raise Forbidden(
+                f"A token of the role {caller.role} may change nothing.", hint="Use one of an admin or an owner."
+            )
+        return caller
+
+    async def _caller(self, request: web.Request) -> Caller:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        caller = self._callers.authenticate(token.strip()) if scheme.lower() == "bearer" and token else None
+        if caller is None:
+            if token:
+                with self._delay.failed(request.remote or "", None) as wait_s:
+                    await asyncio.sleep(wait_s)
+            raise Unauthorized(
+                "The token is missing or wrong.",
+                hint="Send it as `Authorization: Bearer …`; neurogate token create makes one.",
+            )
+        wait_s = self._limits.take(caller.name)
+        if wait_s > 0:
+            raise TooManyRequests("Too many requests.", hint=f"Try again in {int(wait_s) + 1} s.")
+        return caller

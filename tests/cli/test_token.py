@@ -1,0 +1,61 @@
+"""`neurogate token`: the same whether a gateway runs or not, and what it prints."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway_process import GatewayProcess
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[GatewayProcess]:
+    site = GatewayProcess(tmp_path)
+    yield site
+    site.kill()
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_token_is_created_listed_and_revoked(site: GatewayProcess, is_running: bool) -> None:
+    if is_running:
+        site.start()
+    new = site.json("token", "create", "alice", "--role", "admin", "--organization", "acme")
+    assert (new["name"], new["organization_id"], new["role"]) == ("alice", "acme", "admin")
+    assert new["token"].startswith("ngt_")
+    assert len(new["token"]) == 36
+    by_default = site.json("token", "create", "screen@hall")
+    assert (by_default["organization_id"], by_default["role"]) == ("default", "member")
+    listed = site.json("token", "list")
+    assert [(one["name"], one["role"]) for one in listed] == [("alice", "admin"), ("screen@hall", "member")]
+    assert new["token"] not in str(listed)
+    assert site.neurogate("token", "revoke", "alice").stdout == "alice opens nothing any more.\n"
+    assert [one["name"] for one in site.json("token", "list")] == ["screen@hall"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("create", "a/b"), "Error: 'a/b' cannot be the name of a token.\nUse letters"),
+        (("create", "alice"), "Error: There is a token alice already.\nChoose another name"),
+        (
+            ("create", "bob", "--role", "king"),
+            "Error: There is no role king.\nUse one of: owner, admin, member, device.",
+        ),
+        (("create", "bob", "--organization", "a/b"), "Error: 'a/b' cannot be a organization id"),
+        (("revoke", "nobody"), "Error: There is no token nobody.\nneurogate token list"),
+    ],
+)
+def test_an_error_says_what_to_do(site: GatewayProcess, arguments: tuple[str, ...], words: str) -> None:
+    site.json("token", "create", "alice")
+    done = site.neurogate("token", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(words)
+
+
+def test_what_a_person_reads(site: GatewayProcess) -> None:
+    created = site.neurogate("token", "create", "alice", "--role", "owner").stdout.splitlines()
+    assert created[0] == "name   alice, owner of default"
+    token = created[1].split()[1]
+    listed = site.neurogate("token", "list").stdout
+    assert "alice" in listed
+    assert token not in listed
