@@ -14,13 +14,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from cloud_sync.callbacks import Callbacks
 from cloud_sync.contract import Forwards
 from cloud_sync.forwarder import Destination, Forwarder
+from cloud_sync.integrations.signed_post import SignedPost
 from cloud_sync.registry import integration_class, load_config
 from gateway import __version__
 from gateway.access import Access, Device
 from gateway.broker.door import Door
+from gateway.broker.publisher import Publisher
+from gateway.broker.self_test import self_test
 from gateway.broker.websocket import WebSockets
+from gateway.callers import Callers
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.control import ControlServer
@@ -37,12 +42,16 @@ from gateway.storage.bounds import Bounds
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
+from gateway.storage.mqtt_messages import MqttMessages
 from gateway.storage.mqtt_store import MqttStore
+from gateway.storage.passwords import derived_secret
 from gateway.storage.repair.run_marker import RunMarker
 from gateway.storage.snapshot import remove_left_copy
 from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
+from gateway.web.authorization import Authorization
 from gateway.web.health import Health
+from gateway.web.mqtt_broker import MqttBroker
 from gateway.web.sensor_data import SensorData
 from gateway.web.server import Routes, WebServer
 
@@ -50,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 _BOUNDS_CHECK_S = 1.0
 _CLOCK_CHECK_S = 1.0  # until then, readings from before go out with the wrong time
+_CALLBACK_TIMEOUT_S = 30.0
 _MQTT_PATH = "/mqtt"  # on an HTTP port
 _CONNECTIONS_WITHOUT_MQTT = 100  # of an HTTP port, beside mqtt.max_connections
 _LOCK_PATIENCE_S = 2.0  # for a command that has the store for a moment
@@ -65,6 +75,8 @@ class _Parts:
     door: Door
     web: WebServer
     forwarders: dict[str, Forwarder]
+    messages: MqttMessages
+    callbacks: Callbacks
     site: "_RunningSite"
     listeners: contextlib.AsyncExitStack
     """Closing it closes every port and connection."""
@@ -228,10 +240,47 @@ class Gateway:
         access = Access(state, key, clock)
         await access.refresh()
         ingest = Ingest(log, clock, metrics, max_skew_ms=settings.clock.max_skew_s * 1000)
-        door = Door(settings.mqtt, access, ingest, MqttStore(log), clock, metrics)
+        store = MqttStore(log)
+        messages = MqttMessages(
+            log,
+            store,
+            state,
+            clock,
+            metrics,
+            max_messages=settings.mqtt.messages_max_count,
+            max_bytes=settings.mqtt.messages_max_bytes,
+            max_age_s=settings.mqtt.messages_max_age_s,
+        )
+        await messages.open()
+        door = Door(settings.mqtt, access, ingest, store, messages, clock, metrics)
         log.bounds.on_full.append(door.turn_everybody_away)
         limits = RateLimits(clock, per_minute=settings.http.rate_limit_per_minute, burst=settings.http.rate_limit_burst)
-        routes: list[Routes] = [SensorData(access, ingest, limits), Health(self.status, metrics)]
+        listeners = await stack.enter_async_context(contextlib.AsyncExitStack())
+        stopping = asyncio.Event()
+        site = _RunningSite(settings, clock, self, state, log, access, door, stopping)
+        callers = Callers(state, key)
+        access.on_change.append(callers.refresh)
+        await callers.refresh()
+        publisher = Publisher(access, ingest, door.delivery, max_payload_bytes=settings.mqtt.max_packet_bytes)
+        callbacks = Callbacks(
+            messages,
+            partial(SignedPost, clock=clock, timeout_s=_CALLBACK_TIMEOUT_S),
+            self._supervisor.keep_running,
+            clock,
+            metrics,
+            gateway_id=settings.gateway.id,
+            secret_of=partial(derived_secret, key),
+            message_id=partial(_message_id, settings, log),
+        )
+        mqtt_broker = MqttBroker(
+            Authorization(callers, limits, door.login_delay),
+            publisher.publish,
+            messages,
+            callbacks,
+            partial(self_test, site, door),
+            site,
+        )
+        routes: list[Routes] = [SensorData(access, ingest, limits), mqtt_broker, Health(self.status, metrics)]
         most = settings.mqtt.max_connections + _CONNECTIONS_WITHOUT_MQTT
         over_http = WebSockets(door, _MQTT_PATH)
         web = WebServer(
@@ -242,9 +291,6 @@ class Gateway:
             max_connections=most,
             max_body_bytes=settings.http.max_body_bytes,
         )
-        listeners = await stack.enter_async_context(contextlib.AsyncExitStack())
-        stopping = asyncio.Event()
-        site = _RunningSite(settings, clock, self, state, log, access, door, stopping)
         control = ControlServer(data_dir, OPERATIONS, site)
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
         listeners.callback(stopping.set)
@@ -258,7 +304,7 @@ class Gateway:
             for destination in destinations
         }
         parts = self._parts = _Parts(
-            state, log, access, door, web, forwarders, site, listeners
+            state, log, access, door, web, forwarders, messages, callbacks, site, listeners
         )  # who asks, may ask now
         await door.start()
         listeners.push_async_callback(door.stop)
@@ -288,6 +334,7 @@ class Gateway:
             "state copy": parts.state.keep_copied,
             "access": parts.access.keep_written,
             "broker": parts.door.look_after,
+            "callbacks": parts.callbacks.run,
             **forwarders,
         }
 
@@ -378,6 +425,11 @@ class Gateway:
     def _running(self) -> _Parts:
         assert self._parts is not None, "the gateway is not running"
         return self._parts
+
+
+def _message_id(settings: Settings, log: Log, number: int) -> str:
+    """Return what names a message in the world, as a reading's id does."""
+    return f"{settings.gateway.id}-{log.uuid}-m{number}"
 
 
 def _activity(device: Device, connections: Counter[Device]) -> DeviceActivity:

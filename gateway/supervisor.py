@@ -37,5 +37,9 @@ class Supervisor:
             if loop.time() - started > _HEALTHY_AFTER_S:
                 wait_s = _FIRST_WAIT_S
             self._metrics.restarts.labels(name).inc()
-            await asyncio.sleep(wait_s)
+            try:
+                await asyncio.sleep(wait_s)
+            except asyncio.CancelledError:  # it is not wanted any more
+                del self.failing[name]
+                raise
             wait_s = min(wait_s * 2, _LONGEST_WAIT_S)

@@ -112,7 +112,7 @@ async def test_one_bad_sensor_of_three_is_left_out_and_the_original_kept(bench: 
 async def test_what_is_valid_is_stored_byte_for_byte(bench: Bench, data: bytes) -> None:
     await bench.take(data)
     query = "SELECT payload, raw FROM device_telemetry_history"
-    assert list(await bench.log._fetch(query)) == [(data, None)]
+    assert list(await bench.log.fetch(query)) == [(data, None)]
 
 
 def ago(ms: int) -> float:

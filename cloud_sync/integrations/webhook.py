@@ -5,53 +5,16 @@ signed: by Standard Webhooks 1.0 and, for existing receivers, in `X-Webhook-Sign
 same on every retry. Redirects are not followed, and of an answer only 2 KB are read, to say why it refused.
 """
 
-from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
-from io import BytesIO
 from typing import Self
 
-import aiohttp
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator
 from pydantic_core import to_json
-from yarl import URL
 
-from cloud_sync.contract import (
-    AuthFailed,
-    Batch,
-    Forwards,
-    Gone,
-    Integration,
-    IntegrationConfig,
-    NotConnected,
-    Ok,
-    Outcome,
-    Rejected,
-    RetryAfter,
-    TooLarge,
-    WrongAddress,
-)
-from cloud_sync.signing import body_hmac, standard_webhooks
-from gateway import __version__
+from cloud_sync.contract import Batch, Forwards, Integration, IntegrationConfig, Outcome
+from cloud_sync.integrations.signed_post import SignedPost, without_credentials
+from cloud_sync.signing import standard_webhooks
 from gateway.clock import Clock
 from gateway.model.reading import wire_reading
-
-_SUCCESS = range(200, 300)
-_MEANINGS: Mapping[int, Callable[[str], Outcome]] = {
-    401: AuthFailed,
-    403: AuthFailed,
-    404: WrongAddress,
-    405: WrongAddress,
-    408: NotConnected,
-    410: Gone,
-    413: TooLarge,
-}
-_PATIENCE_ASKED = (429, 503)
-_LONGEST_PATIENCE_S = 86_400.0
-
-_KEEP_ALIVE_S = 4.0  # Node closes idle connections after 5 s; a request sent in that moment would fail
-_ANSWER_BYTES = 2048
-_REASON_CHARACTERS = 200
-_TOKEN_CHARACTERS = 16  # a part of a path this long may be a token: Slack, Discord and Teams put theirs there
 
 
 class Webhook(Integration, Forwards):
@@ -72,9 +35,7 @@ class Webhook(Integration, Forwards):
         @field_validator("url")
         @classmethod
         def _no_credentials(cls, url: HttpUrl) -> HttpUrl:
-            if url.username or url.password:
-                raise ValueError("The URL contains credentials. Use `secret`: receivers check the signature.")
-            return url
+            return without_credentials(url)
 
         @field_validator("secret")
         @classmethod
@@ -85,26 +46,17 @@ class Webhook(Integration, Forwards):
 
     def __init__(self, config: Config, clock: Clock) -> None:
         super().__init__(config, clock)
-        self._url = URL(str(config.url), encoded=True)
-        self._secret = config.secret.get_secret_value() if config.secret else ""
-        self._private = _private_parts(self._url, self._secret)
-        self._session: aiohttp.ClientSession | None = None
+        secret = config.secret.get_secret_value() if config.secret else ""
+        self._post = SignedPost(str(config.url), secret, clock, timeout_s=config.timeout_s)
 
     async def __aenter__(self) -> Self:
         """Open the session; connections are made when there is something to send."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(keepalive_timeout=_KEEP_ALIVE_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self.config.timeout_s),
-            headers={"user-agent": f"neurogate/{__version__}", "accept-encoding": "identity"},
-            auto_decompress=False,  # few bytes could become very many
-        )
+        await self._post.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Close the session."""
-        if self._session is not None:
-            await self._session.close()
+        await self._post.__aexit__(*exc)
 
     def encode(self, batch: Batch) -> bytes:
         """Return the body. An infinity, which JSON cannot express, becomes null."""
@@ -119,104 +71,4 @@ class Webhook(Integration, Forwards):
 
     async def send(self, batch: Batch, body: bytes) -> Outcome:
         """Post it once and classify the answer."""
-        assert self._session is not None, "send() belongs inside `async with`"
-        headers = {"content-type": "application/json", **self._signed(batch.id, body)}
-        try:
-            # A BytesIO is written piece by piece; about large bytes objects aiohttp warns.
-            async with self._session.post(
-                self._url, data=BytesIO(body), headers=headers, allow_redirects=False
-            ) as answer:
-                if answer.status in _SUCCESS:
-                    return Ok()
-                return self._classify(answer, await self._reason(answer))
-        except TimeoutError:
-            return NotConnected(f"no answer within {self.config.timeout_s:g} s")
-        except aiohttp.ClientConnectorError as error:
-            return NotConnected(_in_words(error), sent=False)
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:
-            return NotConnected(_in_words(error))
-
-    def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
-        timestamp = self.clock.now_ms() // 1000
-        headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
-        if self._secret:
-            key = standard_webhooks.parse_secret(self._secret)
-            headers["webhook-signature"] = standard_webhooks.sign(key, message_id, timestamp, body)
-            headers[body_hmac.HEADER] = body_hmac.sign(self._secret, body)
-        return headers
-
-    def _classify(self, answer: aiohttp.ClientResponse, reason: str) -> Outcome:
-        if answer.status in _PATIENCE_ASKED:
-            return RetryAfter(_patience_s(answer.headers, self.clock), reason)
-        if answer.status in _MEANINGS:
-            return _MEANINGS[answer.status](reason)
-        match answer.status // 100:
-            case 3:
-                return WrongAddress(f"{reason}; redirects are not followed: set the address it leads to")
-            case 4:
-                return Rejected(reason)
-            case _:
-                return NotConnected(reason)
-
-    async def _reason(self, answer: aiohttp.ClientResponse) -> str:
-        """Return the status with the beginning of what the receiver said: one line, nothing private."""
-        try:
-            text = (await answer.content.read(_ANSWER_BYTES)).decode(errors="replace")
-        except (aiohttp.ClientError, OSError):  # the status says enough
-            text = ""
-        if "content-encoding" in answer.headers:  # although we asked for none
-            text = ""
-        if any(part in text for part in self._private):
-            text = "(its answer repeats a secret and is withheld)"
-        words = "".join(character if character.isprintable() else " " for character in text)
-        return f"HTTP {answer.status} {words[:_REASON_CHARACTERS].strip()}".rstrip()
-
-
-def _private_parts(url: URL, secret: str) -> list[str]:
-    tokens = [part for part in url.parts if len(part) >= _TOKEN_CHARACTERS]
-    tokens += [value for value in url.query.values() if value]
-    if secret:
-        tokens += [secret, secret.removeprefix("whsec_")]
-    return tokens
-
-
-def _patience_s(headers: Mapping[str, str], clock: Clock) -> float | None:
-    """Read a Retry-After header, seconds or a date (RFC 9110, 10.2.3); None when it says nothing usable.
-
-    A date is taken by the clock of the other side, which its answer tells: ours may be years off.
-    """
-    retry_after = headers.get("retry-after", "")
-    if retry_after.isascii() and retry_after.isdigit():
-        seconds = float(retry_after)
-    else:
-        try:
-            until_s = parsedate_to_datetime(retry_after).timestamp()
-            if (answered := headers.get("date")) is not None:
-                seconds = until_s - parsedate_to_datetime(answered).timestamp()
-            elif clock.is_synced():
-                seconds = until_s - clock.now_ms() / 1000
-            else:
-                return None
-        except (ValueError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), _LONGEST_PATIENCE_S)
-
-
-def _in_words(error: Exception) -> str:
-    """Say what went wrong without the URL: aiohttp's words often have it, and its path may be a secret."""
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            words = f"the name {error.host} cannot be resolved"
-        case aiohttp.ClientConnectorCertificateError():
-            words = f"the certificate of {error.host} is not accepted: {error.certificate_error}"
-        case aiohttp.ClientConnectorError():
-            words = f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
-        case aiohttp.ServerDisconnectedError():
-            words = "the connection ended before an answer"
-        case aiohttp.ClientResponseError():
-            words = "the answer is not HTTP"
-        case OSError():
-            words = f"the connection broke: {error.strerror or type(error).__name__}"
-        case _:
-            words = f"the request failed: {type(error).__name__}"
-    return words
+        return await self._post.send(batch.id, body)

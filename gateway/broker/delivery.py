@@ -12,6 +12,7 @@ It does not: decide who may publish or subscribe what (door), or store readings 
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from gateway.broker import packets
 from gateway.broker.local import AmqttBroker, Route
@@ -35,6 +36,26 @@ MayHear = Callable[[str, str], bool]
 _REFUSED = 0x80
 
 
+class Recorder(Protocol):
+    """Keeps messages for whoever hears them by other ways than MQTT."""
+
+    def wants(self, local_topic: str) -> bool:
+        """Whether it wants a message on this topic behind the door."""
+        ...
+
+    def keep(self, local_topic: str, payload: bytes, qos: int, *, retain: bool) -> tuple[int, Change] | None:
+        """Return the id of a message, and what has to be written of it; None when it does not want it."""
+        ...
+
+    def stored(self, message_id: int) -> None:
+        """Hear that a message is on disk."""
+        ...
+
+    def expire(self) -> None:
+        """Let go of what is too old."""
+        ...
+
+
 class Delivery:
     """See the module's own words."""
 
@@ -44,10 +65,12 @@ class Delivery:
         may_subscribe: MaySubscribe,
         may_hear: MayHear,
         store: MqttStore,
+        recorder: Recorder,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._recorder = recorder
         self._may_subscribe = may_subscribe
         self._may_hear = may_hear
         self._store = store
@@ -99,12 +122,13 @@ class Delivery:
     def expire(self) -> None:
         """Give up what has waited too long."""
         self._missed("outbox_expired", self.sessions.expire())
+        self._recorder.expire()
 
     # Messages
 
     def wants(self, topic: str) -> bool:
         """Whether any subscription matches the topic."""
-        return bool(self._route(topic))
+        return bool(self._route(topic)) or self._recorder.wants(topic)
 
     def _route(self, topic: str) -> Route:
         """Return who subscribes to a topic and may hear it."""
@@ -130,13 +154,13 @@ class Delivery:
         changes: list[Change] = []
         route: Route = ()
         queued: list[tuple[Session, Outgoing]] = []
+        recorded = None
         if message is not None:
+            recorded = self._recorder.keep(message.topic, message.payload, message.qos, retain=message.retain)
+            if recorded is not None:
+                changes.append(recorded[1])
             if message.retain:
-                change = self.retained.keep(message)
-                if change is None:
-                    self._missed("retained_full")
-                else:
-                    changes.append(change)
+                changes += self._retain(message)
             route = self._route(message.topic)
             queued = self._queue(message, route)
             changes += [self.sessions.on_disk(session, outgoing) for session, outgoing in queued]
@@ -150,11 +174,20 @@ class Delivery:
             for session, outgoing in queued:
                 self._settle(session, outgoing, error)
             if error is None:
+                if recorded is not None:
+                    self._recorder.stored(recorded[0])
                 self._hand_out(message, route)
             done(error)
 
         self._store.write(changes, written)
         return False
+
+    def _retain(self, message: Message) -> list[Change]:
+        change = self.retained.keep(message)
+        if change is None:
+            self._missed("retained_full")
+            return []
+        return [change]
 
     def show(self, message: Message) -> None:
         """Give a message of our own to its subscribers, and hold it for later ones; it is never stored."""

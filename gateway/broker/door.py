@@ -16,7 +16,7 @@ from contextlib import suppress
 from gateway import __version__
 from gateway.access import Access, Credential, Device
 from gateway.broker.connection import Connection
-from gateway.broker.delivery import Delivery
+from gateway.broker.delivery import Delivery, Recorder
 from gateway.broker.packets import Message
 from gateway.broker.sys_topics import SYS_INTERVAL_S, SysTopics
 from gateway.clock import Clock
@@ -47,6 +47,7 @@ class Door:
         access: Access,
         ingest: Ingest,
         store: MqttStore,
+        recorder: Recorder,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -54,7 +55,7 @@ class Door:
         self.settings = settings
         self.ingest = ingest
         self.login_delay = LoginDelay(clock, waiting_at_most=settings.max_connections // 4)
-        self.delivery = Delivery(settings, self._may_subscribe, self._may_hear, store, clock, metrics)
+        self.delivery = Delivery(settings, self._may_subscribe, self._may_hear, store, recorder, clock, metrics)
         self.received = 0
         """Messages that clients have published."""
         self._sys = SysTopics(
@@ -83,6 +84,13 @@ class Door:
         assert self._server is not None
         port: int = self._server.sockets[0].getsockname()[1]
         return port
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where a client on this machine reaches it."""
+        assert self._server is not None
+        host, port, *_ = self._server.sockets[0].getsockname()
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - it is listened on, not here
 
     @property
     def connections(self) -> int:

@@ -76,6 +76,11 @@ class MqttSettings(Section):
     outbox_max_age_s: float = Field(
         604_800.0, gt=0, description="How long a message waits for a client before it is given up."
     )
+    messages_max_count: int = Field(
+        10_000, ge=1, description="Messages kept for subscriptions of the HTTP API; then the oldest leave."
+    )
+    messages_max_bytes: int = Field(10_000_000, ge=100_000, description="What these may take together.")
+    messages_max_age_s: float = Field(604_800.0, gt=0, description="How long such a message is kept.")
 
     @field_validator("allow_anonymous")
     @classmethod

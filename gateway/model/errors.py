@@ -16,6 +16,8 @@ class NeurogateError(Exception):
     code = "failed"
     http_status = 500
     exit_code = 1
+    retry_after_s: int | None = None
+    """When it is worth another try, if that is known; a transport says so."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -62,6 +64,7 @@ class StoreFailed(NeurogateError):
 
     code = "store_failed"
     http_status = 503
+    retry_after_s = 5
 
 
 class StoreFull(StoreFailed):

@@ -35,9 +35,12 @@ _READINGS = """SELECT id, length(payload) + coalesce(length(raw), 0) FROM device
 _LETTERS = """SELECT rowid, length(payload) FROM dead_letters
     WHERE organization_id = ? AND device_id = ? AND row <= ?"""
 _QUARANTINED = "SELECT id, length(payload) FROM quarantine WHERE organization_id = ? AND device_id = ? AND id <= ?"
-_KEPT = ("retained_messages", "session_outbox")
-_UNDER = " OR ".join(["substr(topic, 1, length(?)) = ?"] * 3)
-"""Whether a topic lies under one of a device's three prefixes, each given twice."""
+_KEPT = {
+    "retained_messages": "topic",
+    "session_outbox": "topic",
+    "mqtt_messages": "organization_id || '/' || topic",
+}
+"""Where messages are kept, and their topic as it is behind the door."""
 _EMPTY_STREAMS = f"""DELETE FROM streams WHERE id IN ({_STREAMS})
     AND NOT EXISTS (SELECT 1 FROM device_telemetry_history WHERE stream = streams.id) RETURNING id"""  # noqa: S608 - only constants
 # The newest reading may have left already, and its dead letter be here: SQLite knows the highest id that was given.
@@ -179,10 +182,11 @@ class _Step:
 
 def _kept(db: sqlite3.Connection, table: str, key: tuple[str, str], newest: int) -> Iterator[tuple[int, int]]:
     """Yield (rowid, bytes) of what the broker keeps under the device's topics."""
-    under = [prefix for prefix in kept_prefixes(*key) for _ in range(2)]
+    prefixes = [prefix for prefix in kept_prefixes(*key) for _ in range(2)]
+    under = " OR ".join([f"substr({_KEPT[table]}, 1, length(?)) = ?"] * (len(prefixes) // 2))
     yield from db.execute(
-        f"SELECT rowid, length(payload) FROM {table} WHERE rowid <= ? AND ({_UNDER})",  # noqa: S608 - only constants
-        (newest, *under),
+        f"SELECT rowid, length(payload) FROM {table} WHERE rowid <= ? AND ({under})",  # noqa: S608 - only constants
+        (newest, *prefixes),
     )
 
 

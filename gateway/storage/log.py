@@ -77,7 +77,7 @@ class Log(GroupCommit, LogReader):
         bounds = Bounds(settings, space, self._writer, self._damaged, clock, metrics)
         bounds.lose_until = self._lose_until
         GroupCommit.__init__(self, files, bounds, settings, dedupe_window_ms, clock, metrics, repairs=tell is not None)
-        self.dead_letters: DeadLetters = DeadLetters(self._fetch, self._execute, self.transact, bounds.dead_letters)
+        self.dead_letters: DeadLetters = DeadLetters(self.fetch, self._execute, self.transact, bounds.dead_letters)
         self._grown: asyncio.Future[None] = self._loop.create_future()
         self._epoch_ms: int | None = None
         self._learning = asyncio.Lock()
@@ -248,7 +248,7 @@ class Log(GroupCommit, LogReader):
 
     # Reading
 
-    async def _fetch(self, sql: str, parameters: Iterable[object] = (), *, page: bool = False) -> Iterable[sqlite3.Row]:
+    async def fetch(self, sql: str, parameters: Iterable[object] = (), *, page: bool = False) -> Iterable[sqlite3.Row]:
         """Ask the log; one that turns out to be damaged is exchanged, and the fresh one asked."""
         while True:
             await self._until_sound()

@@ -97,7 +97,7 @@ class LogReader:
     def __init__(self, path: Path, readers: Readers) -> None:
         self._path = path
         self._readers = readers
-        self.dead_letters = DeadLetterReader(self._fetch)
+        self.dead_letters = DeadLetterReader(self.fetch)
 
     @classmethod
     @asynccontextmanager
@@ -111,7 +111,8 @@ class LogReader:
         finally:
             await readers.close()
 
-    async def _fetch(self, sql: str, parameters: Iterable[object] = (), *, page: bool = False) -> Iterable[sqlite3.Row]:
+    async def fetch(self, sql: str, parameters: Iterable[object] = (), *, page: bool = False) -> Iterable[sqlite3.Row]:
+        """Return what a query finds; `page` says that it may be thousands of rows."""
         return await self._readers.fetch(sql, parameters, page=page)
 
     @property
@@ -121,17 +122,17 @@ class LogReader:
 
     async def log_uuid(self) -> str:
         """Return the identity of this log, a part of every reading's id."""
-        ((uuid,),) = await self._fetch("SELECT value FROM meta WHERE key = 'log_uuid'")
+        ((uuid,),) = await self.fetch("SELECT value FROM meta WHERE key = 'log_uuid'")
         return str(uuid)
 
     async def require_whole(self) -> None:
         """Raise StoreFailed while readings are still to come back from a damaged log that was set aside."""
-        for (file,) in await self._fetch(STILL_SALVAGED):
+        for (file,) in await self.fetch(STILL_SALVAGED):
             raise still_salvaged(file)
 
     async def newest_row(self) -> int:
         """Return the newest reading's row, 0 if there is none."""
-        ((row,),) = await self._fetch("SELECT coalesce(max(id), 0) FROM device_telemetry_history")
+        ((row,),) = await self.fetch("SELECT coalesce(max(id), 0) FROM device_telemetry_history")
         return int(row)
 
     async def read(
@@ -150,51 +151,51 @@ class LogReader:
         """
         newest = NEWEST if until is None else until
         if max_bytes < NEWEST:  # look at the sizes first: thousands of large payloads need not fit into memory
-            sizes = await self._fetch(_SIZES, (after, newest, limit), page=True)
+            sizes = await self.fetch(_SIZES, (after, newest, limit), page=True)
             totals = accumulate(size for _, size in sizes)
             limit = max(1, sum(total <= max_bytes for total in totals))
-        rows = await self._fetch(_READ, (after, newest, limit), page=True)
+        rows = await self.fetch(_READ, (after, newest, limit), page=True)
         # Off the event loop: thousands of rows would hold up everybody's acknowledgements for tens of milliseconds.
         return await asyncio.to_thread(_corrected, rows, epochs)
 
     async def count_after(self, row: int) -> tuple[int, int | None]:
         """Return how many readings there are after `row`, and when the first of them was received (unix ms)."""
         count = await self._count_after(row)
-        first = await self._fetch(f"{_RECEIVED} WHERE h.id > ? ORDER BY h.id LIMIT 1", (row,))
+        first = await self.fetch(f"{_RECEIVED} WHERE h.id > ? ORDER BY h.id LIMIT 1", (row,))
         return count, next((received for (received,) in first), None)
 
     async def _count_after(self, row: int) -> int:
         newest = await self.newest_row()
         if newest - row > _FEW_ROWS:
-            ((stored, oldest, newest),) = await self._fetch(_EXTENT)
+            ((stored, oldest, newest),) = await self.fetch(_EXTENT)
             if row < oldest:
                 return int(stored)
             if newest - oldest + 1 == stored:  # no row is missing in between
                 return int(newest) - row
         counting = _COUNT if newest - row > _FEW_ROWS else _COUNT_FEW
-        ((count,),) = await self._fetch(f"{counting} WHERE id > ?", (row,))
+        ((count,),) = await self.fetch(f"{counting} WHERE id > ?", (row,))
         return int(count)
 
     async def count_between(self, after: int, until: int) -> int:
         """Return how many readings there are with `after` < row <= `until`."""
-        ((count,),) = await self._fetch(f"{_COUNT} WHERE id > ? AND id <= ?", (after, until))
+        ((count,),) = await self.fetch(f"{_COUNT} WHERE id > ? AND id <= ?", (after, until))
         return int(count)
 
     async def count_rows(self, first: int, last: int) -> int:
         """Return how many readings there are with `first` <= row <= `last`, for a narrow range."""
-        ((count,),) = await self._fetch(
+        ((count,),) = await self.fetch(
             "SELECT count(*) FROM device_telemetry_history WHERE id BETWEEN ? AND ?", (first, last)
         )
         return int(count)
 
     async def last_received_ms(self, organization_id: str, device_id: str) -> int | None:
         """Return when the device's newest reading was received (unix ms)."""
-        rows = await self._fetch(_LAST_RECEIVED, (organization_id, device_id))
+        rows = await self.fetch(_LAST_RECEIVED, (organization_id, device_id))
         return next((received for (received,) in rows), None)
 
     async def quarantined(self, after: int = 0, limit: int = 100) -> list[tuple[int, NewQuarantine]]:
         """Return quarantined input, oldest first, with its row."""
-        rows = await self._fetch(
+        rows = await self.fetch(
             "SELECT id, organization_id, device_id, source, code, reason, received_at_ms, payload"
             " FROM quarantine WHERE id > ? ORDER BY id LIMIT ?",
             (after, limit),
@@ -203,14 +204,14 @@ class LogReader:
 
     async def buffer(self) -> BufferStatus:
         """Return what is on disk now."""
-        ((readings, oldest, newest, quarantined),) = await self._fetch(
+        ((readings, oldest, newest, quarantined),) = await self.fetch(
             f"{_EXTENT}, (SELECT count(*) FROM quarantine)"  # noqa: S608 - only constants
         )
         return BufferStatus(readings, oldest, newest, quarantined, self.size_bytes())
 
     async def loss(self, destination: str) -> Loss | None:
         """Return what the destination has lost for want of room."""
-        rows = await self._fetch(
+        rows = await self.fetch(
             "SELECT readings, first_row, last_row, since_ms FROM losses WHERE destination = ?", (destination,)
         )
         return next((Loss(*row) for row in rows), None)
@@ -222,7 +223,7 @@ class LogReader:
 
     async def cursors(self) -> list[Cursor]:
         """Return every reader's place, by name."""
-        rows = await self._fetch(f"{_CURSORS} ORDER BY name")
+        rows = await self.fetch(f"{_CURSORS} ORDER BY name")
         return [
             Cursor(name, position, None if batch_id is None else Attempt(name, batch_id, *rest))
             for name, position, batch_id, *rest in rows

@@ -1,6 +1,7 @@
 """Tables of `log.db`, the append-only side of the store."""
 
 from gateway.storage.dead_letter_cap import size_sql as letter_size
+from gateway.storage.message_cap import size_sql as message_size
 from gateway.storage.quarantine_cap import size_sql as quarantine_size
 
 _LOSSES = """(
@@ -139,7 +140,7 @@ LOG_MIGRATIONS = (
             namespace TEXT NOT NULL,
             left_at_ms INTEGER NOT NULL
         )""",
-        """CREATE TABLE mqtt_subscriptions (
+        """CREATE TABLE session_subscriptions (
             session INTEGER NOT NULL,
             filter TEXT NOT NULL,
             qos INTEGER NOT NULL,
@@ -170,5 +171,33 @@ LOG_MIGRATIONS = (
             payload BLOB NOT NULL,
             qos INTEGER NOT NULL
         )""",
+        # What subscriptions of the HTTP API have heard, and how far each callback has got, with the batch that may
+        # be on its way (see mqtt_messages.py).
+        """CREATE TABLE mqtt_messages (
+            id INTEGER PRIMARY KEY,
+            organization_id TEXT NOT NULL,
+            topic TEXT NOT NULL,
+            payload BLOB NOT NULL,
+            qos INTEGER NOT NULL,
+            retain INTEGER NOT NULL,
+            received_at_ms INTEGER NOT NULL
+        )""",
+        """CREATE TABLE mqtt_callbacks (
+            subscription TEXT PRIMARY KEY,
+            position INTEGER NOT NULL,
+            batch_id TEXT,
+            after INTEGER NOT NULL,
+            until INTEGER NOT NULL,
+            messages INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+        # What the messages take, so that their cap costs no scan; and the highest id: none is given twice.
+        "CREATE TABLE mqtt_messages_kept (messages INTEGER NOT NULL, bytes INTEGER NOT NULL, newest INTEGER NOT NULL)",
+        "INSERT INTO mqtt_messages_kept VALUES (0, 0, 0)",
+        f"""CREATE TRIGGER mqtt_message_added AFTER INSERT ON mqtt_messages
+            BEGIN UPDATE mqtt_messages_kept SET messages = messages + 1, bytes = bytes + {message_size("new")},
+                newest = max(newest, new.id); END""",  # noqa: S608 - only constants
+        f"""CREATE TRIGGER mqtt_message_gone AFTER DELETE ON mqtt_messages
+            BEGIN UPDATE mqtt_messages_kept SET messages = messages - 1,
+                bytes = bytes - ({message_size("old")}); END""",  # noqa: S608 - only constants
     ),
 )

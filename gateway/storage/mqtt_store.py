@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from gateway.model.errors import StoreFailed
 from gateway.storage.log import Log
+from gateway.storage.message_cap import Left, TrimMessages
 from gateway.storage.reclaim import read_pages
 from gateway.storage.repair.damage import is_damage
 from gateway.storage.space import Pages
@@ -70,13 +71,13 @@ class Kept:
 
     def read(self, db: sqlite3.Connection) -> None:
         """Read it all. What belongs to no session (an exchanged log may have lost its row) is removed."""
-        for table in ("mqtt_subscriptions", "session_received", "session_outbox"):
+        for table in ("session_subscriptions", "session_received", "session_outbox"):
             db.execute(f"DELETE FROM {table} WHERE session NOT IN (SELECT id FROM mqtt_sessions)")  # noqa: S608 - ours
         for number, client, namespace in db.execute(
             "SELECT id, client, namespace FROM mqtt_sessions ORDER BY left_at_ms, id"
         ):
             self.sessions[number] = KeptSession(number, client, namespace)
-        for number, name, qos in db.execute("SELECT session, filter, qos FROM mqtt_subscriptions"):
+        for number, name, qos in db.execute("SELECT session, filter, qos FROM session_subscriptions"):
             self.sessions[number].subscriptions[name] = qos
         for number, packet_id in db.execute("SELECT session, packet_id FROM session_received"):
             self.sessions[number].received.append(packet_id)
@@ -108,7 +109,7 @@ def end_session(number: int) -> list[Change]:
     """Forget a session and all that belongs to it."""
     return [
         ("DELETE FROM mqtt_sessions WHERE id = ?", (number,)),
-        ("DELETE FROM mqtt_subscriptions WHERE session = ?", (number,)),
+        ("DELETE FROM session_subscriptions WHERE session = ?", (number,)),
         ("DELETE FROM session_received WHERE session = ?", (number,)),
         ("DELETE FROM session_outbox WHERE session = ?", (number,)),
     ]
@@ -116,12 +117,12 @@ def end_session(number: int) -> list[Change]:
 
 def subscribe(number: int, topic_filter: str, qos: int) -> Change:
     """Keep a subscription, or its new QoS."""
-    return ("INSERT OR REPLACE INTO mqtt_subscriptions VALUES (?, ?, ?)", (number, topic_filter, qos))
+    return ("INSERT OR REPLACE INTO session_subscriptions VALUES (?, ?, ?)", (number, topic_filter, qos))
 
 
 def unsubscribe(number: int, topic_filter: str) -> Change:
     """Forget a subscription."""
-    return ("DELETE FROM mqtt_subscriptions WHERE session = ? AND filter = ?", (number, topic_filter))
+    return ("DELETE FROM session_subscriptions WHERE session = ? AND filter = ?", (number, topic_filter))
 
 
 def take_id(number: int, packet_id: int) -> Change:
@@ -171,15 +172,20 @@ class _Batch:
     """A transaction, see `CommitThread`."""
 
     changes: Sequence[Change]
+    trim: TrimMessages | None = None
     pages: Pages | None = None
 
     def write(self, db: sqlite3.Connection) -> None:
         for sql, parameters in self.changes:
             db.execute(sql, parameters)
+        if self.trim is not None:
+            self.trim.write(db)
         self.pages = read_pages(db)
 
     def rolled_back(self) -> None:
         self.pages = None
+        if self.trim is not None:
+            self.trim.rolled_back()
 
 
 class MqttStore:
@@ -191,6 +197,10 @@ class MqttStore:
         self._writing: asyncio.Task[None] | None = None
         self._due: asyncio.TimerHandle | None = None
         self._closed = False
+        self.trim_messages: Callable[[], TrimMessages] | None = None
+        """Makes what keeps the cap of `mqtt_messages`, as the end of each commit."""
+        self.on_messages_left: Callable[[Sequence[Left]], None] = lambda _: None
+        """Hears what left by that."""
 
     async def load(self) -> Kept:
         """Return what is on disk. Raises StoreFailed."""
@@ -261,7 +271,7 @@ class MqttStore:
         failure: StoreFailed | None = None
         if size:
             try:
-                await self._commit(_Batch([change for changes, _ in batch for change in changes]))
+                await self._commit([change for changes, _ in batch for change in changes])
             except StoreFailed as error:
                 logger.error("what MQTT clients are owed could not be stored: %s", error.message)  # noqa: TRY400 - it is the disk's fault
                 self._log.bounds.failed(error)
@@ -270,7 +280,8 @@ class MqttStore:
             if done is not None:
                 self._tell(done, failure)
 
-    async def _commit(self, batch: _Batch) -> None:
+    async def _commit(self, changes: Sequence[Change]) -> None:
+        batch = _Batch(changes, None if self.trim_messages is None else self.trim_messages())
         for attempt in range(_TRIES):
             try:
                 await self._log.transact(batch)
@@ -280,6 +291,8 @@ class MqttStore:
             else:
                 assert batch.pages is not None
                 self._log.bounds.committed(batch.pages, 0)
+                if batch.trim is not None and batch.trim.left:
+                    self.on_messages_left(batch.trim.left)
                 return
 
     @staticmethod

@@ -4,6 +4,7 @@ A slow password hash protects what people choose. These are random, and a thousa
 cut must not cost the event loop 84 ms each (that is what one Argon2 check takes on a small machine).
 """
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -17,3 +18,9 @@ def generate_password() -> str:
 def hash_password(key: bytes, password: str) -> bytes:
     """Return HMAC-SHA256 of the password under the gateway's own key (32 bytes)."""
     return hmac.new(key, password.encode(errors="surrogateescape"), hashlib.sha256).digest()
+
+
+def derived_secret(key: bytes, purpose: str) -> str:
+    """Return a secret that needs no place to be kept: 32 bytes of HMAC-SHA256 under the gateway's key, as `whsec_…`."""
+    digest = hmac.new(key, b"secret for " + purpose.encode(), hashlib.sha256).digest()
+    return "whsec_" + base64.b64encode(digest).decode()

@@ -32,6 +32,15 @@ STATE_MIGRATIONS = (
             CHECK (organization_id IS NOT NULL OR device_id IS NULL),
             FOREIGN KEY (organization_id, device_id) REFERENCES devices (organization_id, id) ON DELETE CASCADE
         ) WITHOUT ROWID""",
+        # What the HTTP API has subscribed to. The messages are in log.db; `start` is the newest as this began.
+        """CREATE TABLE mqtt_subscriptions (
+            id TEXT PRIMARY KEY,
+            organization_id TEXT NOT NULL,
+            topics TEXT NOT NULL,
+            callback_url TEXT,
+            start INTEGER NOT NULL,
+            created_at INTEGER NOT NULL
+        ) WITHOUT ROWID""",
         """CREATE TABLE tokens (
             name TEXT PRIMARY KEY,
             organization_id TEXT NOT NULL,

@@ -34,6 +34,10 @@ class TooManyRequests(NeurogateError):
     code = "rate_limited"
     http_status = 429
 
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("Too many requests.", hint=f"Try again in {retry_after_s} s.")
+        self.retry_after_s = retry_after_s
+
 
 class Authorization:
     """See the module's own words."""
@@ -74,5 +78,5 @@ class Authorization:
             )
         wait_s = self._limits.take(caller.name)
         if wait_s > 0:
-            raise TooManyRequests("Too many requests.", hint=f"Try again in {int(wait_s) + 1} s.")
+            raise TooManyRequests(int(wait_s) + 1)
         return caller

@@ -5,13 +5,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from gateway.model.errors import NeurogateError, StoreFailed, error_document
+from gateway.model.errors import NeurogateError, error_document
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-_STORE_RETRY_S = 5
 
 
 def error_response(
@@ -27,7 +25,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
     try:
         return await handler(request)
     except NeurogateError as error:
-        headers = {"Retry-After": str(_STORE_RETRY_S)} if isinstance(error, StoreFailed) else None
+        headers = None if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
         return error_response(error.http_status, error.code, error.message, hint=error.hint, headers=headers)
     except web.HTTPRequestEntityTooLarge:
         return error_response(

@@ -244,13 +244,13 @@ async def test_a_reader_that_takes_its_time_holds_up_only_the_end(
     monkeypatch.setattr(storage, "_TRUNCATE_PAUSE_S", 0.01)
     async with open_site(tmp_path / "log.db") as site:
         await store(site.log, "bedroom", 10)
-        await site.log._fetch("BEGIN")
-        await site.log._fetch("SELECT count(*) FROM streams")
+        await site.log.fetch("BEGIN")
+        await site.log.fetch("SELECT count(*) FROM streams")
         erasing = asyncio.create_task(run(site.log))
         for n in range(3):
             await store(site.log, "kitchen", 1, first=n, note="other-%d")
         assert not erasing.done()
-        await site.log._fetch("ROLLBACK")
+        await site.log.fetch("ROLLBACK")
         await erasing
         assert residue(tmp_path) == {}
 

@@ -144,7 +144,7 @@ async def test_a_reader_keeps_the_write_ahead_log_from_nothing(log: Log, reader:
 
 async def test_a_reader_cannot_write(reader: LogReader) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        await reader._fetch("DELETE FROM device_telemetry_history")
+        await reader.fetch("DELETE FROM device_telemetry_history")
 
 
 async def test_reading_what_is_not_there_creates_nothing(tmp_path: Path) -> None:

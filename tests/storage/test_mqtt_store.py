@@ -78,7 +78,7 @@ async def test_a_session_that_ends_takes_along_all_that_is_its_own(tmp_path: Pat
     with closing(sqlite3.connect(tmp_path / "log.db")) as db:
         for table, left in (
             ("mqtt_sessions", 1),
-            ("mqtt_subscriptions", 0),
+            ("session_subscriptions", 0),
             ("session_received", 0),
             ("session_outbox", 0),
         ):

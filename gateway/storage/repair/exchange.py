@@ -38,7 +38,9 @@ from gateway.storage.repair.wreck import Row, Wreck, tables
 HISTORY = "device_telemetry_history"
 CURSORS_LOST = "cursors_lost"
 
-DERIVED = frozenset({"dead_letters_kept", "quarantine_kept"})  # triggers fill it as the others are copied
+DERIVED = frozenset(
+    {"dead_letters_kept", "mqtt_messages_kept", "quarantine_kept"}
+)  # triggers fill it as the others are copied
 _MARGIN_ROWS = 10_000_000  # a write-ahead log of 1 GB holds fewer
 _UNKNOWN_FLOOR = 2**40  # above all ids of a log that does not tell its highest
 

@@ -446,11 +446,11 @@ async def test_what_else_the_log_holds_comes_along(tmp_path: Path) -> None:
         for one in await log.read(20, limit=3):
             await log.dead_letters.set_aside("cloud", one, "no", 7)
         await log.transact(Statements([("INSERT INTO losses VALUES (?, ?, ?, ?, ?, ?)", [("cloud", 3, 1, 3, 5, 6)])]))
-        kept = await log._fetch("SELECT bytes FROM dead_letters_kept")
+        kept = await log.fetch("SELECT bytes FROM dead_letters_kept")
         log.care.report("a test says so")
         await salvaged(log)
         assert [one.reading.row for one in await log.dead_letters.provisional("cloud")] == [21, 22, 23]
-        assert list(await log._fetch("SELECT bytes FROM dead_letters_kept")) == list(kept)
+        assert list(await log.fetch("SELECT bytes FROM dead_letters_kept")) == list(kept)
         assert await log.loss("cloud") == Loss(3, 1, 3, 5)
         await log.append([reading(log, 101)])
         await log.learn_clock()  # of the fresh log's own boot

@@ -1,0 +1,81 @@
+"""Messages that come by other ways than a connection, in the name of an organisation.
+
+They are dealt with as if its hub had published them: the same rights, telemetry is stored like any other, and whoever
+publishes hears when all of it is on disk (P1).
+"""
+
+import asyncio
+
+from gateway.access import Access, Credential
+from gateway.broker.delivery import Delivery
+from gateway.broker.packets import MalformedPacket, Message, check_topic
+from gateway.ingest import Ingest, Verdict
+from gateway.model.errors import BadInput, StoreFailed
+from gateway.model.rights import rights_of
+from gateway.model.topics import is_telemetry
+
+
+class ForeignTopic(BadInput):
+    """A topic that is not the organisation's to publish to."""
+
+    http_status = 403
+
+
+class Publisher:
+    """See the module's own words."""
+
+    def __init__(self, access: Access, ingest: Ingest, delivery: Delivery, *, max_payload_bytes: int) -> None:
+        self._access = access
+        self._ingest = ingest
+        self._delivery = delivery
+        self._max_payload_bytes = max_payload_bytes
+
+    async def publish(
+        self, organization_id: str, topic: str, payload: bytes, qos: int, *, retain: bool
+    ) -> Verdict | None:
+        """Publish; returns what became of it as a reading, None when it is none, when all is on disk.
+
+        Raises BadInput for a topic or a payload that cannot be, ForeignTopic and StoreFailed.
+        """
+        hub = Credential("", organization_id, None, rights_of(organization_id, None))
+        topic = _checked(topic)
+        if len(payload) > self._max_payload_bytes:
+            raise BadInput(
+                "payload_too_large",
+                f"The payload has {len(payload)} bytes.",
+                hint=f"At most {self._max_payload_bytes}: mqtt.max_packet_bytes.",
+            )
+        device = self._access.sender(hub, topic) if hub.rights.may_publish(topic) else None
+        if device is None:
+            raise ForeignTopic(
+                "foreign_topic",
+                f"{topic[:200]!r} is no topic of a device of {organization_id}.",
+                hint=f"Publish to devices/… or org_{organization_id}/devices/…, below a device.",
+            )
+        verdict = None
+        if is_telemetry(topic):
+            try:
+                verdict = (await self._ingest.take_document(device, payload, source=topic))[0]
+            except BadInput as error:
+                verdict = Verdict(stored=False, code=error.code, message=error.message, hint=error.hint)
+        await self._hand_on(Message(hub.namespace + topic, payload, qos, retain))
+        return verdict
+
+    async def _hand_on(self, message: Message) -> None:
+        on_disk: asyncio.Future[StoreFailed | None] = asyncio.get_running_loop().create_future()
+
+        def done(error: StoreFailed | None) -> None:
+            if not on_disk.done():
+                on_disk.set_result(error)
+
+        if self._delivery.take(message, done):
+            return
+        if (error := await on_disk) is not None:
+            raise error
+
+
+def _checked(topic: str) -> str:
+    try:
+        return check_topic(topic.encode())
+    except (MalformedPacket, UnicodeEncodeError) as error:
+        raise BadInput("invalid_topic", f"{topic[:200]!r} cannot be a topic: {error}.") from None

@@ -1,0 +1,384 @@
+"""`mqtt-broker`: publish, subscribe, test and credentials over HTTP, for programs that do not speak MQTT.
+
+`POST …/mqtt-broker` with `{"operation": …}`, or `POST …/mqtt-hybrid/{operation}`; under `/api/v1` and `/functions/v1`.
+
+- `publish` `messages: [{topic, payload, qos?, retain?}]`: 200 all published, 207 some, else the first error; each has
+  its result, and what was published is on disk
+- `subscribe` `topics, callback_url?`: 201; what matches from then on is kept, and POSTed to the callback, signed with
+  the secret that is shown this once
+- `test`: a real login and a message there and back
+- `credentials` `action: create|list|rotate|revoke`: those of the organisation
+- `GET …/subscriptions`, `DELETE …/subscriptions/{id}`, `GET …/messages?subscription_id&after&limit`
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Annotated, Any, Literal, Protocol, TypeVar
+
+from aiohttp import web
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, JsonValue, ValidationError
+from pydantic_core import to_json
+
+from gateway.callers import Caller
+from gateway.ingest import Verdict
+from gateway.model.errors import BadInput, NeurogateError, NotFound, error_document
+from gateway.model.reading import rfc3339
+from gateway.model.rights import rights_of
+from gateway.operations.credentials import (
+    CredentialDetails,
+    add_credential,
+    list_credentials,
+    revoke_credential,
+    rotate_credential,
+)
+from gateway.operations.devices import OVERLAP_MS
+from gateway.operations.site import Site
+from gateway.storage.mqtt_messages import MqttMessages
+from gateway.storage.mqtt_subscriptions import SubscriptionRow
+from gateway.web.authorization import Authorization, Forbidden
+
+MESSAGES_AT_ONCE = 100
+"""That one request may publish."""
+TOPICS_AT_ONCE = 50
+"""Filters of one subscription."""
+_PAGE = 100
+_PAGE_AT_MOST = 1_000
+_DIGITS = 19  # of a number that SQLite can hold
+
+
+class _Body(BaseModel):
+    """What every operation may name: the platform's documents do, and there is one broker."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    operation: str = ""
+    organization_id: str | None = None
+    integration_id: str | None = None
+
+
+_Asked = TypeVar("_Asked", bound=_Body)
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    topic: str
+    payload: JsonValue
+    qos: Literal[0, 1, 2] = 0
+    retain: bool = False
+
+    @property
+    def content(self) -> bytes:
+        """A text as it is, nothing as an empty payload, anything else as JSON."""
+        if self.payload is None:
+            return b""
+        return self.payload.encode() if isinstance(self.payload, str) else to_json(self.payload)
+
+
+class _Publish(_Body):
+    messages: list[_Message] = Field(min_length=1, max_length=MESSAGES_AT_ONCE)
+
+
+def _without_credentials(url: HttpUrl) -> HttpUrl:
+    if url.username or url.password:
+        raise ValueError("it contains credentials; check the signature instead")
+    return url
+
+
+class _Subscribe(_Body):
+    topics: list[str] = Field(min_length=1, max_length=TOPICS_AT_ONCE)
+    callback_url: Annotated[HttpUrl, AfterValidator(_without_credentials)] | None = None
+
+
+class _Test(_Body):
+    pass
+
+
+_Action = Literal["create", "list", "rotate", "revoke"]
+
+
+class _Credentials(_Body):
+    action: _Action = "create"
+    username: str | None = None
+    overlap_h: float = Field(OVERLAP_MS / 3_600_000, ge=0, le=8_760)
+
+
+class Publishes(Protocol):
+    """What publishes in the name of an organisation: (organisation, topic, payload, QoS, retain)."""
+
+    def __call__(
+        self, organization_id: str, topic: str, payload: bytes, qos: int, *, retain: bool
+    ) -> Awaitable[Verdict | None]:
+        """Return what became of it as a reading, None if it is none. Raises NeurogateError."""
+        ...
+
+
+class CallbackState(Protocol):
+    """How a callback does."""
+
+    state: str
+    delivered: int
+    refused: int
+    last_error: str
+
+
+class Callbacks(Protocol):
+    """What sends messages to callbacks."""
+
+    def state(self, subscription_id: str) -> CallbackState:
+        """Return how one does."""
+        ...
+
+    def secret_of(self, subscription_id: str) -> str:
+        """Return what signs its messages."""
+        ...
+
+    def message_id(self, number: int) -> str:
+        """Return a message's id in the world."""
+        ...
+
+
+class Tested(Protocol):
+    """What came of a test."""
+
+    @property
+    def success(self) -> bool:
+        """Whether it works."""
+        ...
+
+    @property
+    def message(self) -> str:
+        """What happened."""
+        ...
+
+    @property
+    def round_trip_ms(self) -> float | None:
+        """How long a message took there and back."""
+        ...
+
+
+class MqttBroker:
+    """The routes and their handlers."""
+
+    def __init__(
+        self,
+        authorization: Authorization,
+        publish: Publishes,
+        messages: MqttMessages,
+        callbacks: Callbacks,
+        test: Callable[[str], Awaitable[Tested]],
+        site: Site,
+    ) -> None:
+        self._authorization = authorization
+        self._publish_one = publish
+        self._messages = messages
+        self._callbacks = callbacks
+        self._test_broker = test
+        self._site = site
+        self._operations: dict[str, Callable[[Caller, bytes], Awaitable[web.Response]]] = {
+            "publish": self._publish,
+            "subscribe": self._subscribe,
+            "test": self._test,
+            "credentials": self._credentials,
+        }
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Register the routes."""
+        for prefix in ("/api/v1", "/functions/v1"):
+            router.add_post(f"{prefix}/mqtt-broker", self.post)
+            router.add_post(f"{prefix}/mqtt-hybrid/{{operation}}", self.post)
+            router.add_get(f"{prefix}/mqtt-broker/subscriptions", self.list_subscriptions)
+            router.add_delete(f"{prefix}/mqtt-broker/subscriptions/{{id}}", self.unsubscribe)
+            router.add_get(f"{prefix}/mqtt-broker/messages", self.list_messages)
+
+    async def post(self, request: web.Request) -> web.Response:
+        """Carry out the operation that the path or the body names."""
+        caller = self._authorization.changer(await self._authorization.reader(request))
+        body = await request.read()
+        name = request.match_info.get("operation") or _read(_Named, body).operation
+        operation = self._operations.get(name)
+        if operation is None:
+            raise BadInput(
+                "unknown_operation",
+                f"There is no operation {name[:50]!r}." if name else "The operation is missing.",
+                hint=f"Use one of: {', '.join(self._operations)}.",
+            )
+        return await operation(caller, body)
+
+    async def _publish(self, caller: Caller, body: bytes) -> web.Response:
+        asked = _parsed(_Publish, body, caller)
+        results: list[dict[str, object]] = []
+        failures: list[NeurogateError] = []
+        for one in asked.messages:
+            try:
+                verdict = await self._publish_one(
+                    caller.organization_id, one.topic, one.content, one.qos, retain=one.retain
+                )
+            except NeurogateError as error:
+                failures.append(error)
+                document = error_document(error.code, error.message, error.hint)
+                results.append({"topic": one.topic, "status": "refused", **document})
+            else:
+                results.append({"topic": one.topic, "status": "published"} | _as_reading(verdict))
+        published = len(results) - len(failures)
+        answer: dict[str, object] = {"published": published, "results": results}
+        if not published:
+            first = failures[0]
+            answer |= error_document(first.code, first.message, first.hint)
+        status = 200 if not failures else 207 if published else failures[0].http_status
+        return web.json_response(answer, status=status)
+
+    async def _subscribe(self, caller: Caller, body: bytes) -> web.Response:
+        asked = _parsed(_Subscribe, body, caller)
+        rights = rights_of(caller.organization_id, None)
+        for topic_filter in asked.topics:
+            if not rights.may_subscribe(topic_filter):
+                raise BadInput(
+                    "foreign_topic",
+                    f"{topic_filter[:200]!r} is no topic filter inside those of {caller.organization_id}.",
+                    hint=f"Inside one of: {', '.join(rights.subscribe)}.",
+                )
+        url = None if asked.callback_url is None else str(asked.callback_url)
+        row = await self._messages.subscribe(caller.organization_id, tuple(dict.fromkeys(asked.topics)), url)
+        answer = self._details(row)
+        if url is not None:
+            answer["secret"] = self._callbacks.secret_of(row.id)
+        return web.json_response(answer, status=201)
+
+    async def _test(self, caller: Caller, body: bytes) -> web.Response:
+        _parsed(_Test, body, caller)
+        tested = await self._test_broker(caller.organization_id)
+        return web.json_response(
+            {"success": tested.success, "message": tested.message, "round_trip_ms": tested.round_trip_ms}
+        )
+
+    async def _credentials(self, caller: Caller, body: bytes) -> web.Response:
+        asked = _parsed(_Credentials, body, caller)
+        organization_id, site = caller.organization_id, self._site
+        own = {one.username: one for one in await list_credentials(site) if one.organization_id == organization_id}
+        if asked.action == "list":
+            return web.json_response({"credentials": [_shown(one) for one in own.values()]})
+        if asked.action == "create":
+            name = asked.username or f"{organization_id}-{secrets.token_hex(4)}"
+            new = await add_credential(site, name=name, organization_id=organization_id)
+            prefix = f"org_{organization_id}/devices/#"
+            return web.json_response(
+                {"username": new.username, "password": new.password, "topic_prefix": prefix}, status=201
+            )
+        if asked.username not in own:
+            raise NotFound(
+                f"There is no credential {(asked.username or '')[:50]!r}.", hint='"action": "list" shows what there is.'
+            )
+        if asked.action == "rotate":
+            overlap_ms = round(asked.overlap_h * 3_600_000)
+            new = await rotate_credential(site, username=asked.username, overlap_ms=overlap_ms)
+            return web.json_response({"username": new.username, "password": new.password})
+        await revoke_credential(site, username=asked.username)
+        return web.json_response({"username": asked.username, "revoked": True})
+
+    # Subscriptions
+
+    async def list_subscriptions(self, request: web.Request) -> web.Response:
+        """Return the organisation's subscriptions, and how their callbacks do."""
+        caller = await self._authorization.reader(request)
+        return web.json_response({"subscriptions": [self._details(row) for row in self._own(caller)]})
+
+    async def unsubscribe(self, request: web.Request) -> web.Response:
+        """End a subscription."""
+        caller = self._authorization.changer(await self._authorization.reader(request))
+        await self._messages.unsubscribe(caller.organization_id, request.match_info["id"])
+        return web.Response(status=204)
+
+    async def list_messages(self, request: web.Request) -> web.Response:
+        """Return kept messages of one subscription, oldest first, and where to go on."""
+        caller = await self._authorization.reader(request)
+        wanted = request.query.get("subscription_id", "")
+        row = next((row for row in self._own(caller) if row.id == wanted), None)
+        if row is None:
+            raise NotFound(
+                f"There is no subscription {wanted[:50]!r}.", hint="Name one: ?subscription_id=…; see subscriptions."
+            )
+        after = max(_number(request, "after", 0), row.start)
+        limit = min(_number(request, "limit", _PAGE), _PAGE_AT_MOST)
+        found, until = await self._messages.read(row, after, until=self._messages.newest, limit=limit)
+        messages = [message.on_the_wire(self._callbacks.message_id(message.id)) for message in found]
+        return web.json_response({"messages": messages, "next": until})
+
+    def _own(self, caller: Caller) -> Iterable[SubscriptionRow]:
+        for row in self._messages.subscriptions.values():
+            if row.organization_id == caller.organization_id:
+                yield row
+
+    def _details(self, row: SubscriptionRow) -> dict[str, Any]:
+        details: dict[str, Any] = {
+            "id": row.id,
+            "organization_id": row.organization_id,
+            "topics": list(row.topics),
+            "callback_url": row.callback_url,
+            "created_at": rfc3339(row.created_at_ms),
+        }
+        if row.callback_url is not None:
+            state = self._callbacks.state(row.id)
+            details["callback"] = {
+                "state": state.state,
+                "delivered": state.delivered,
+                "refused": state.refused,
+                "lost": self._messages.lost.get(row.id, 0),
+                "last_error": state.last_error,
+            }
+        return details
+
+
+class _Named(BaseModel):
+    """As much of a body as says what is asked."""
+
+    operation: str = ""
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _read(model: type[_Model], body: bytes) -> _Model:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        raise BadInput("invalid_request", f"{where}: {first['msg']}.", hint="See the README, mqtt-broker.") from None
+
+
+def _parsed(model: type[_Asked], body: bytes, caller: Caller) -> _Asked:
+    """Read a request. Raises BadInput, and Forbidden when it names another organisation than the token's."""
+    asked = _read(model, body)
+    if asked.organization_id not in (None, caller.organization_id):
+        raise Forbidden(f"The token is for {caller.organization_id}.", hint="Leave organization_id out, or name that.")
+    return asked
+
+
+def _number(request: web.Request, name: str, default: int) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < _DIGITS):
+        raise BadInput(
+            "invalid_request", f"{name} is {text[:50]!r}, not a number.", hint="Leave it out, or correct it."
+        )
+    return int(text)
+
+
+def _as_reading(verdict: Verdict | None) -> dict[str, object]:
+    """Say what became of a message as a reading: it is published either way, as one of MQTT is."""
+    if verdict is None:
+        return {}
+    words = {"code": verdict.code, "message": verdict.message, "hint": verdict.hint} if verdict.code else {}
+    return {"reading": "stored" if verdict.stored else "quarantined", **words}
+
+
+def _shown(one: CredentialDetails) -> dict[str, object]:
+    return {
+        "username": one.username,
+        "device_id": one.device_id,
+        "created_at": rfc3339(one.created_at_ms),
+        "last_connected_at": None if one.last_connected_at_ms is None else rfc3339(one.last_connected_at_ms),
+        "connections": one.connections,
+        "refused_logins": one.refused_logins,
+        "messages_in": one.messages_in,
+    }
