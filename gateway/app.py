@@ -8,11 +8,9 @@ again under the same id; then the log, which commits what it has taken.
 import asyncio
 import contextlib
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from cloud_sync.callbacks import Callbacks
 from cloud_sync.contract import Forwards
@@ -20,7 +18,7 @@ from cloud_sync.forwarder import Destination, Forwarder
 from cloud_sync.integrations.signed_post import SignedPost
 from cloud_sync.registry import integration_class, load_config
 from gateway import __version__
-from gateway.access import Access, Device
+from gateway.access import Access
 from gateway.broker.door import Door
 from gateway.broker.publisher import Publisher
 from gateway.broker.self_test import self_test
@@ -32,16 +30,14 @@ from gateway.control import ControlServer
 from gateway.ingest import Ingest
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
-from gateway.model.status import BufferStatus, DestinationStatus, DeviceActivity, GatewayStatus
-from gateway.model.topics import kept_prefixes
+from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus
 from gateway.operations import OPERATIONS
 from gateway.operations.devices import add_device
-from gateway.operations.site import Live
 from gateway.rate_limit import RateLimits
+from gateway.running_site import RunningSite, device_activity
 from gateway.storage.bounds import Bounds
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
-from gateway.storage.log_reader import LogReader
 from gateway.storage.mqtt_messages import MqttMessages
 from gateway.storage.mqtt_store import MqttStore
 from gateway.storage.passwords import derived_secret
@@ -77,75 +73,9 @@ class _Parts:
     forwarders: dict[str, Forwarder]
     messages: MqttMessages
     callbacks: Callbacks
-    site: "_RunningSite"
+    site: RunningSite
     listeners: contextlib.AsyncExitStack
     """Closing it closes every port and connection."""
-
-
-@dataclass(slots=True)
-class _RunningSite:
-    """The running gateway, as operations see it."""
-
-    settings: Settings
-    clock: Clock
-    _gateway: "Gateway"
-    _state: State
-    _log: Log
-    _access: Access
-    _door: Door
-    _stopping: asyncio.Event
-
-    @property
-    def live(self) -> Live:
-        return self
-
-    async def status(self) -> GatewayStatus:
-        return await self._gateway.status()
-
-    async def state(self) -> State:
-        return self._state
-
-    async def log(self) -> LogReader:
-        return self._log
-
-    def activity(self, organization_id: str, device_id: str) -> DeviceActivity:
-        device = self._access.device(organization_id, device_id) or Device(organization_id, device_id)
-        return _activity(device, self._door.connections_by_device())
-
-    async def apply_access(self) -> None:
-        await self._access.refresh()
-
-    async def write_down_access(self) -> None:
-        await self._access.write_down()
-
-    async def forget_messages(self, organization_id: str, device_id: str) -> None:
-        await self._door.delivery.forget(kept_prefixes(organization_id, device_id))
-
-    @property
-    def newest_row(self) -> int:
-        return self._log.last_row
-
-    async def writable_log(self) -> Log:
-        return self._log
-
-    async def wait_beyond(self, row: int) -> bool:
-        await self._unless_stopped(self._log.wait_beyond(row))
-        return self._log.last_row > row
-
-    def replay(self, destinations: Iterable[str]) -> None:
-        self._gateway.replay(destinations)
-
-    async def wait_settled(self, settled: int) -> bool:
-        await self._unless_stopped(self._log.dead_letters.wait_settled(settled))
-        return self._log.dead_letters.settled > settled
-
-    async def _unless_stopped(self, wait: Coroutine[Any, Any, None]) -> None:
-        waits = [asyncio.ensure_future(wait), asyncio.ensure_future(self._stopping.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in waits:
-                one.cancel()
 
 
 class Gateway:
@@ -257,7 +187,7 @@ class Gateway:
         limits = RateLimits(clock, per_minute=settings.http.rate_limit_per_minute, burst=settings.http.rate_limit_burst)
         listeners = await stack.enter_async_context(contextlib.AsyncExitStack())
         stopping = asyncio.Event()
-        site = _RunningSite(settings, clock, self, state, log, access, door, stopping)
+        site = RunningSite(settings, clock, state, log, access, door, stopping, self.status, self.replay)
         callers = Callers(state, key)
         access.on_change.append(callers.refresh)
         await callers.refresh()
@@ -413,7 +343,7 @@ class Gateway:
             duplicates=parts.log.duplicates,
             quarantined=buffer.quarantined,
             buffer=buffer,
-            devices=[_activity(device, connections) for device in parts.access.devices if device.readings],
+            devices=[device_activity(device, connections) for device in parts.access.devices if device.readings],
             destinations=destinations,
             notices=[*parts.log.care.notices, *(damage.words for damage in self._run_marker.found)],
         )
@@ -430,9 +360,3 @@ class Gateway:
 def _message_id(settings: Settings, log: Log, number: int) -> str:
     """Return what names a message in the world, as a reading's id does."""
     return f"{settings.gateway.id}-{log.uuid}-m{number}"
-
-
-def _activity(device: Device, connections: Counter[Device]) -> DeviceActivity:
-    return DeviceActivity(
-        device.organization_id, device.device_id, device.readings, device.last_seen_ms, connections[device]
-    )

@@ -13,11 +13,9 @@
 
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, JsonValue, ValidationError
-from pydantic_core import to_json
 
 from gateway.callers import Caller
 from gateway.ingest import Verdict
@@ -31,76 +29,23 @@ from gateway.operations.credentials import (
     revoke_credential,
     rotate_credential,
 )
-from gateway.operations.devices import OVERLAP_MS
 from gateway.operations.site import Site
 from gateway.storage.mqtt_messages import MqttMessages
 from gateway.storage.mqtt_subscriptions import SubscriptionRow
-from gateway.web.authorization import Authorization, Forbidden
+from gateway.web.authorization import Authorization
+from gateway.web.mqtt_requests import (
+    CredentialsRequest,
+    Named,
+    PublishRequest,
+    SubscribeRequest,
+    TestRequest,
+    parsed,
+    read,
+)
 
-MESSAGES_AT_ONCE = 100
-"""That one request may publish."""
-TOPICS_AT_ONCE = 50
-"""Filters of one subscription."""
 _PAGE = 100
 _PAGE_AT_MOST = 1_000
 _DIGITS = 19  # of a number that SQLite can hold
-
-
-class _Body(BaseModel):
-    """What every operation may name: the platform's documents do, and there is one broker."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    operation: str = ""
-    organization_id: str | None = None
-    integration_id: str | None = None
-
-
-_Asked = TypeVar("_Asked", bound=_Body)
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    topic: str
-    payload: JsonValue
-    qos: Literal[0, 1, 2] = 0
-    retain: bool = False
-
-    @property
-    def content(self) -> bytes:
-        """A text as it is, nothing as an empty payload, anything else as JSON."""
-        if self.payload is None:
-            return b""
-        return self.payload.encode() if isinstance(self.payload, str) else to_json(self.payload)
-
-
-class _Publish(_Body):
-    messages: list[_Message] = Field(min_length=1, max_length=MESSAGES_AT_ONCE)
-
-
-def _without_credentials(url: HttpUrl) -> HttpUrl:
-    if url.username or url.password:
-        raise ValueError("it contains credentials; check the signature instead")
-    return url
-
-
-class _Subscribe(_Body):
-    topics: list[str] = Field(min_length=1, max_length=TOPICS_AT_ONCE)
-    callback_url: Annotated[HttpUrl, AfterValidator(_without_credentials)] | None = None
-
-
-class _Test(_Body):
-    pass
-
-
-_Action = Literal["create", "list", "rotate", "revoke"]
-
-
-class _Credentials(_Body):
-    action: _Action = "create"
-    username: str | None = None
-    overlap_h: float = Field(OVERLAP_MS / 3_600_000, ge=0, le=8_760)
 
 
 class Publishes(Protocol):
@@ -195,7 +140,7 @@ class MqttBroker:
         """Carry out the operation that the path or the body names."""
         caller = self._authorization.changer(await self._authorization.reader(request))
         body = await request.read()
-        name = request.match_info.get("operation") or _read(_Named, body).operation
+        name = request.match_info.get("operation") or read(Named, body).operation
         operation = self._operations.get(name)
         if operation is None:
             raise BadInput(
@@ -206,7 +151,7 @@ class MqttBroker:
         return await operation(caller, body)
 
     async def _publish(self, caller: Caller, body: bytes) -> web.Response:
-        asked = _parsed(_Publish, body, caller)
+        asked = parsed(PublishRequest, body, caller)
         results: list[dict[str, object]] = []
         failures: list[NeurogateError] = []
         for one in asked.messages:
@@ -229,7 +174,7 @@ class MqttBroker:
         return web.json_response(answer, status=status)
 
     async def _subscribe(self, caller: Caller, body: bytes) -> web.Response:
-        asked = _parsed(_Subscribe, body, caller)
+        asked = parsed(SubscribeRequest, body, caller)
         rights = rights_of(caller.organization_id, None)
         for topic_filter in asked.topics:
             if not rights.may_subscribe(topic_filter):
@@ -246,14 +191,14 @@ class MqttBroker:
         return web.json_response(answer, status=201)
 
     async def _test(self, caller: Caller, body: bytes) -> web.Response:
-        _parsed(_Test, body, caller)
+        parsed(TestRequest, body, caller)
         tested = await self._test_broker(caller.organization_id)
         return web.json_response(
             {"success": tested.success, "message": tested.message, "round_trip_ms": tested.round_trip_ms}
         )
 
     async def _credentials(self, caller: Caller, body: bytes) -> web.Response:
-        asked = _parsed(_Credentials, body, caller)
+        asked = parsed(CredentialsRequest, body, caller)
         organization_id, site = caller.organization_id, self._site
         own = {one.username: one for one in await list_credentials(site) if one.organization_id == organization_id}
         if asked.action == "list":
@@ -327,32 +272,6 @@ class MqttBroker:
                 "last_error": state.last_error,
             }
         return details
-
-
-class _Named(BaseModel):
-    """As much of a body as says what is asked."""
-
-    operation: str = ""
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _read(model: type[_Model], body: bytes) -> _Model:
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise BadInput("invalid_request", f"{where}: {first['msg']}.", hint="See the README, mqtt-broker.") from None
-
-
-def _parsed(model: type[_Asked], body: bytes, caller: Caller) -> _Asked:
-    """Read a request. Raises BadInput, and Forbidden when it names another organisation than the token's."""
-    asked = _read(model, body)
-    if asked.organization_id not in (None, caller.organization_id):
-        raise Forbidden(f"The token is for {caller.organization_id}.", hint="Leave organization_id out, or name that.")
-    return asked
 
 
 def _number(request: web.Request, name: str, default: int) -> int:

@@ -1,0 +1,92 @@
+"""The running gateway, as operations see it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.access import Access, Device
+from gateway.broker.door import Door
+from gateway.clock import Clock
+from gateway.config import Settings
+from gateway.model.status import DeviceActivity, GatewayStatus
+from gateway.model.topics import kept_prefixes
+from gateway.operations.site import Live
+from gateway.storage.log import Log
+from gateway.storage.log_reader import LogReader
+from gateway.storage.state import State
+
+
+@dataclass(slots=True)
+class RunningSite:
+    """The running gateway, as operations see it."""
+
+    settings: Settings
+    clock: Clock
+    _state: State
+    _log: Log
+    _access: Access
+    _door: Door
+    _stopping: asyncio.Event
+    _status: Callable[[], Awaitable[GatewayStatus]]
+    _replay: Callable[[Iterable[str]], None]
+
+    @property
+    def live(self) -> Live:
+        return self
+
+    async def status(self) -> GatewayStatus:
+        return await self._status()
+
+    async def state(self) -> State:
+        return self._state
+
+    async def log(self) -> LogReader:
+        return self._log
+
+    def activity(self, organization_id: str, device_id: str) -> DeviceActivity:
+        device = self._access.device(organization_id, device_id) or Device(organization_id, device_id)
+        return device_activity(device, self._door.connections_by_device())
+
+    async def apply_access(self) -> None:
+        await self._access.refresh()
+
+    async def write_down_access(self) -> None:
+        await self._access.write_down()
+
+    async def forget_messages(self, organization_id: str, device_id: str) -> None:
+        await self._door.delivery.forget(kept_prefixes(organization_id, device_id))
+
+    @property
+    def newest_row(self) -> int:
+        return self._log.last_row
+
+    async def writable_log(self) -> Log:
+        return self._log
+
+    async def wait_beyond(self, row: int) -> bool:
+        await self._unless_stopped(self._log.wait_beyond(row))
+        return self._log.last_row > row
+
+    def replay(self, destinations: Iterable[str]) -> None:
+        self._replay(destinations)
+
+    async def wait_settled(self, settled: int) -> bool:
+        await self._unless_stopped(self._log.dead_letters.wait_settled(settled))
+        return self._log.dead_letters.settled > settled
+
+    async def _unless_stopped(self, wait: Coroutine[Any, Any, None]) -> None:
+        waits = [asyncio.ensure_future(wait), asyncio.ensure_future(self._stopping.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+
+
+def device_activity(device: Device, connections: Counter[Device]) -> DeviceActivity:
+    """Return what came from a device since the start, and how many connections it has."""
+    return DeviceActivity(
+        device.organization_id, device.device_id, device.readings, device.last_seen_ms, connections[device]
+    )
