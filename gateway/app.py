@@ -210,7 +210,11 @@ class Gateway:
             partial(self_test, site, door),
             site,
         )
-        routes: list[Routes] = [SensorData(access, ingest, limits), mqtt_broker, Health(self.status, metrics)]
+        routes: list[Routes] = [
+            SensorData(access, ingest, limits, door.login_delay),
+            mqtt_broker,
+            Health(self.status, metrics),
+        ]
         most = settings.mqtt.max_connections + _CONNECTIONS_WITHOUT_MQTT
         over_http = WebSockets(door, _MQTT_PATH)
         web = WebServer(

@@ -66,12 +66,11 @@ class Authorization:
         return caller
 
     async def _caller(self, request: web.Request) -> Caller:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        caller = self._callers.authenticate(token.strip()) if scheme.lower() == "bearer" and token else None
+        token = bearer_token(request)
+        caller = self._callers.authenticate(token) if token else None
         if caller is None:
             if token:
-                with self._delay.failed(request.remote or "", None) as wait_s:
-                    await asyncio.sleep(wait_s)
+                await wait_after_failure(self._delay, request)
             raise Unauthorized(
                 "The token is missing or wrong.",
                 hint="Send it as `Authorization: Bearer …`; neurogate token create makes one.",
@@ -80,3 +79,15 @@ class Authorization:
         if wait_s > 0:
             raise TooManyRequests(int(wait_s) + 1)
         return caller
+
+
+def bearer_token(request: web.Request) -> str:
+    """Return the bearer token of a request, nothing if it has none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+async def wait_after_failure(delay: LoginDelay, request: web.Request) -> None:
+    """Wait before a wrong secret is answered."""
+    with delay.failed(request.remote or "", None) as wait_s:
+        await asyncio.sleep(wait_s)

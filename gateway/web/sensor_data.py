@@ -8,19 +8,22 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from gateway.access import Access, Credential
+from gateway.access import Access
 from gateway.ingest import Ingest, Verdict
+from gateway.login_delay import LoginDelay
 from gateway.rate_limit import RateLimits
+from gateway.web.authorization import bearer_token, wait_after_failure
 from gateway.web.errors import error_response
 
 
 class SensorData:
     """The route and its handler."""
 
-    def __init__(self, access: Access, ingest: Ingest, limits: RateLimits) -> None:
+    def __init__(self, access: Access, ingest: Ingest, limits: RateLimits, delay: LoginDelay) -> None:
         self._access = access
         self._ingest = ingest
         self._limits = limits
+        self._delay = delay
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Register the route, also under the path of the platform that existing clients use."""
@@ -29,8 +32,11 @@ class SensorData:
 
     async def post(self, request: web.Request) -> web.Response:
         """Take in readings of the device whose password comes as `x-api-key` or bearer token."""
-        credential = self._authenticate(request)
+        key = request.headers.get("x-api-key") or bearer_token(request)
+        credential = self._access.authenticate_key(key) if key else None
         if credential is None:
+            if key:
+                await wait_after_failure(self._delay, request)
             return error_response(
                 401,
                 "unauthorized",
@@ -60,15 +66,6 @@ class SensorData:
             )
         verdicts = await self._ingest.take_document(credential.device, await request.read(), source="http")
         return _answer(verdicts)
-
-    def _authenticate(self, request: web.Request) -> Credential | None:
-        key = request.headers.get("x-api-key")
-        if key is None:
-            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-            key = token.strip() if scheme.lower() == "bearer" else None
-        if not key:
-            return None
-        return self._access.authenticate_key(key)
 
 
 def _answer(verdicts: list[Verdict]) -> web.Response:

@@ -152,3 +152,12 @@ async def test_a_password_that_is_no_devices_is_403_also_during_an_overlap(site:
     assert (await post(site, reading()))[0] == 202
     site.clock.advance(1_000)
     assert (await post(site, reading()))[0] == 401
+
+
+async def test_a_wrong_key_waits_for_its_answer_and_a_missing_one_does_not(site: Site) -> None:
+    delay = site.gateway._running.door.login_delay
+    assert (await post(site, reading(), {}))[0] == 401
+    assert not delay._failures
+    assert (await post(site, reading(), {"x-api-key": "wrong"}))[0] == 401
+    assert (await post(site, reading(), {"Authorization": "Bearer wrong"}))[0] == 401
+    assert delay._failures["address", "127.0.0.1"][0] == 2
