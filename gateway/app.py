@@ -22,12 +22,13 @@ from gateway.access import Access
 from gateway.broker.door import Door
 from gateway.broker.publisher import Publisher
 from gateway.broker.self_test import self_test
-from gateway.broker.websocket import WebSockets
 from gateway.callers import Callers
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.control import ControlServer
+from gateway.http_listeners import HttpListeners
 from gateway.ingest import Ingest
+from gateway.live_feed import LiveFeed
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus
@@ -47,17 +48,16 @@ from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.web.authorization import Authorization
 from gateway.web.health import Health
+from gateway.web.live import Live
 from gateway.web.mqtt_broker import MqttBroker
 from gateway.web.sensor_data import SensorData
-from gateway.web.server import Routes, WebServer
+from gateway.web.server import Routes
 
 logger = logging.getLogger(__name__)
 
 _BOUNDS_CHECK_S = 1.0
 _CLOCK_CHECK_S = 1.0  # until then, readings from before go out with the wrong time
 _CALLBACK_TIMEOUT_S = 30.0
-_MQTT_PATH = "/mqtt"  # on an HTTP port
-_CONNECTIONS_WITHOUT_MQTT = 100  # of an HTTP port, beside mqtt.max_connections
 _LOCK_PATIENCE_S = 2.0  # for a command that has the store for a moment
 
 
@@ -69,10 +69,11 @@ class _Parts:
     log: Log
     access: Access
     door: Door
-    web: WebServer
+    http: HttpListeners
     forwarders: dict[str, Forwarder]
     messages: MqttMessages
     callbacks: Callbacks
+    feed: LiveFeed
     site: RunningSite
     listeners: contextlib.AsyncExitStack
     """Closing it closes every port and connection."""
@@ -103,7 +104,7 @@ class Gateway:
                     "gateway ready",
                     extra={
                         "mqtt_port": parts.door.port,
-                        "http_port": parts.web.port,
+                        "http_port": parts.http.port,
                         "websocket_port": self._settings.mqtt.websocket_port,
                     },
                 )
@@ -210,21 +211,11 @@ class Gateway:
             partial(self_test, site, door),
             site,
         )
-        routes: list[Routes] = [
-            SensorData(access, ingest, limits, door.login_delay),
-            mqtt_broker,
-            Health(self.status, metrics),
-        ]
-        most = settings.mqtt.max_connections + _CONNECTIONS_WITHOUT_MQTT
-        over_http = WebSockets(door, _MQTT_PATH)
-        web = WebServer(
-            "http.port",
-            settings.http.host,
-            settings.http.port,
-            [*routes, over_http],
-            max_connections=most,
-            max_body_bytes=settings.http.max_body_bytes,
-        )
+        feed = LiveFeed(log, metrics, settings.gateway.id)
+        delay, most_bytes = door.login_delay, settings.http.max_body_bytes
+        live = Live(access, callers, ingest, feed, limits, delay, max_message_bytes=most_bytes)
+        routes: list[Routes] = [SensorData(access, ingest, limits, delay), mqtt_broker]
+        http = HttpListeners(settings, door, routes, live, Health(self.status, metrics))
         control = ControlServer(data_dir, OPERATIONS, site)
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
         listeners.callback(stopping.set)
@@ -238,25 +229,11 @@ class Gateway:
             for destination in destinations
         }
         parts = self._parts = _Parts(
-            state, log, access, door, web, forwarders, messages, callbacks, site, listeners
+            state, log, access, door, http, forwarders, messages, callbacks, feed, site, listeners
         )  # who asks, may ask now
         await door.start()
         listeners.push_async_callback(door.stop)
-        await web.start()
-        listeners.push_async_callback(web.stop)
-        listeners.push_async_callback(over_http.stop)
-        if settings.mqtt.websocket_port:
-            over_websocket = WebSockets(door, "/", _MQTT_PATH)
-            server = WebServer(
-                "mqtt.websocket_port",
-                settings.mqtt.host,
-                settings.mqtt.websocket_port,
-                [over_websocket],
-                max_connections=most,
-            )
-            await server.start()
-            listeners.push_async_callback(server.stop)
-            listeners.push_async_callback(over_websocket.stop)
+        await http.start(listeners)
         await control.start()  # last: now there is something to ask
         return parts
 
@@ -269,6 +246,7 @@ class Gateway:
             "access": parts.access.keep_written,
             "broker": parts.door.look_after,
             "callbacks": parts.callbacks.run,
+            "live feed": parts.feed.run,
             **forwarders,
         }
 
@@ -340,7 +318,7 @@ class Gateway:
             version=__version__,
             uptime_seconds=(self._clock.monotonic_ms() - self._started_ms) / 1000,
             mqtt_port=parts.door.port,
-            http_port=parts.web.port,
+            http_port=parts.http.port,
             problems=problems,
             connections=parts.door.connections,
             ingested=parts.log.stored,

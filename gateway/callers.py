@@ -34,3 +34,7 @@ class Callers:
     def authenticate(self, token: str) -> Caller | None:
         """Return whose token this is. The look-up is by keyed hash, so timing tells nothing."""
         return self._by_hash.get(hash_password(self._password_key, token))
+
+    def is_current(self, caller: Caller) -> bool:
+        """Whether the caller's token is still good."""
+        return caller in self._by_hash.values()

@@ -60,7 +60,7 @@ class Site:
 
     @property
     def http_port(self) -> int:
-        return self.gateway._running.web.port
+        return self.gateway._running.http.port
 
     @property
     def log(self) -> Log:

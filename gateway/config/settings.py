@@ -96,6 +96,12 @@ class HttpSettings(Section):
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - sensors come from the network
     port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
+    websocket_port: int = Field(
+        0, ge=0, le=65_535, description="A port for `/ws` alone, beside `http.port`; 0 opens none."
+    )
+    metrics_port: int = Field(
+        0, ge=0, le=65_535, description="A port for `/metrics` and health alone, beside `http.port`; 0 opens none."
+    )
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="A larger request is refused (413).")
     rate_limit_per_minute: int = Field(100, ge=0, description="Requests per client; 0 lifts the limit.")
     rate_limit_burst: int = Field(20, ge=1, description="Requests a client may send at once.")

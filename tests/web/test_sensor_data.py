@@ -66,7 +66,7 @@ async def test_without_the_right_key_it_is_401(site: Site, headers: dict[str, st
 
 
 async def test_a_key_of_arbitrary_bytes_is_just_a_wrong_key(site: Site) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", site.gateway._running.web.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.gateway._running.http.port)
     head = b"POST /api/v1/sensor-data HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     writer.write(head + b"Content-Length: 0\r\nx-api-key: \xff\r\n\r\n")
     async with asyncio.timeout(5):
