@@ -177,7 +177,7 @@ async def test_p9_connections_of_every_kind_count_together(tmp_path: Path) -> No
 async def test_p9_sockets_that_never_ask_for_anything_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.app._CONNECTIONS_WITHOUT_MQTT", 1)
+    monkeypatch.setattr("gateway.http_listeners._CONNECTIONS_WITHOUT_MQTT", 1)
     port = free_port()
     async with running_site(tmp_path, mqtt={"max_connections": 2, "websocket_port": port}) as site:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
