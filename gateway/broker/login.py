@@ -1,0 +1,61 @@
+"""How a client comes in: who it is, whether it may, and that it is its only connection.
+
+Nothing of a client reaches a session or a subscriber before it has authenticated (P8). It does not: decode CONNECT
+(packets), or know passwords (access).
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.broker import packets
+from gateway.broker.packets import Connect
+from gateway.model.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from gateway.broker.connection import Connection
+    from gateway.broker.door import Door
+
+
+async def log_in(door: "Door", connection: "Connection", connect: Connect) -> None:
+    """Authenticate, end an older connection of the same client, and let it in."""
+    credential = door.authenticate(connect.username, connect.password)
+    if connection.has_ended:
+        return
+    if credential is None:
+        await _refuse_later(door, connection, connect.username)
+        return
+    if connect.will is not None and not door.may_publish(credential, connect.will.topic):
+        connection.refuse(packets.CONNACK_NOT_AUTHORIZED, "foreign_will", connect.will.topic[:200])
+        return
+    if door.ingest.is_full:
+        connection.refuse(packets.CONNACK_UNAVAILABLE, "store_full")
+        return
+    connection.client_id = connect.client_id or door.new_client_id()
+    connection.credential = credential
+    await door.take_over(connection)
+    try:
+        await door.delivery.sessions.clear_way(connection.local_id, clean=connect.clean_session)
+    except StoreFailed as error:
+        connection.refuse(packets.CONNACK_UNAVAILABLE, "store_failed", error.message)
+    if not connection.is_open:
+        door.leave(connection)
+        return
+    door.came_in(credential)
+    session, is_present = door.delivery.sessions.open(
+        connection.local_id, credential.namespace, clean=connect.clean_session, link=connection
+    )
+    connection.accepted(connect, credential, session)
+    connection.send(packets.CONNACK_SESSION_PRESENT if is_present else packets.CONNACK_ACCEPTED)
+    door.delivery.resume(session, connection)
+
+
+async def _refuse_later(door: "Door", connection: "Connection", username: str | None) -> None:
+    """Answer a login that is not right, the later the more often such a one has failed."""
+    known = door.is_known(username)  # a name that is nobody's may be a password
+    with door.login_delay.failed(connection.peer.rpartition(":")[0], known or None) as delay_s:
+        door.delayed(delay_s)
+        connection.stop_clock()
+        await asyncio.wait([connection.lost], timeout=delay_s)
+    if not connection.has_ended:
+        told = f"{known or 'an unknown username'}, answered after {delay_s:g} s"
+        connection.refuse(packets.CONNACK_NOT_AUTHORIZED, "not_authorized", told)

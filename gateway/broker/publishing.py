@@ -1,0 +1,182 @@
+"""What a client publishes: what each message is, that it is the client's to send, and when it is answered.
+
+Every inbound PUBLISH is answered here and nowhere else, in the order they came (acknowledgements). It does not: frame
+packets (connection), decide what a reading is (ingest), or who gets a message (delivery).
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.access import Credential, Device
+from gateway.broker import packets
+from gateway.broker.acknowledgements import Acknowledgements
+from gateway.broker.packets import MalformedPacket, Message
+from gateway.broker.sessions import Session
+from gateway.model.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from gateway.broker.connection import Connection
+    from gateway.broker.door import Door
+
+_TOPICS_CACHED = 100
+_UNRELEASED_AT_MOST = 1_000  # QoS 2 messages of one client that it has not released
+
+
+class _Topic(NamedTuple):
+    """What a topic is to a client."""
+
+    name: str
+    local: str
+    """Its name behind the door."""
+    telemetry_of: Device | None
+    """Whose reading a message on it is; None when it is none."""
+
+
+class Publishing:
+    """See the module's own words. It lasts from a client's login to the end of its connection."""
+
+    def __init__(self, door: "Door", connection: "Connection", credential: Credential, session: Session) -> None:
+        self._door = door
+        self._connection = connection
+        self._credential = credential
+        self._session = session
+        self._max_inflight = door.settings.max_inflight
+        self._topics: dict[bytes, _Topic] = {}
+        self._owed = Acknowledgements(self._hand_on, self._send_kept, connection.failed)
+        self._taking: set[bytes] = set()
+        """Packet ids of QoS 2 messages that are not answered yet."""
+
+    def take(self, first: int, data: bytes, start: int, end: int) -> None:
+        """Take in the PUBLISH whose body is data[start:end]."""
+        after_topic = start + 2 + (data[start] << 8 | data[start + 1]) if end - start >= 2 else end + 1
+        qos = first >> 1 & 3
+        body = after_topic + 2 if qos else after_topic
+        if body > end:
+            raise MalformedPacket("PUBLISH ends too early")
+        name = data[start + 2 : after_topic]
+        known = self._topics.get(name) or self._classify(name)
+        if known is None:
+            return
+        ack = _acknowledgement(first, data[after_topic:body])
+        received = None
+        if qos == 2:
+            received = data[after_topic:body]
+            if not self._is_new(received):
+                self._owe_in_turn(ack, None)
+                return
+        payload = data[body:end]
+        retain = bool(first & 0x01)
+        self._credential.statistics.messages_in += 1
+        if known.telemetry_of is not None:
+            if retain or self._door.delivery.wants(known.local):
+                self._owed.owe_after_commit(ack, Message(known.local, payload, qos, retain), received)
+            else:
+                self._owed.owe_after_commit(ack, None, received)
+            self._door.ingest.take(
+                known.telemetry_of, payload, self, source=known.name, maybe_repeated=bool(first & 0x08)
+            )
+        else:
+            self._owe_in_turn(ack, Message(known.local, payload, qos, retain), received)
+        if len(self._owed) >= self._max_inflight:
+            self._connection.pause()
+
+    def _owe_in_turn(self, ack: bytes, message: Message | None, received: bytes | None = None) -> None:
+        self._owed.owe_in_turn(ack, message, received)
+        self._connection.send(self._owed.due())
+
+    def _is_new(self, packet_id: bytes) -> bool:
+        """Whether a QoS 2 message is seen for the first time; it then waits for its release."""
+        known = self._session.received
+        if packet_id in known or packet_id in self._taking:
+            return False
+        if len(known) + len(self._taking) >= _UNRELEASED_AT_MOST:
+            raise MalformedPacket(f"more than {_UNRELEASED_AT_MOST} messages of QoS 2 without a release")
+        self._taking.add(packet_id)
+        return True
+
+    def _hand_on(
+        self,
+        message: Message | None,
+        received: bytes | None,
+        done: Callable[[StoreFailed | None], None],
+        *,
+        in_turn: bool,
+    ) -> bool:
+        """Hand a message on to its subscribers; by a QoS 2 packet id it is known from then on."""
+        session, taking = self._session, self._taking
+        if received is None or received not in taking:  # its client may have released it before it was answered
+            return self._door.delivery.take(message, done, in_turn=in_turn)
+
+        def taken() -> None:
+            if received in taking:
+                taking.discard(received)
+                session.received.add(received)
+
+        def on_disk(error: StoreFailed | None) -> None:
+            if error is None:
+                taken()
+            done(error)
+
+        is_all = self._door.delivery.take(message, on_disk, received=(session, received), in_turn=in_turn)
+        if is_all:
+            taken()
+        return is_all
+
+    def release(self, packet_id: bytes) -> None:
+        """Hear a PUBREL."""
+        self._taking.discard(packet_id)
+        self._door.delivery.release(
+            self._session, packet_id, lambda error: self._connection.answer(packets.PUBCOMP + packet_id, error)
+        )
+
+    def _send_kept(self, acks: bytes) -> None:
+        self._connection.send(acks)
+        self._read_on()
+
+    def _classify(self, name: bytes) -> _Topic | None:
+        """Return what a topic is to this client; closes the connection if it is not the client's."""
+        topic = packets.check_topic(name)
+        if topic.startswith("$") or not self._door.may_publish(self._credential, topic):
+            self._connection.end("foreign_topic", topic[:200])
+            return None
+        if len(self._topics) >= _TOPICS_CACHED:
+            self._topics.clear()
+        telemetry_of = self._door.telemetry_of(self._credential, topic)
+        known = _Topic(topic, self._credential.namespace + topic, telemetry_of)
+        if telemetry_of is None or telemetry_of.is_known:
+            self._topics[name] = known
+        return known
+
+    def committed(self, count: int) -> None:
+        """`count` more telemetry messages are on disk: acknowledge them, in one write."""
+        if not self._owed:  # withheld when a commit failed
+            return
+        self._connection.send(self._owed.due(count))
+        self._read_on()
+
+    def failed(self, error: StoreFailed) -> None:
+        """Something could not be stored: the client may send it again elsewhen."""
+        self._connection.failed(error)
+
+    def withhold(self) -> None:
+        """Acknowledge nothing more."""
+        self._owed.withhold()
+
+    def _read_on(self) -> None:
+        """Read again when enough has been acknowledged."""
+        if self._connection.is_paused and len(self._owed) <= self._max_inflight // 2:
+            self._connection.read_on()
+
+
+def _acknowledgement(first: int, packet_id: bytes) -> bytes:
+    """Return what a PUBLISH with this first byte is answered with."""
+    qos = first >> 1 & 3
+    if qos == 0:
+        if first & 0x08:
+            raise MalformedPacket("DUP on QoS 0")
+        return b""
+    if qos == 3:
+        raise MalformedPacket("QoS 3")
+    if packet_id == b"\0\0":
+        raise MalformedPacket("packet id 0")
+    return (packets.PUBACK if qos == 1 else packets.PUBREC) + packet_id
