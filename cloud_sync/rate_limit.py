@@ -22,7 +22,7 @@ class RateLimit:
     ) -> None:
         self._clock = clock
         self._sleep = sleep
-        self._bucket = TokenBucket(clock, per_minute=per_minute, burst=min(BURST, per_minute))
+        self._bucket = TokenBucket(clock.monotonic_ms, per_minute=per_minute, burst=min(BURST, per_minute))
         self._min_interval_ms = min_interval_s * 1000
         self._not_before = float(clock.monotonic_ms())
 

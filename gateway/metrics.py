@@ -119,6 +119,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.paused = Counter(
+            "neurogate_front_door_paused_total",
+            "How often a client was not read for a while.",
+            ["reason"],
+            registry=registry,
+        )
         self.logins_delayed = Counter(
             "neurogate_failed_logins_delay_seconds_total",
             "How long answers to failed logins were made to wait.",

@@ -1,40 +1,52 @@
 """Token buckets: so many a minute, with a burst. Kept as the moment at which the bucket is full again (GCRA)."""
 
+from collections.abc import Callable
+from math import ceil
+from sys import maxsize
+
 from gateway.clock import Clock
 
 _KEYS_IN_MEMORY = 10_000
 
 
 class TokenBucket:
-    """One bucket. `per_minute` 0 lifts the limit."""
+    """One bucket. `per_minute` 0 lifts the limit; `now_ms` is a monotonic clock."""
 
-    __slots__ = ("_clock", "_full_at", "_slack_ms", "_token_ms")
+    __slots__ = ("_burst", "_full_at", "_now_ms", "_slack_ms", "_token_ms")
 
-    def __init__(self, clock: Clock, *, per_minute: int, burst: int) -> None:
-        self._clock = clock
+    def __init__(self, now_ms: Callable[[], float], *, per_minute: int, burst: int) -> None:
+        self._now_ms = now_ms
+        self._burst = burst
         self._token_ms = 60_000 / per_minute if per_minute else 0.0
         self._slack_ms = self._token_ms * (burst - 1)
-        self._full_at = float(clock.monotonic_ms())
+        self._full_at = float(now_ms())
 
     def wait_s(self) -> float:
         """Return how long it takes until there is a token; 0 when there is one."""
-        return max(0.0, self._full_at - self._slack_ms - self._clock.monotonic_ms()) / 1000
+        return max(0.0, self._full_at - self._slack_ms - self._now_ms()) / 1000
 
-    def take(self) -> None:
-        """Take a token."""
-        self._full_at = max(self._full_at, self._clock.monotonic_ms()) + self._token_ms
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are."""
+        if not self._token_ms:
+            return maxsize
+        return self._burst - ceil(max(0.0, self._full_at - self._now_ms()) / self._token_ms)
+
+    def take(self, count: int = 1) -> None:
+        """Take tokens; nobody asks whether they are there."""
+        self._full_at = max(self._full_at, self._now_ms()) + count * self._token_ms
 
     @property
     def is_full(self) -> bool:
         """Whether it has rested long enough to be as good as new."""
-        return self._full_at <= self._clock.monotonic_ms()
+        return self._full_at <= self._now_ms()
 
 
 class RateLimits:
     """One bucket for each key, for example each client."""
 
     def __init__(self, clock: Clock, *, per_minute: int, burst: int) -> None:
-        self._clock = clock
+        self._now_ms = clock.monotonic_ms
         self._per_minute = per_minute
         self._burst = burst
         self._buckets: dict[str, TokenBucket] = {}
@@ -47,7 +59,7 @@ class RateLimits:
                 self._buckets = {name: one for name, one in self._buckets.items() if not one.is_full}
                 while len(self._buckets) >= _KEYS_IN_MEMORY:
                     del self._buckets[next(iter(self._buckets))]
-            bucket = self._buckets[key] = TokenBucket(self._clock, per_minute=self._per_minute, burst=self._burst)
+            bucket = self._buckets[key] = TokenBucket(self._now_ms, per_minute=self._per_minute, burst=self._burst)
         wait_s = bucket.wait_s()
         if wait_s == 0:
             bucket.take()

@@ -79,7 +79,7 @@ def test_in_any_stretch_no_more_gets_through_than_burst_and_rate_allow(
     per_minute: int, burst: int, steps: list[tuple[int, int]]
 ) -> None:
     clock = ManualClock()
-    bucket = TokenBucket(clock, per_minute=per_minute, burst=burst)
+    bucket = TokenBucket(clock.monotonic_ms, per_minute=per_minute, burst=burst)
     taken_at: list[int] = []
     for pause_ms, attempts in steps:
         clock.advance(pause_ms)
@@ -95,10 +95,28 @@ def test_in_any_stretch_no_more_gets_through_than_burst_and_rate_allow(
 
 def test_a_bucket_is_full_again_when_as_good_as_new() -> None:
     clock = ManualClock()
-    bucket = TokenBucket(clock, per_minute=60, burst=3)
+    bucket = TokenBucket(clock.monotonic_ms, per_minute=60, burst=3)
     seen = [bucket.is_full]
     bucket.take()
     for _ in range(2):
         seen.append(bucket.is_full)
         clock.advance(1000)
     assert seen == [True, False, True]
+
+
+def test_tokens_can_be_asked_for_and_taken_together() -> None:
+    clock = ManualClock()
+    bucket = TokenBucket(clock.monotonic_ms, per_minute=60_000, burst=10)
+    assert bucket.tokens == 10
+    bucket.take(10)
+    assert (bucket.tokens, bucket.wait_s()) == (0, 0.001)
+    clock.advance(3)
+    assert (bucket.tokens, bucket.wait_s()) == (3, 0)
+    clock.advance(1_000)
+    assert bucket.tokens == 10
+
+
+def test_0_means_tokens_without_end() -> None:
+    bucket = TokenBucket(ManualClock().monotonic_ms, per_minute=0, burst=0)
+    bucket.take(1_000)
+    assert bucket.tokens > 1_000_000

@@ -1,29 +1,36 @@
 """One MQTT connection at the front door: its socket.
 
-It frames packets, hands on what they ask for, notices a dead peer, and closes once, for a reason. How a client comes in
-is in login, what it publishes in publishing. It does not decide who gets a message (delivery), what is remembered of a
-client (sessions), or which connection is one too many (door).
+It frames packets, hands on what they ask for, in turns with other clients, notices a dead peer, and closes once, for a
+reason. While something holds a client's packets up (hold) its socket is not read, and its silence is ours. How a client
+comes in is in login, what it publishes in publishing. It does not decide who gets a message (delivery), what is
+remembered of a client (sessions), or which connection is one too many (door).
 """
 
 import asyncio
 import logging
 import socket
+import time
 from typing import TYPE_CHECKING, cast
 
 from gateway.access import Credential
 from gateway.broker import packets
+from gateway.broker.hold import Hold
 from gateway.broker.login import log_in
 from gateway.broker.packets import Connect, MalformedPacket, PacketType, UnsupportedProtocol
 from gateway.broker.publishing import Publishing
 from gateway.broker.sessions import Session
 from gateway.broker.sys_topics import SYS
 from gateway.model.errors import StoreFailed
+from gateway.rate_limit import TokenBucket
 
 if TYPE_CHECKING:
     from gateway.broker.door import Door
 
 logger = logging.getLogger(__name__)
 
+TURN_S = 0.005
+"""How long the packets of one client may keep all others waiting; a single packet may take longer."""
+_LEAST_PAUSE_S = 0.02  # of a client that is too fast: it gets some packets at a time, not one
 _LAST_WORD_S = 1.0
 _ACKS_IN_SOCKET = 2  # what we answer may exceed what a subscriber's socket may hold, by this factor
 _KEEPALIVE_FACTOR = 1.5  # MQTT 3.1.1, 3.1.2.10
@@ -34,10 +41,14 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, door: "Door") -> None:
         self._door = door
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._rest = b""
         self._connect: Connect | None = None
+        self._held: set[Hold] = set()
+        """Why nothing of what is there is handled, and nothing read."""
+        rate = door.settings.max_packets_per_second
+        self._rate = TokenBucket(lambda: loop.time() * 1000, per_minute=60 * rate, burst=rate)
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._last_heard = 0.0
@@ -45,8 +56,6 @@ class Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._ended = False
-        self.is_paused = False
-        """Whether its socket is not read, as too much of its client is unacknowledged."""
         self.credential: Credential | None = None
         self.client_id = ""
         self.peer = "unknown"
@@ -67,20 +76,13 @@ class Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(self._door.settings.connect_timeout_s, self._end, "connect_timeout")
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes; handles every whole packet among them."""
+        """Take in bytes, and handle the whole packets among them, unless something holds them up."""
         if self._ended:
             return
         self._last_heard = self._loop.time()
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        if self._connecting is not None:  # the login is being checked: nothing after CONNECT is looked at
-            self._rest = data
-            return
-        try:
-            self._handle_packets(data)
-        except MalformedPacket as error:
-            self._end("malformed", str(error))
+        self._rest = self._rest + data if self._rest else data
+        if not self._held:
+            self._take_turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything; a client that did not say goodbye leaves its will."""
@@ -118,12 +120,30 @@ class Connection(asyncio.Protocol):
         """Whether so much waits in the socket that nothing should be added."""
         return self._stuck is not None
 
-    def _handle_packets(self, data: bytes) -> None:
-        position, size, published = 0, len(data), 0
-        publishing = self._publishing
+    def _take_turn(self) -> None:
+        """Handle what is there, as far as its client may send so much."""
+        data, allowed = self._rest, self._rate.tokens
+        if not data:
+            return
+        if allowed < 1:
+            self._slow_down()
+            return
+        try:
+            handled = self._handle_packets(data, allowed)
+        except MalformedPacket as error:
+            self._end("malformed", str(error))
+            return
+        self._rate.take(handled)
+        if handled >= allowed:
+            self._slow_down()
+
+    def _handle_packets(self, data: bytes, at_most: int) -> int:
+        """Handle whole packets until there is none, something holds the rest up, or others have their turn."""
         if self.credential is None and data[0] >> 4 != PacketType.CONNECT:  # for example HTTP: no need to wait for more
             raise MalformedPacket("the first packet is not CONNECT")
-        limit = self._door.settings.max_packet_bytes
+        position, size, handled, published = 0, len(data), 0, 0
+        publishing, held, limit = self._publishing, self._held, self._door.settings.max_packet_bytes
+        ends = time.monotonic() + TURN_S  # the loop's own time stands still while a callback runs
         while size - position >= 2:
             first, length = data[position], data[position + 1]
             start = position + 2
@@ -133,7 +153,7 @@ class Connection(asyncio.Protocol):
                     break
             if length > limit:
                 self._end("packet_too_big", f"{length} bytes")
-                return
+                break
             end = start + length
             if end > size:
                 break
@@ -143,24 +163,48 @@ class Connection(asyncio.Protocol):
             else:
                 self._other_packet(first, data[start:end])
             position = end
-            if self._ended:
-                return
-            if self._connecting is not None:
+            handled += 1
+            if held or self._ended or handled >= at_most:
+                break
+            if time.monotonic() >= ends:
+                self._give_turn()
                 break
         self._rest = data[position:]
         self._door.received += published
+        return handled
 
-    def pause(self) -> None:
-        """Read no more."""
-        if not self.is_paused:
-            self.is_paused = True
+    def _slow_down(self) -> None:
+        self.hold(Hold.RATE)
+        self._loop.call_later(max(self._rate.wait_s(), _LEAST_PAUSE_S), self.let_go, Hold.RATE)
+
+    def hold(self, why: Hold) -> None:
+        """Handle no more packets and read no more, until this reason and every other is gone."""
+        if why in self._held:
+            return
+        if not self._held and not self._ended:
             self._transport.pause_reading()
+        self._held.add(why)
+        if why.is_its_own_doing:
+            self._door.paused(self, why.value)
 
-    def read_on(self) -> None:
-        """Read again."""
-        if self.is_paused and not self._ended:
-            self.is_paused = False
-            self._last_heard = self._loop.time()  # its silence was ours
+    def let_go(self, why: Hold) -> None:
+        """One reason is gone. If it was the last its client has its turn soon: whoever calls has others to serve."""
+        if why in self._held:
+            self._give_turn()
+            self._held.discard(why)
+
+    def _give_turn(self) -> None:
+        if Hold.TURN not in self._held:
+            self.hold(Hold.TURN)
+            self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._held.discard(Hold.TURN)
+        if self._held or self._ended:
+            return
+        self._last_heard = self._loop.time()  # its silence was ours
+        self._take_turn()
+        if not self._held and not self._ended:
             self._transport.resume_reading()
 
     # Everything but PUBLISH
@@ -256,7 +300,7 @@ class Connection(asyncio.Protocol):
         if is_nameless or len(connect.client_id) > packets.LONGEST_CLIENT_ID:
             self.refuse(packets.CONNACK_BAD_CLIENT_ID, "bad_client_id")
             return
-        self._transport.pause_reading()
+        self.hold(Hold.LOGIN)
         self._connecting = self._loop.create_task(log_in(self._door, self, connect), name=f"connect {self.peer}")
         self._connecting.add_done_callback(self._logged_in)
 
@@ -275,14 +319,10 @@ class Connection(asyncio.Protocol):
 
     def _logged_in(self, task: asyncio.Task[None]) -> None:
         """Go on with what has arrived since CONNECT."""
-        self._connecting = None
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("login failed by a fault of ours", exc_info=error)
             self._end("internal_error")
-        if not self._ended:
-            self._transport.resume_reading()
-            held, self._rest = self._rest, b""
-            self.data_received(held)
+        self.let_go(Hold.LOGIN)
 
     def _watch(self, keepalive_s: int) -> None:
         """Notice a dead peer: by MQTT's keepalive, or by TCP's where the client asked for none."""
@@ -297,7 +337,7 @@ class Connection(asyncio.Protocol):
 
     def _check_alive(self, patience_s: float) -> None:
         left = self._last_heard + patience_s - self._loop.time()
-        if left <= 0 and not self.is_paused:  # while we do not read, its silence is ours
+        if left <= 0 and not self._held:  # while we do not read, its silence is ours
             self._end("keepalive")
         else:
             self._timer = self._loop.call_later(left if left > 0 else 1.0, self._check_alive, patience_s)

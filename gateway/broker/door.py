@@ -18,6 +18,7 @@ from gateway.access import Access, Credential, Device
 from gateway.broker.connection import Connection
 from gateway.broker.delivery import Delivery, Recorder
 from gateway.broker.packets import Message
+from gateway.broker.seldom import Seldom
 from gateway.broker.sys_topics import SYS_INTERVAL_S, SysTopics
 from gateway.clock import Clock
 from gateway.config import MqttSettings
@@ -34,7 +35,7 @@ _TAKE_OVER_S = 5.0
 _LAST_WORDS_S = 2.0
 _SPARE_FILES = 500
 _PORTS = 3  # each takes so many connections before it knows what they want
-_QUIET = frozenset({"disconnect", "connection_lost", "stopping"})
+_QUIET = frozenset({"disconnect", "connection_lost", "stopping", "inflight"})
 """Reasons that are nobody's fault, and so neither warned of nor counted as refusals."""
 
 
@@ -73,6 +74,7 @@ class Door:
         )
         self._access = access
         self._metrics = metrics
+        self._seldom = Seldom(clock)
         self._connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
         self._server: asyncio.Server | None = None
@@ -178,6 +180,16 @@ class Door:
         )
         if reason not in _QUIET:
             self._metrics.refused.labels(reason).inc()
+
+    def paused(self, connection: Connection, reason: str) -> None:
+        """Count that a client is not read for a while."""
+        self._metrics.paused.labels(reason).inc()
+        if self._seldom.is_due(reason):
+            level = logging.DEBUG if reason in _QUIET else logging.WARNING
+            client = connection.credential.username if connection.credential else ""
+            logger.log(
+                level, "client not read for a while: %s", reason, extra={"peer": connection.peer, "client": client}
+            )
 
     def authenticate(self, username: str | None, password: str | None) -> Credential | None:
         """Return who this is."""

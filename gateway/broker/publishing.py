@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.access import Credential, Device
 from gateway.broker import packets
 from gateway.broker.acknowledgements import Acknowledgements
+from gateway.broker.hold import Hold
 from gateway.broker.packets import MalformedPacket, Message
 from gateway.broker.sessions import Session
 from gateway.model.errors import StoreFailed
@@ -78,7 +79,7 @@ class Publishing:
         else:
             self._owe_in_turn(ack, Message(known.local, payload, qos, retain), received)
         if len(self._owed) >= self._max_inflight:
-            self._connection.pause()
+            self._connection.hold(Hold.INFLIGHT)
 
     def _owe_in_turn(self, ack: bytes, message: Message | None, received: bytes | None = None) -> None:
         self._owed.owe_in_turn(ack, message, received)
@@ -164,8 +165,8 @@ class Publishing:
 
     def _read_on(self) -> None:
         """Read again when enough has been acknowledged."""
-        if self._connection.is_paused and len(self._owed) <= self._max_inflight // 2:
-            self._connection.read_on()
+        if len(self._owed) <= self._max_inflight // 2:
+            self._connection.let_go(Hold.INFLIGHT)
 
 
 def _acknowledgement(first: int, packet_id: bytes) -> bytes:

@@ -6,13 +6,14 @@ may add these routes to it.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
-from gateway.broker.connection import Connection
+from gateway.broker.connection import TURN_S, Connection
 from gateway.broker.door import Door
 from gateway.model.errors import BadInput
 
@@ -20,7 +21,6 @@ _SUBPROTOCOL = "mqtt"  # MQTT-6.0.0-3 and -4
 _ROOM_BYTES = 65_536  # beside one packet of the largest size: a message may hold several
 _CLOSE_S = 1.0  # for the client's half of the closing handshake
 _LOOK_S = 0.05  # whether a slow peer has caught up
-_TURN = 50  # messages taken in before others have their turn
 _HINT = "Connect an MQTT client to it over WebSocket, with the subprotocol mqtt."
 
 
@@ -111,7 +111,7 @@ class _Wire(asyncio.Transport):
             connection.connection_lost(None)
 
     async def _take_in(self, connection: Connection) -> None:
-        taken = 0
+        ends = time.monotonic() + TURN_S
         while not self.is_closing():
             await self._may_read.wait()
             message = await self._socket.receive()
@@ -131,9 +131,9 @@ class _Wire(asyncio.Transport):
                 connection.end("packet_too_big" if is_too_big else "malformed", str(message.data))
             elif message.type is not WSMsgType.PONG:
                 return
-            taken += 1
-            if not taken % _TURN:
+            if time.monotonic() >= ends:  # what waits is there at once: others need their turn
                 await asyncio.sleep(0)
+                ends = time.monotonic() + TURN_S
 
     # What a connection asks of its socket
 

@@ -50,6 +50,12 @@ class MqttSettings(Section):
     max_inflight: int = Field(
         200, ge=1, description="Unacknowledged messages of one connection; then its socket is not read."
     )
+    max_packets_per_second: int = Field(
+        5_000,
+        ge=0,
+        description="Packets of one connection, so many at once too; then its socket is not read for a while."
+        " 0 lifts the limit.",
+    )
     max_subscriber_buffer_bytes: int = Field(
         1_000_000,
         ge=1_000,

@@ -186,7 +186,7 @@ async def test_a_client_that_keeps_sending_is_not_read_beyond_what_is_in_flight(
             await asyncio.sleep(0.005)
         taken = log.waiting
         await asyncio.sleep(0.1)
-        assert 10 <= log.waiting == taken < 500
+        assert log.waiting == taken == 10
         assert client.writer.transport.get_write_buffer_size() > 0
         monkeypatch.undo()
         log._commit()
