@@ -125,6 +125,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.subscriptions_refused = Counter(
+            "neurogate_subscriptions_refused_total",
+            "Topic filters that were not granted.",
+            ["reason"],
+            registry=registry,
+        )
         self.logins_delayed = Counter(
             "neurogate_failed_logins_delay_seconds_total",
             "How long answers to failed logins were made to wait.",

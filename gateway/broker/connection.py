@@ -16,7 +16,7 @@ from gateway.access import Credential
 from gateway.broker import packets
 from gateway.broker.hold import Hold
 from gateway.broker.login import log_in
-from gateway.broker.packets import Connect, MalformedPacket, PacketType, UnsupportedProtocol
+from gateway.broker.packets import BeyondLimit, Connect, MalformedPacket, PacketType, UnsupportedProtocol
 from gateway.broker.publishing import Publishing
 from gateway.broker.sessions import Session
 from gateway.broker.sys_topics import SYS
@@ -133,6 +133,9 @@ class Connection(asyncio.Protocol):
         except MalformedPacket as error:
             self._end("malformed", str(error))
             return
+        except BeyondLimit as error:
+            self._end(error.reason, str(error))
+            return
         self._rate.take(handled)
         if handled >= allowed:
             self._slow_down()
@@ -152,8 +155,7 @@ class Connection(asyncio.Protocol):
                 if length < 0:
                     break
             if length > limit:
-                self._end("packet_too_big", f"{length} bytes")
-                break
+                raise BeyondLimit("packet_too_big", f"{length} bytes")
             end = start + length
             if end > size:
                 break
@@ -210,7 +212,7 @@ class Connection(asyncio.Protocol):
     # Everything but PUBLISH
 
     def _other_packet(self, first: int, body: bytes) -> None:
-        kind, flags = first >> 4, first & 0x0F
+        kind, flags, at_most = first >> 4, first & 0x0F, self._door.settings.max_filters_per_subscribe
         publishing = self._publishing
         if publishing is None:
             self._start_connect(flags, body)
@@ -222,9 +224,9 @@ class Connection(asyncio.Protocol):
             self._connect = None  # a goodbye: no will
             self._end("disconnect")
         elif kind == PacketType.SUBSCRIBE:
-            self._subscribe(*packets.decode_subscribe(first, body))
+            self._subscribe(*packets.decode_subscribe(first, body, at_most=at_most))
         elif kind == PacketType.UNSUBSCRIBE:
-            self._unsubscribe(*packets.decode_subscribe(first, body))
+            self._unsubscribe(*packets.decode_subscribe(first, body, at_most=at_most))
         elif kind in (PacketType.PUBACK, PacketType.PUBREC, PacketType.PUBCOMP) and not flags:
             self._acknowledged(kind, int.from_bytes(packets.packet_id(body), "big"))
         else:

@@ -10,17 +10,19 @@
 It does not: decide who may publish or subscribe what (door), or store readings (ingest).
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from gateway.broker import packets
 from gateway.broker.local import AmqttBroker, Route
+from gateway.broker.names import too_long
 from gateway.broker.outbox import IN_FLIGHT, Link, Outgoing
 from gateway.broker.packets import Message
 from gateway.broker.retained import Retained
+from gateway.broker.seldom import Seldom
 from gateway.broker.sessions import Session, Sessions
-from gateway.broker.topic_tree import is_too_deep
 from gateway.clock import Clock
 from gateway.config import MqttSettings
 from gateway.metrics import Metrics
@@ -32,6 +34,8 @@ MaySubscribe = Callable[[str, str], bool]
 """(client id behind the door, topic filter) → whether the filter lies inside the client's rights."""
 MayHear = Callable[[str, str], bool]
 """(client id behind the door, topic) → whether the client may be sent it; its rights may have changed meanwhile."""
+
+logger = logging.getLogger(__name__)
 
 _REFUSED = 0x80
 
@@ -76,6 +80,7 @@ class Delivery:
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._seldom = Seldom(clock)
         self.local = AmqttBroker()
         self.sessions = Sessions(settings, store, clock)
         self.sessions.on_end.append(self._unsubscribe_all)
@@ -288,12 +293,8 @@ class Delivery:
         codes = bytearray()
         granted: list[tuple[str, int]] = []
         for name, qos in asked:
-            is_new = name not in session.subscriptions
-            if (
-                is_too_deep(name)
-                or not self._may_subscribe(session.client_id, name)
-                or (is_new and len(session.subscriptions) >= self._settings.max_subscriptions)
-            ):
+            if refusal := self._refusal(session, name):
+                self._refused(session, name, refusal)
                 codes.append(_REFUSED)
                 continue
             codes.append(qos)
@@ -318,6 +319,22 @@ class Delivery:
             )
         else:
             on_disk()
+
+    def _refusal(self, session: Session, name: str) -> str:
+        """Return why a filter is not granted; empty when it is."""
+        if too_long(name.removeprefix(session.namespace), self._settings):
+            return "topic_too_long"
+        if not self._may_subscribe(session.client_id, name):
+            return "foreign_filter"
+        if name not in session.subscriptions and len(session.subscriptions) >= self._settings.max_subscriptions:
+            return "too_many_subscriptions"
+        return ""
+
+    def _refused(self, session: Session, name: str, reason: str) -> None:
+        self._metrics.subscriptions_refused.labels(reason).inc()
+        if self._seldom.is_due(reason):
+            about = {"client": session.username, "filter": name[:200]}
+            logger.warning("topic filter not granted: %s", reason, extra=about)
 
     def unsubscribe(self, session: Session, names: Iterable[str], done: Done) -> None:
         """End subscriptions; `done` is called when that is on disk."""

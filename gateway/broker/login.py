@@ -8,6 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.broker import packets
+from gateway.broker.names import too_long
 from gateway.broker.packets import Connect
 from gateway.model.errors import StoreFailed
 
@@ -26,6 +27,9 @@ async def log_in(door: "Door", connection: "Connection", connect: Connect) -> No
         return
     if connect.will is not None and not door.may_publish(credential, connect.will.topic):
         connection.refuse(packets.CONNACK_NOT_AUTHORIZED, "foreign_will", connect.will.topic[:200])
+        return
+    if connect.will is not None and (too := too_long(connect.will.topic, door.settings)):
+        connection.refuse(packets.CONNACK_NOT_AUTHORIZED, "topic_too_long", f"{too}, of its will")
         return
     if door.ingest.is_full:
         connection.refuse(packets.CONNACK_UNAVAILABLE, "store_full")

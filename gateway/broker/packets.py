@@ -55,6 +55,14 @@ class MalformedPacket(Exception):
     """The bytes are not what the standard allows; the message says what is wrong."""
 
 
+class BeyondLimit(Exception):
+    """What the standard allows and the settings do not; `reason` is that of the closed connection."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class UnsupportedProtocol(Exception):
     """A CONNECT of another protocol version; `answer` is the CONNACK it understands, or empty."""
 
@@ -153,16 +161,21 @@ def decode_connect(flags: int, body: bytes) -> Connect:
     return Connect(client_id, bool(connect_flags & 0x02), keepalive, username, password, will)
 
 
-def decode_subscribe(first: int, body: bytes) -> tuple[bytes, list[tuple[str, int]]]:
-    """Return the packet id of a SUBSCRIBE (3.8) or UNSUBSCRIBE (3.10), and its filters, each with its QoS (or 0)."""
+def decode_subscribe(first: int, body: bytes, *, at_most: int) -> tuple[bytes, list[tuple[str, int]]]:
+    """Return the packet id of a SUBSCRIBE (3.8) or UNSUBSCRIBE (3.10), and its filters, each with its QoS (or 0).
+
+    Raises MalformedPacket, and BeyondLimit at the first filter that is one too many.
+    """
     if first & 0x0F != 0x02:
         raise MalformedPacket("SUBSCRIBE or UNSUBSCRIBE has wrong flags")
     with_qos = first >> 4 == PacketType.SUBSCRIBE
     reader = _Reader(body)
     if reader.integer() == 0:
         raise MalformedPacket("packet id 0")
-    asked = []
+    asked: list[tuple[str, int]] = []
     while not reader.at_end():
+        if len(asked) == at_most:
+            raise BeyondLimit("too_many_filters", f"more than {at_most} in one packet")
         topic_filter = _utf8(reader.binary(), "topic filter")
         if not is_topic_filter(topic_filter):
             raise MalformedPacket("the topic filter is empty, or a wildcard in it stands where none may")

@@ -11,7 +11,8 @@ from gateway.access import Credential, Device
 from gateway.broker import packets
 from gateway.broker.acknowledgements import Acknowledgements
 from gateway.broker.hold import Hold
-from gateway.broker.packets import MalformedPacket, Message
+from gateway.broker.names import too_long
+from gateway.broker.packets import BeyondLimit, MalformedPacket, Message
 from gateway.broker.sessions import Session
 from gateway.model.errors import StoreFailed
 
@@ -91,7 +92,7 @@ class Publishing:
         if packet_id in known or packet_id in self._taking:
             return False
         if len(known) + len(self._taking) >= _UNRELEASED_AT_MOST:
-            raise MalformedPacket(f"more than {_UNRELEASED_AT_MOST} messages of QoS 2 without a release")
+            raise BeyondLimit("too_many_unreleased", f"more than {_UNRELEASED_AT_MOST} messages of QoS 2")
         self._taking.add(packet_id)
         return True
 
@@ -140,6 +141,8 @@ class Publishing:
         if topic.startswith("$") or not self._door.may_publish(self._credential, topic):
             self._connection.end("foreign_topic", topic[:200])
             return None
+        if too := too_long(topic, self._door.settings):
+            raise BeyondLimit("topic_too_long", too)
         if len(self._topics) >= _TOPICS_CACHED:
             self._topics.clear()
         telemetry_of = self._door.telemetry_of(self._credential, topic)

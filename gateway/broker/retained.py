@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from gateway.broker.kept import Room, kept_bytes
 from gateway.broker.local import LocalBroker
 from gateway.broker.packets import Message
-from gateway.broker.topic_tree import is_too_deep
 from gateway.storage import mqtt_store
 from gateway.storage.mqtt_store import Change
 
@@ -54,8 +53,7 @@ class Retained:
         self._room.give(freed)
         if message.payload:
             too_many = old is None and self._count >= self._max_messages
-            too_deep = is_too_deep(message.topic)
-            if too_many or too_deep or not self._room.take(kept_bytes(message.topic, message.payload)):
+            if too_many or not self._room.take(kept_bytes(message.topic, message.payload)):
                 if freed:
                     self._room.take(freed)
                 return False

@@ -2,14 +2,6 @@
 
 from collections.abc import Iterator
 
-DEEPEST = 100
-"""Levels that a kept topic or filter may have."""
-
-
-def is_too_deep(name: str) -> bool:
-    """Whether a topic or a filter has more levels than are kept."""
-    return name.count("/") >= DEEPEST
-
 
 class _Node:
     __slots__ = ("children", "name")

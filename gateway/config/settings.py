@@ -65,6 +65,15 @@ class MqttSettings(Section):
         10.0, gt=0, description="How long a subscriber may read nothing, while much waits for it, until it is dropped."
     )
     max_subscriptions: int = Field(50, ge=1, description="Topic filters of one client; further ones are refused.")
+    max_filters_per_subscribe: int = Field(
+        100, ge=1, description="Topic filters in one SUBSCRIBE or UNSUBSCRIBE; more close the connection."
+    )
+    max_topic_levels: int = Field(
+        32, ge=8, le=200, description="Levels of a topic or filter; a deeper topic closes the connection."
+    )
+    max_topic_bytes: int = Field(
+        1_024, ge=200, le=65_535, description="Length of a topic or filter; a longer topic closes the connection."
+    )
     retained_max_messages: int = Field(
         5_000, ge=0, description="Topics with a retained message; further ones are lost."
     )

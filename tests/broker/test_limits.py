@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.broker import outbox, sessions
-from gateway.broker.packets import remaining_length
+from gateway.broker.packets import encode_packet, encode_text, remaining_length
 from gateway.broker.sessions import Session, Sessions
-from tests.broker.raw import ACCEPTED, DISCONNECT, RawClient, connect, puback, publish, subscribe
+from tests.broker.raw import ACCEPTED, DISCONNECT, RawClient, connect, puback, publish, pubrec, subscribe
 from tests.site import Site, reading, running_site, until
 
 TOPIC = "devices/kitchen/telemetry"
@@ -18,6 +18,13 @@ STATUS = "devices/kitchen/status"
 REFUSED = b"\x20\x02\x00\x05"
 LONGEST = 65_535
 """Bytes a topic may have (MQTT 3.1.1, 1.5.3)."""
+
+
+@pytest.fixture
+async def longest_topics(tmp_path: Path) -> AsyncIterator[Site]:
+    """A site whose settings bound no topic."""
+    async with running_site(tmp_path, mqtt={"max_topic_bytes": LONGEST}) as running:
+        yield running
 
 
 async def dropped(site: Site, reason: str) -> float:
@@ -204,10 +211,11 @@ async def test_p9_a_client_subscribes_to_so_many_filters_and_no_more(tmp_path: P
         assert await client.packet() == b"\x90\x03\x00\x01\x01"
 
 
-async def test_p9_five_thousand_filters_in_one_subscribe_delay_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize("allowed", [100, 5_000])
+async def test_p9_five_thousand_filters_in_one_subscribe_delay_nobody(tmp_path: Path, allowed: int) -> None:
     names = [f"devices/kitchen/+/{number}/#" for number in range(5_000)]
     async with (
-        running_site(tmp_path, mqtt={"max_packet_bytes": 1_000_000}) as site,
+        running_site(tmp_path, mqtt={"max_packet_bytes": 1_000_000, "max_filters_per_subscribe": allowed}) as site,
         RawClient.login(site, client_id="greedy") as greedy,
         RawClient.login(site, client_id="board") as board,
     ):
@@ -216,10 +224,93 @@ async def test_p9_five_thousand_filters_in_one_subscribe_delay_nobody(tmp_path: 
         started = time.monotonic()
         assert await board.is_alive()
         assert time.monotonic() - started < 0.5
+        if allowed == len(names):
+            assert (await greedy.read(6))[:1] == b"\x90"
+        else:
+            assert await greedy.rest() == b""
+            assert await refused(site, "too_many_filters") == 1
 
 
-async def test_p9_a_topic_as_long_as_can_be_stops_no_commit(site: Site) -> None:
+@pytest.mark.parametrize("first", [0x82, 0xA2], ids=["subscribe", "unsubscribe"])
+async def test_p9_a_packet_holds_so_many_filters_and_no_more(tmp_path: Path, first: int) -> None:
+    def packet(count: int) -> bytes:
+        filters = [encode_text(f"{STATUS}/{number}") + b"\0" * (first == 0x82) for number in range(count)]
+        return encode_packet(first, b"\0\1" + b"".join(filters))
+
+    async with (
+        running_site(tmp_path, mqtt={"max_filters_per_subscribe": 3}) as site,
+        RawClient.login(site) as client,
+    ):
+        client.send(packet(3))
+        assert (await client.packet())[2:4] == b"\0\1"
+        client.send(packet(4))
+        assert await client.rest() == b""
+        assert await refused(site, "too_many_filters") == 1
+
+
+LONG = {"levels": ("/a" * 17, "/a" * 18, "21 levels"), "bytes": ("/" + "x" * 477, "/" + "x" * 478, "501 bytes")}
+"""What may follow devices/kitchen/status, what may not, and why."""
+
+
+@pytest.mark.parametrize("which", LONG)
+@pytest.mark.parametrize("way", ["publish", "will", "subscribe"])
+async def test_p9_a_topic_has_so_many_levels_and_bytes_and_no_more(
+    tmp_path: Path, which: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fits, too_long, why = LONG[which]
+    bounds = {"max_topic_levels": 20, "max_topic_bytes": 500}
+    async with running_site(tmp_path, mqtt=bounds) as site, RawClient.login(site, client_id="other") as other:
+        async with RawClient.login(site, will=(STATUS + fits, b"")) as client:
+            client.send(publish(STATUS + fits, b"", qos=1), subscribe(STATUS + fits))
+            await client.expect(puback(1), b"\x90\x03\x00\x01\x00")
+            if way == "subscribe":
+                client.send(subscribe(STATUS, STATUS + too_long))
+                await client.expect(b"\x90\x04\x00\x01\x00\x80")
+                assert await site.metric('neurogate_subscriptions_refused_total{reason="topic_too_long"}') == 1
+            elif way == "publish":
+                client.send(publish(STATUS + too_long, b"", qos=1))
+                assert await client.rest() == b""
+        if way == "will":
+            hello = connect("x", site.kitchen.username, site.kitchen.password, will=(STATUS + too_long, b""))
+            async with RawClient.open(site, hello) as client:
+                assert await client.rest() == REFUSED
+        if way != "subscribe":
+            assert await refused(site, "topic_too_long") == 1
+            details = [record.__dict__.get("detail", "") for record in caplog.records]
+            assert [detail for detail in details if detail.startswith(why)]
+        assert await other.is_alive()
+
+
+async def test_every_filter_that_is_not_granted_is_counted_and_not_every_one_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said(reason: str) -> int:
+        return [record.getMessage() for record in caplog.records].count(f"topic filter not granted: {reason}")
+
+    async with running_site(tmp_path, mqtt={"max_subscriptions": 1}) as site, RawClient.login(site) as client:
+        for minute in range(1, 4):
+            for number in range(5):
+                client.send(subscribe("devices/hall/#", STATUS, f"{STATUS}/{number}"))
+                assert await client.packet() == b"\x90\x05\x00\x01\x80\x00\x80"
+            for reason in ("foreign_filter", "too_many_subscriptions"):
+                assert await site.metric(f'neurogate_subscriptions_refused_total{{reason="{reason}"}}') == 5 * minute
+                assert said(reason) == minute
+            site.clock.advance(60_000)
+
+
+async def test_p9_messages_of_qos_2_that_are_not_released_are_bounded(site: Site) -> None:
+    async with RawClient.login(site) as client:
+        for number in range(1, 1_001):
+            client.send(publish(STATUS, b"", qos=2, packet_id=number))
+        await client.expect(*[pubrec(number) for number in range(1, 1_001)])
+        client.send(publish(STATUS, b"", qos=2, packet_id=1_001))
+        assert await client.rest() == b""
+        assert await refused(site, "too_many_unreleased") == 1
+
+
+async def test_p9_a_topic_as_long_as_can_be_stops_no_commit(longest_topics: Site) -> None:
     """It stands behind a reading, so it is its commit that hands it on."""
+    site = longest_topics
     hall = await site.gateway.add_device("hall")
     longest = STATUS + "/" + "x" * (65_536 - 2 - 2 - len(STATUS) - 1)
     async with RawClient.login(site, client_id="board") as board, RawClient.login(site, hall, "other") as other:
@@ -235,7 +326,7 @@ async def test_p9_a_topic_as_long_as_can_be_stops_no_commit(site: Site) -> None:
 async def test_p9_a_will_as_long_as_can_be_frees_its_connection(tmp_path: Path) -> None:
     topic = STATUS + "/" + "x" * (LONGEST - len(STATUS) - 1)
     async with (
-        running_site(tmp_path, mqtt={"max_packet_bytes": 200_000}) as site,
+        running_site(tmp_path, mqtt={"max_packet_bytes": 200_000, "max_topic_bytes": LONGEST}) as site,
         RawClient.login(site, client_id="watcher") as watcher,
     ):
         watcher.send(subscribe("devices/kitchen/#"))

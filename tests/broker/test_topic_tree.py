@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.broker.topic_tree import DEEPEST, TopicTree, is_too_deep
+from gateway.broker.topic_tree import TopicTree
 from gateway.model.topics import matches
 
 LEVELS = st.sampled_from(["", "a", "b", "$SYS", "+"])
@@ -45,11 +45,6 @@ def test_what_is_removed_leaves_nothing_behind(names: list[str]) -> None:
     for name in names:
         tree.remove(name)
     assert not tree._root.children
-
-
-def test_what_is_deeper_than_is_kept_is_known() -> None:
-    assert not is_too_deep("/".join("a" * DEEPEST))
-    assert is_too_deep("/".join("a" * (DEEPEST + 1)))
 
 
 def test_a_topic_of_any_depth_is_walked() -> None:
