@@ -59,6 +59,11 @@ class Ingest:
         """Whether there is no room for anything more."""
         return self._log.bounds.full is not None
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits for the disk."""
+        return self._log.waiting_bytes
+
     def take(self, device: Device, data: bytes, owner: Owner, *, source: str, maybe_repeated: bool = False) -> None:
         """Take one message in; its owner hears when what became of it, reading or quarantine, is on disk."""
         try:

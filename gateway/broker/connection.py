@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 TURN_S = 0.005
 """How long the packets of one client may keep all others waiting; a single packet may take longer."""
+_DISK_PAUSE_S = 0.05
 _LEAST_PAUSE_S = 0.02  # of a client that is too fast: it gets some packets at a time, not one
 _LAST_WORD_S = 1.0
 _ACKS_IN_SOCKET = 2  # what we answer may exceed what a subscriber's socket may hold, by this factor
@@ -83,6 +84,8 @@ class Connection(asyncio.Protocol):
         self._rest = self._rest + data if self._rest else data
         if not self._held:
             self._take_turn()
+        if self._rest:
+            self._door.buffers.grew(len(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything; a client that did not say goodbye leaves its will."""
@@ -116,6 +119,17 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     @property
+    def held_bytes(self) -> int:
+        """What it holds in memory: what is not handled yet, and what its client has not read."""
+        return len(self._rest) + (0 if self._transport.is_closing() else self._transport.get_write_buffer_size())
+
+    def give_up(self) -> None:
+        """Let go of what it holds, now; it ends when nobody is in the middle of something."""
+        self._loop.call_soon(self._end, "buffers_full", f"held {self.held_bytes} bytes")
+        self._rest = b""
+        self._transport.abort()
+
+    @property
     def is_stuck(self) -> bool:
         """Whether so much waits in the socket that nothing should be added."""
         return self._stuck is not None
@@ -127,6 +141,9 @@ class Connection(asyncio.Protocol):
             return
         if allowed < 1:
             self._slow_down()
+            return
+        if self.credential is None and data[0] >> 4 != PacketType.CONNECT:  # for example HTTP: no need to wait for more
+            self._end("malformed", "the first packet is not CONNECT")
             return
         try:
             handled = self._handle_packets(data, allowed)
@@ -142,10 +159,9 @@ class Connection(asyncio.Protocol):
 
     def _handle_packets(self, data: bytes, at_most: int) -> int:
         """Handle whole packets until there is none, something holds the rest up, or others have their turn."""
-        if self.credential is None and data[0] >> 4 != PacketType.CONNECT:  # for example HTTP: no need to wait for more
-            raise MalformedPacket("the first packet is not CONNECT")
         position, size, handled, published = 0, len(data), 0, 0
         publishing, held, limit = self._publishing, self._held, self._door.settings.max_packet_bytes
+        is_behind = self._door.is_behind
         ends = time.monotonic() + TURN_S  # the loop's own time stands still while a callback runs
         while size - position >= 2:
             first, length = data[position], data[position + 1]
@@ -160,6 +176,9 @@ class Connection(asyncio.Protocol):
             if end > size:
                 break
             if first >> 4 == PacketType.PUBLISH and publishing is not None:
+                if is_behind:
+                    self._wait_for_disk()
+                    break
                 publishing.take(first, data, start, end)
                 published += 1
             else:
@@ -179,6 +198,10 @@ class Connection(asyncio.Protocol):
         self.hold(Hold.RATE)
         self._loop.call_later(max(self._rate.wait_s(), _LEAST_PAUSE_S), self.let_go, Hold.RATE)
 
+    def _wait_for_disk(self) -> None:
+        self.hold(Hold.DISK)
+        self._loop.call_later(_DISK_PAUSE_S, self.let_go, Hold.DISK)
+
     def hold(self, why: Hold) -> None:
         """Handle no more packets and read no more, until this reason and every other is gone."""
         if why in self._held:
@@ -186,7 +209,7 @@ class Connection(asyncio.Protocol):
         if not self._held and not self._ended:
             self._transport.pause_reading()
         self._held.add(why)
-        if why.is_its_own_doing:
+        if why.is_counted:
             self._door.paused(self, why.value)
 
     def let_go(self, why: Hold) -> None:
@@ -382,6 +405,7 @@ class Connection(asyncio.Protocol):
         if not data or self._transport.is_closing():
             return
         self._transport.write(data)
+        self._door.buffers.grew(len(data))
         if self._stuck is None:
             return
         if self._transport.get_write_buffer_size() > _ACKS_IN_SOCKET * self._door.settings.max_subscriber_buffer_bytes:

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from gateway import __version__
 from gateway.access import Access, Credential, Device
+from gateway.broker.buffers import Buffers
 from gateway.broker.connection import Connection
 from gateway.broker.delivery import Delivery, Recorder
 from gateway.broker.packets import Message
@@ -56,9 +57,12 @@ class Door:
         self.settings = settings
         self.ingest = ingest
         self.login_delay = LoginDelay(clock, waiting_at_most=settings.max_connections // 4)
+        self._connections: set[Connection] = set()
+        self._store = store
         self.delivery = Delivery(settings, self._may_subscribe, self._may_hear, store, recorder, clock, metrics)
         self.received = 0
         """Messages that clients have published."""
+        self.buffers = Buffers(settings.buffers_max_bytes // 2, self._connections)
         self._sys = SysTopics(
             {
                 "version": lambda: f"neurogate {__version__}",
@@ -75,7 +79,6 @@ class Door:
         self._access = access
         self._metrics = metrics
         self._seldom = Seldom(clock)
-        self._connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
         self._server: asyncio.Server | None = None
         access.on_change.append(self._drop_revoked)
@@ -180,6 +183,12 @@ class Door:
         )
         if reason not in _QUIET:
             self._metrics.refused.labels(reason).inc()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for the disk that nothing should be added."""
+        waiting = self.ingest.waiting_bytes + self._store.waiting_bytes
+        return waiting > self.settings.buffers_max_bytes // 2
 
     def paused(self, connection: Connection, reason: str) -> None:
         """Count that a client is not read for a while."""

@@ -15,7 +15,10 @@ class Hold(Enum):
     RATE = "rate"
     """It has sent too many packets in the last second."""
 
+    DISK = "disk"
+    """Too much of all clients waits for the disk."""
+
     @property
-    def is_its_own_doing(self) -> bool:
-        """Whether it is worth counting."""
-        return self in (Hold.INFLIGHT, Hold.RATE)
+    def is_counted(self) -> bool:
+        """Whether it says something about a client, or the disk."""
+        return self in (Hold.INFLIGHT, Hold.RATE, Hold.DISK)

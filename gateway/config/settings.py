@@ -74,6 +74,13 @@ class MqttSettings(Section):
     max_topic_bytes: int = Field(
         1_024, ge=200, le=65_535, description="Length of a topic or filter; a longer topic closes the connection."
     )
+    buffers_max_bytes: int = Field(
+        100_000_000,
+        ge=1_000_000,
+        description="What all connections hold together: half of it for incomplete packets and what clients have not"
+        " read (beyond, those who hold most are closed), half for what waits for the disk (beyond, nobody's PUBLISH is"
+        " read).",
+    )
     retained_max_messages: int = Field(
         5_000, ge=0, description="Topics with a retained message; further ones are lost."
     )

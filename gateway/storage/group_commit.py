@@ -128,6 +128,11 @@ class GroupCommit(ABC):
             self._streams.move_to_end(key)
         return stream
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits for the next commit; the one under way has a bound of its own."""
+        return self._bytes
+
     def submit(self, entry: Entry, owner: Owner | None) -> None:
         """Take an entry into the next commit; its owner hears when it is on disk.
 

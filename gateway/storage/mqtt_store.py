@@ -201,6 +201,8 @@ class MqttStore:
         """Makes what keeps the cap of `mqtt_messages`, as the end of each commit."""
         self.on_messages_left: Callable[[Sequence[Left]], None] = lambda _: None
         """Hears what left by that."""
+        self.waiting_bytes = 0
+        """Payload of the changes that wait for a commit, or are in one."""
 
     async def load(self) -> Kept:
         """Return what is on disk. Raises StoreFailed."""
@@ -213,7 +215,9 @@ class MqttStore:
         if self._closed:
             done(StoreFailed("The gateway is stopping.", hint="Send it again when it is back."))
             return
-        self._waiting.append((list(changes), done))
+        waiting = list(changes)
+        self.waiting_bytes += _payload_bytes(waiting)
+        self._waiting.append((waiting, done))
         self._begin()
 
     def later(self, changes: Iterable[Change]) -> None:
@@ -276,8 +280,9 @@ class MqttStore:
                 logger.error("what MQTT clients are owed could not be stored: %s", error.message)  # noqa: TRY400 - it is the disk's fault
                 self._log.bounds.failed(error)
                 failure = error
-        for _, done in batch:
+        for changes, done in batch:
             if done is not None:
+                self.waiting_bytes -= _payload_bytes(changes)
                 self._tell(done, failure)
 
     async def _commit(self, changes: Sequence[Change]) -> None:
@@ -302,3 +307,7 @@ class MqttStore:
             done(failure)
         except Exception:
             logger.exception("whoever waited for the store failed, by a fault of ours")
+
+
+def _payload_bytes(changes: Sequence[Change]) -> int:
+    return sum(len(value) for _, parameters in changes for value in parameters if isinstance(value, bytes))
