@@ -32,9 +32,12 @@ TURN_S = 0.005
 """How long the packets of one client may keep all others waiting; a single packet may take longer."""
 _DISK_PAUSE_S = 0.05
 _LEAST_PAUSE_S = 0.02  # of a client that is too fast: it gets some packets at a time, not one
-_LAST_WORD_S = 1.0
+_LAST_WORD_S = 1.0  # for what is on its way to a client that is closed
+_LAST_PACKETS_S = 2.0  # for what has come from a client that is gone
 _ACKS_IN_SOCKET = 2  # what we answer may exceed what a subscriber's socket may hold, by this factor
 _KEEPALIVE_FACTOR = 1.5  # MQTT 3.1.1, 3.1.2.10
+_TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 120), (socket.TCP_KEEPINTVL, 30), (socket.TCP_KEEPCNT, 4))
+"""A dead peer is noticed after four minutes; by itself Linux takes more than two hours."""
 
 
 class Connection(asyncio.Protocol):
@@ -56,6 +59,8 @@ class Connection(asyncio.Protocol):
         self._publishing: Publishing | None = None
         self._session: Session | None = None
         self._stuck: asyncio.TimerHandle | None = None
+        self._lost_by = ""
+        """How it lost its socket; some packets may still have to be handled."""
         self._ended = False
         self.credential: Credential | None = None
         self.client_id = ""
@@ -88,11 +93,17 @@ class Connection(asyncio.Protocol):
             self._door.buffers.grew(len(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything; a client that did not say goodbye leaves its will."""
-        try:
-            self._end("connection_lost" if exc is None else "connection_error")
-        finally:
-            self._door.forget(self)
+        """End, but not before what its client has sent is handled, if that is soon: the last may be a goodbye."""
+        self._lost_by = "connection_lost" if exc is None else "connection_error"
+        if self._ended:
+            self._clean_up()
+        elif not self._held or Hold.LOGIN in self._held:
+            self._end(self._lost_by)
+        else:
+            self._loop.call_later(_LAST_PACKETS_S, self._end, self._lost_by)
+
+    def _clean_up(self) -> None:
+        self._door.forget(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._stuck is not None:
@@ -229,7 +240,11 @@ class Connection(asyncio.Protocol):
             return
         self._last_heard = self._loop.time()  # its silence was ours
         self._take_turn()
-        if not self._held and not self._ended:
+        if self._held or self._ended:
+            return
+        if self._lost_by:
+            self._end(self._lost_by)
+        else:
             self._transport.resume_reading()
 
     # Everything but PUBLISH
@@ -359,6 +374,8 @@ class Connection(asyncio.Protocol):
         sock: socket.socket | None = self._transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _TCP_KEEPALIVE:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def _check_alive(self, patience_s: float) -> None:
         left = self._last_heard + patience_s - self._loop.time()
@@ -391,6 +408,13 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         self._ended = True
+        try:
+            self._close(reason, detail)
+        finally:
+            if self._lost_by:
+                self._clean_up()
+
+    def _close(self, reason: str, detail: str) -> None:
         self._door.closed(self, reason, detail)
         if self._session is not None:
             self._door.delivery.sessions.leave(self._session, self)

@@ -1,6 +1,7 @@
 """Clients take turns: nobody waits for all that another one has sent, and who sends too fast is slowed down."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -137,3 +138,46 @@ async def test_who_is_not_read_is_not_taken_for_dead(tmp_path: Path, monkeypatch
         site.log._commit()
         await client.expect(puback(1), PINGRESP)
         assert await site.metric('neurogate_front_door_paused_total{reason="inflight"}') == 1
+
+
+async def test_a_goodbye_is_heard_although_its_socket_is_gone_before_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board that goes to sleep without waiting for its acknowledgements resets the connection with the first."""
+    monkeypatch.setattr("gateway.broker.connection.TURN_S", 0.0)
+    async with (
+        running_site(tmp_path, mqtt={"max_inflight": 10}) as site,
+        RawClient.login(site, client_id="watcher") as watcher,
+    ):
+        watcher.send(subscribe(STATUS))
+        await watcher.expect(SUBACK)
+        async with RawClient.login(site, client_id="sleeper", will=(STATUS, b"dead")) as sleeper:
+            sleeper.send(*[publish(TOPIC, reading(), qos=1)] * 100, publish(STATUS, b"asleep"), DISCONNECT)
+            await asyncio.sleep(0)
+        await watcher.expect(publish(STATUS, b"asleep"))
+        await site.stored(100)
+        assert await watcher.is_alive()
+        await until(lambda: site.gateway._running.door.connections == 1, "the connection forgotten")
+
+
+async def test_who_comes_again_does_not_wait_for_what_is_left_of_an_older_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_site(tmp_path, mqtt={"max_inflight": 1}) as site:
+        with monkeypatch.context() as slow:
+            slow.setattr(site.log, "_commit", lambda: None)
+            async with RawClient.login(site, client_id="same") as old:
+                old.send(*[publish(TOPIC, reading(), qos=1)] * 10)
+                await until(lambda: site.log.waiting == 1, "one taken in")
+            async with RawClient.login(site, client_id="same") as new:
+                assert await new.is_alive()
+                assert site.gateway._running.door.connections == 1
+        site.log._commit()
+
+
+async def test_a_client_without_a_keepalive_is_watched_by_tcp(site: Site) -> None:
+    async with RawClient.login(site, keepalive=0):
+        (connection,) = site.gateway._running.door._connections
+        sock = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 120
