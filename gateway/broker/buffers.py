@@ -1,11 +1,12 @@
 """What all connections together hold in memory: packets that are not complete, and what their clients have not read.
 
-One connection has its own bounds, but all of them at their bounds are gigabytes. So there is one for the sum, and when
-it is exceeded those who hold most leave, until there is some room: a client that sends and reads like others holds next
-to nothing, and is never the one.
+One connection has its own bounds, but all of them at their bounds are gigabytes. So there is one for the sum, and before
+it is exceeded those who hold most leave, until a quarter of it is free: a client that sends and reads like others holds
+next to nothing, and is never the one.
 
 What is held is not counted byte by byte, as a socket does not tell when it has sent something. What comes is added, and
-only when that might be too much everybody is asked what is left of it. So the sum is never too low.
+only when that might be too much everybody is asked what is left of it: the sum is never too low, and as a quarter is
+free then, asking is rare, whatever clients do.
 """
 
 from collections.abc import Iterable
@@ -43,9 +44,8 @@ class Buffers:
     def _count(self) -> None:
         held = sorted(((one.held_bytes, one) for one in self._holders), key=lambda pair: pair[0])
         total = sum(size for size, _ in held)
-        if total > self._max_bytes:
-            while total > self._max_bytes * 3 // 4:  # or the next byte would be too much again
-                size, largest = held.pop()
-                largest.give_up()
-                total -= size
+        while total > self._max_bytes * 3 // 4:
+            size, largest = held.pop()
+            largest.give_up()
+            total -= size
         self._at_most = total

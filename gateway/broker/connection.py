@@ -61,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._stuck: asyncio.TimerHandle | None = None
         self._lost_by = ""
         """How it lost its socket; some packets may still have to be handled."""
+        self._given_up = False
         self._ended = False
         self.credential: Credential | None = None
         self.client_id = ""
@@ -132,11 +133,12 @@ class Connection(asyncio.Protocol):
     @property
     def held_bytes(self) -> int:
         """What it holds in memory: what is not handled yet, and what its client has not read."""
-        return len(self._rest) + (0 if self._transport.is_closing() else self._transport.get_write_buffer_size())
+        return 0 if self._given_up else len(self._rest) + self._transport.get_write_buffer_size()
 
     def give_up(self) -> None:
         """Let go of what it holds, now; it ends when nobody is in the middle of something."""
         self._loop.call_soon(self._end, "buffers_full", f"held {self.held_bytes} bytes")
+        self._given_up = True
         self._rest = b""
         self._transport.abort()
 
