@@ -192,7 +192,7 @@ class Gateway:
         callers = Callers(state, key)
         access.on_change.append(callers.refresh)
         await callers.refresh()
-        publisher = Publisher(access, ingest, door.delivery, max_payload_bytes=settings.mqtt.max_packet_bytes)
+        publisher = Publisher(access, ingest, door.delivery, settings.mqtt)
         callbacks = Callbacks(
             messages,
             partial(SignedPost, clock=clock, timeout_s=_CALLBACK_TIMEOUT_S),

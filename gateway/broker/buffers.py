@@ -1,7 +1,7 @@
 """What all connections together hold in memory: packets that are not complete, and what their clients have not read.
 
-One connection has its own bounds, but all of them at their bounds are gigabytes. So there is one for the sum, and before
-it is exceeded those who hold most leave, until a quarter of it is free: a client that sends and reads like others holds
+One connection has its own bounds, but all of them at their bounds are gigabytes. So there is one for the sum: before it
+is exceeded those who hold most leave, until a quarter of it is free. A client that sends and reads like others holds
 next to nothing, and is never the one.
 
 What is held is not counted byte by byte, as a socket does not tell when it has sent something. What comes is added, and

@@ -8,7 +8,9 @@ import asyncio
 
 from gateway.access import Access, Credential
 from gateway.broker.delivery import Delivery
+from gateway.broker.names import too_long
 from gateway.broker.packets import MalformedPacket, Message, check_topic
+from gateway.config import MqttSettings
 from gateway.ingest import Ingest, Verdict
 from gateway.model.errors import BadInput, StoreFailed
 from gateway.model.rights import rights_of
@@ -24,11 +26,11 @@ class ForeignTopic(BadInput):
 class Publisher:
     """See the module's own words."""
 
-    def __init__(self, access: Access, ingest: Ingest, delivery: Delivery, *, max_payload_bytes: int) -> None:
+    def __init__(self, access: Access, ingest: Ingest, delivery: Delivery, settings: MqttSettings) -> None:
         self._access = access
         self._ingest = ingest
         self._delivery = delivery
-        self._max_payload_bytes = max_payload_bytes
+        self._settings = settings
 
     async def publish(
         self, organization_id: str, topic: str, payload: bytes, qos: int, *, retain: bool
@@ -39,11 +41,18 @@ class Publisher:
         """
         hub = Credential("", organization_id, None, rights_of(organization_id, None))
         topic = _checked(topic)
-        if len(payload) > self._max_payload_bytes:
+        if too := too_long(topic, self._settings):
+            raise BadInput(
+                "invalid_topic",
+                f"The topic has {too}.",
+                hint=f"At most {self._settings.max_topic_levels} levels and {self._settings.max_topic_bytes} bytes:"
+                " mqtt.max_topic_levels and mqtt.max_topic_bytes.",
+            )
+        if len(payload) > self._settings.max_packet_bytes:
             raise BadInput(
                 "payload_too_large",
                 f"The payload has {len(payload)} bytes.",
-                hint=f"At most {self._max_payload_bytes}: mqtt.max_packet_bytes.",
+                hint=f"At most {self._settings.max_packet_bytes}: mqtt.max_packet_bytes.",
             )
         device = self._access.sender(hub, topic) if hub.rights.may_publish(topic) else None
         if device is None:

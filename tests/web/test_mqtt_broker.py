@@ -158,6 +158,8 @@ async def test_telemetry_is_stored_like_any_other_and_what_is_no_reading_goes_to
     [
         ("devices/+/status", 400, "invalid_topic"),
         ("", 400, "invalid_topic"),
+        ("devices/kitchen" + "/x" * 31, 400, "invalid_topic"),
+        ("devices/kitchen/" + "x" * 1_009, 400, "invalid_topic"),
         ("a/\x00", 400, "invalid_topic"),
         ("\ud800", 400, "invalid_request"),
         ("org_other/devices/kitchen/status", 403, "foreign_topic"),
