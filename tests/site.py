@@ -33,14 +33,14 @@ def reading(device_id: str = "kitchen", **fields: Any) -> bytes:
     return json.dumps({"device_id": device_id, "sensors": {"pir": {"motion_detected": True}}} | fields).encode()
 
 
-async def until(holds: Callable[[], bool], what: str = "the condition") -> None:
+async def until(holds: Callable[[], bool], what: str = "the condition", *, patience_s: float = PATIENCE_S) -> None:
     """Return as soon as it holds."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             while not holds():  # noqa: ASYNC110 - of what is watched, most cannot be waited for
                 await asyncio.sleep(0.005)
     except TimeoutError:
-        raise AssertionError(f"{what} did not come true within {PATIENCE_S} s") from None
+        raise AssertionError(f"{what} did not come true within {patience_s} s") from None
 
 
 @dataclass
