@@ -43,6 +43,7 @@ async def log_in(door: "Door", connection: "Connection", connect: Connect) -> No
         connection.refuse(packets.CONNACK_UNAVAILABLE, "store_failed", error.message)
     if not connection.is_open:
         door.leave(connection)
+        connection.end("connection_lost")  # without a session nothing it has said may be looked at
         return
     door.came_in(credential)
     session, is_present = door.delivery.sessions.open(

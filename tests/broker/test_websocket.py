@@ -18,6 +18,9 @@ from aiohttp import WSMsgType
 from aiohttp.web import WebSocketResponse
 from paho.mqtt.enums import CallbackAPIVersion
 
+from gateway.broker.connection import Connection
+from gateway.broker.door import Door
+from gateway.broker.websocket import _Wire
 from gateway.model.errors import PortInUse
 from gateway.operations.devices import revoke_device
 from tests.broker.raw import ACCEPTED, DISCONNECT, PINGREQ, PINGRESP, RawClient, connect, puback, publish, subscribe
@@ -516,6 +519,30 @@ async def test_a_client_that_vanishes_after_a_ping_is_no_fault_of_ours(
     monkeypatch.setattr(WebSocketResponse, "receive", vanish)
     async with WebSocketClient.login(site) as client:
         client.send_frames(frame(b"", PING))
+        assert await client.rest() == b""
+    await until(lambda: not site.gateway._running.door.connections, "the connection forgotten")
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [subscribe("devices/kitchen/#"), publish(STATUS, b"x", qos=2), b"\x62\x02\x00\x01"],
+    ids=["subscribe", "qos 2", "pubrel"],
+)
+async def test_what_a_client_said_that_vanished_while_it_logged_in_is_not_looked_at(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    take_over = Door.take_over
+
+    async def vanish(door: Door, connection: Connection) -> None:
+        await take_over(door, connection)
+        assert isinstance(wire := connection._transport, _Wire)
+        wire._below.abort()
+
+    monkeypatch.setattr(Door, "take_over", vanish)
+    hello = connect("gone", site.kitchen.username, site.kitchen.password)
+    async with WebSocketClient.open(site) as client:
+        client.send_frames(frame(hello), frame(more))  # both have arrived before the first is looked at
         assert await client.rest() == b""
     await until(lambda: not site.gateway._running.door.connections, "the connection forgotten")
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
