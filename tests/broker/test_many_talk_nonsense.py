@@ -1,6 +1,7 @@
 """Whatever several clients send at once, right, nearly right or not at all: nothing breaks, stays behind or waits."""
 
 import asyncio
+import gc
 import logging
 import time
 from contextlib import AsyncExitStack
@@ -31,6 +32,8 @@ from tests.site import PATIENCE_S, Site, reading, until
 
 SLOWEST_S = 1.0
 """For the neighbour's PINGRESP; the machine may be busy with other work."""
+MOST_KEPT = 200
+"""Objects of ours that may stay: sessions, what waits for them, retained messages and devices have their own bounds."""
 LOGINS_FORGOTTEN_MS = 15 * 60 * 1000
 """Or every story would end with a refused client that is kept waiting as long as can be."""
 TELEMETRY = "devices/kitchen/telemetry"
@@ -134,6 +137,12 @@ def tasks_of_connections() -> list[str]:
     return [one.get_name() for one in tasks if one.get_name().startswith(names) or "RequestHandler" in repr(one)]
 
 
+def objects_of_ours() -> int:
+    """Count what is alive of the gateway's own classes."""
+    gc.collect()
+    return sum(str(getattr(type(one), "__module__", "")).startswith("gateway.") for one in gc.get_objects())
+
+
 async def say(client: RawClient, step: Step) -> None:
     edges = [0, *sorted({cut % len(step.data) for cut in step.cuts} - {0}), len(step.data)] if step.data else []
     for start, end in pairwise(edges):
@@ -190,9 +199,11 @@ async def test_whatever_many_clients_say_nothing_breaks_nor_stays_nor_waits(
     def explore(story: list[Step], first: bytes) -> None:
         asyncio.run_coroutine_threadsafe(live(story, first), loop).result(60)
 
+    before = objects_of_ours()
     async with RawClient.login(site, hall, "neighbour") as neighbour:
         with caplog.at_level(logging.ERROR):
             await asyncio.to_thread(explore)
-    ours = [record for record in caplog.records if record.name.startswith(("gateway", "aiohttp"))]
+    ours = [record for record in caplog.records if record.name.startswith(("gateway", "aiohttp", "asyncio"))]
     assert [record.getMessage() for record in ours if record.levelno >= logging.ERROR] == []
     assert slowest < SLOWEST_S
+    assert objects_of_ours() - before < MOST_KEPT

@@ -536,8 +536,8 @@ async def test_what_a_client_said_that_vanished_while_it_logged_in_is_not_looked
 
     async def vanish(door: Door, connection: Connection) -> None:
         await take_over(door, connection)
-        assert isinstance(wire := connection._transport, _Wire)
-        wire._below.abort()
+        assert isinstance(connection._transport, _Wire)
+        connection._transport._below.abort()
 
     monkeypatch.setattr(Door, "take_over", vanish)
     hello = connect("gone", site.kitchen.username, site.kitchen.password)
