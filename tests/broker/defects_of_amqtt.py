@@ -294,6 +294,12 @@ async def what_was_acknowledged_is_handed_on(broker: Broker) -> None:
             raise Defect(f"of {acknowledged} acknowledged messages {heard} were handed on")
 
 
+async def nothing_is_delivered_at_a_higher_qos_than_it_was_published(broker: Broker) -> None:
+    async with broker.client("panel", STATUS, qos=1) as panel, broker.client("board") as board:
+        board.send(publish(STATUS, b"x", qos=0))
+        await broker.must_say(panel, publish(STATUS, b"x", qos=0), "a message of QoS 0")
+
+
 MALFORMED = {
     "a wildcard in a topic": publish("devices/kitchen/#", b"x", qos=1, packet_id=5),
     "a length of five bytes": b"\x30\xff\xff\xff\xff\x7f",
@@ -324,5 +330,6 @@ CHECKS = [
     Check("D13b", who_subscribed_to_nothing_is_sent_nothing),
     Check("D14", what_was_not_acknowledged_comes_again),
     Check("D15", a_hundred_boards_are_let_in_at_once, with_a_password_file=True),
+    Check("delivery QoS", nothing_is_delivered_at_a_higher_qos_than_it_was_published),
     Check("D17", what_was_acknowledged_is_handed_on),
 ]
