@@ -162,7 +162,7 @@ async def a_client_that_comes_back_while_its_old_connection_hangs_is_heard_and_t
         back.send(PINGREQ)
         await broker.must_say(back, PINGRESP, "the PINGREQ of a client that came back")
         panel.send(publish(STATUS, b"go", qos=1, packet_id=9))
-        await broker.must_say(panel, puback(9), "a command")
+        await panel.expect(puback(9))
         if await broker.says(back.packet()) in (b"", SILENCE):
             raise Defect("a client that came back while its old connection hung is told nothing more")
 
@@ -242,7 +242,7 @@ async def a_packet_beyond_all_measure_closes(broker: Broker) -> None:
 async def who_subscribed_to_nothing_is_sent_nothing(broker: Broker) -> None:
     async with broker.client("panel", STATUS), broker.client("board") as board:
         board.send(publish(STATUS, b"online", qos=1, retain=True))
-        await broker.must_say(board, puback(1), "a retained message")
+        await board.expect(puback(1))
         async with broker.client("new") as new:
             new.send(PINGREQ)
             await broker.must_say(new, PINGRESP, "to a client that has subscribed to nothing")
@@ -253,7 +253,7 @@ async def who_subscribed_to_nothing_is_sent_nothing(broker: Broker) -> None:
 async def what_was_not_acknowledged_comes_again(broker: Broker) -> None:
     async with broker.client("panel", STATUS, qos=1, clean=False) as panel, broker.client("board") as board:
         board.send(publish(STATUS, b"important", qos=1))
-        await broker.must_say(board, puback(1), "a message")
+        await board.expect(puback(1))
         assert (await panel.packet()).endswith(b"important")
     async with broker.client("panel", clean=False) as panel:
         if not (await broker.says(panel.packet())).endswith(b"important"):
@@ -263,7 +263,7 @@ async def what_was_not_acknowledged_comes_again(broker: Broker) -> None:
 async def what_was_acknowledged_is_there_after_a_kill(broker: Broker, kill_and_start: Callable[[], Broker]) -> None:
     async with broker.client("board") as board:
         board.send(publish(STATUS, b"online", qos=1, retain=True))
-        await broker.must_say(board, puback(1), "a retained message")
+        await board.expect(puback(1))
     async with kill_and_start().client("panel", STATUS) as panel:
         await broker.must_say(panel, publish(STATUS, b"online", retain=True), "after a kill, what was acknowledged")
 
