@@ -338,7 +338,7 @@ class Delivery:
 
     def unsubscribe(self, session: Session, names: Iterable[str], done: Done) -> None:
         """End subscriptions; `done` is called when that is on disk."""
-        held = [name for name in names if name in session.subscriptions]
+        held = [name for name in dict.fromkeys(names) if name in session.subscriptions]  # it may name one twice
         for name in held:
             del session.subscriptions[name]
             self.local.unsubscribe(session, name)
