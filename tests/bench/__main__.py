@@ -2,6 +2,7 @@
 
 `rates` is what the gateway takes in, into a log that is not empty, and what it delivers, from a board to a receiver.
 `backlog` is what a week of undelivered readings costs: the start, catching up, memory, and those who send readings.
+`fanout` is one message to ten subscribers, in turns with mosquitto and stock amqtt.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.backlog import backlog
+from tests.bench.brokers import NotInstalled
+from tests.bench.fanout import fanout
 from tests.bench.measurements import Row, end_to_end, ingest
 
 _TURN_S = 5.0
@@ -29,12 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=["rates", "backlog"], default="rates", help="by default rates")
+    parser.add_argument(
+        "what", nargs="?", choices=["rates", "backlog", "fanout"], default="rates", help="by default rates"
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: does it run?")
     parser.add_argument("--seconds", type=float, default=60, help="length of the ingest measurement of rates")
     parser.add_argument("--rows", type=int, default=1_000_000, help="readings in the log before")
     parser.add_argument("--readings", type=int, default=300_000, help="readings sent end to end by rates")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each comparison of backlog")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each comparison of backlog and fanout")
     parser.add_argument("--folder", type=Path, help="where the data goes (default: beside the checkout's temp files)")
     arguments = parser.parse_args()
     scale = 10 if arguments.quick else 1
@@ -47,6 +52,8 @@ def main() -> None:
     base = Path(tempfile.mkdtemp(prefix="neurogate-bench-", dir=arguments.folder or "/var/tmp"))
     try:
         rows += asyncio.run(_measure(base, arguments, scale))
+    except NotInstalled as error:
+        raise SystemExit(str(error)) from None
     finally:
         shutil.rmtree(base)
     table = Table("measured", "value", box=None)
@@ -64,6 +71,8 @@ async def _measure(base: Path, arguments: argparse.Namespace, scale: int) -> lis
             seconds=_TURN_S / scale,
             rounds=arguments.rounds,
         )
+    if arguments.what == "fanout":
+        return await fanout(base / "fanout", seconds=_TURN_S / scale, rounds=1 if arguments.quick else arguments.rounds)
     rows = await ingest(
         base / "ingest",
         connections=100,

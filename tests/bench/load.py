@@ -18,6 +18,8 @@ import uvloop
 from gateway.broker.packets import encode_packet, encode_text
 
 _SEQ_MARK = "987654321012"
+SEQ_DIGITS = 10
+"""In a payload; padded with spaces in front."""
 
 
 def payload(device_id: str, boot_id: str, seq: int | str) -> str:
@@ -76,13 +78,14 @@ class LoadClient(asyncio.Protocol):
         self.running = True
         self.seq = 0
         before, after = payload(device["device_id"], boot_id, _SEQ_MARK).split(f'"{_SEQ_MARK}"')
-        topic = encode_text(f"neurobuild/sensors/{device['device_id']}/data")
+        self.topic = f"neurobuild/sensors/{device['device_id']}/data".encode()
+        topic = encode_text(self.topic.decode())
         # One length for every packet: the sequence number is padded with spaces, which JSON allows.
-        self._before, self._after = before.encode(), after.encode()
-        length = len(topic) + 2 + len(self._before) + 10 + len(self._after)
+        self._before, self.after = before.encode(), after.encode()
+        length = len(topic) + 2 + len(self._before) + SEQ_DIGITS + len(self.after)
         self._fixed = encode_packet(0x32, bytes(length))[:-length] + topic
         self._acked = 0
-        self._sent_at: list[float] = [0.0] * 65_536
+        self.sent_at: list[float] = [0.0] * 65_536
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -103,7 +106,7 @@ class LoadClient(asyncio.Protocol):
         if whole:
             now = time.perf_counter()
             first = data[2] << 8 | data[3]
-            self.tally.latencies_s.append(now - self._sent_at[first])
+            self.tally.latencies_s.append(now - self.sent_at[first])
             self.tally.acked += whole
             self._acked += whole
             if self.running and not self._paced:
@@ -122,16 +125,21 @@ class LoadClient(asyncio.Protocol):
         parts: list[bytes] = []
         for _ in range(count):
             self.seq += 1
-            packet_id = self.seq % 65_535 + 1
-            self._sent_at[packet_id] = now
+            packet_id = self.packet_id(self.seq)
+            self.sent_at[packet_id] = now
             parts += (
                 self._fixed,
                 packet_id.to_bytes(2, "big"),
                 self._before,
-                b"%10d" % self.seq,
-                self._after,
+                b"%*d" % (SEQ_DIGITS, self.seq),
+                self.after,
             )
         self.transport.write(b"".join(parts))
+
+    @staticmethod
+    def packet_id(seq: int) -> int:
+        """Return the packet id of a reading, which is also its place in `sent_at`."""
+        return seq % 65_535 + 1
 
     @property
     def unacknowledged(self) -> int:
@@ -165,7 +173,7 @@ async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
         clients.append(client)
         await client.connected
     if load.every_s:
-        pacing = [asyncio.create_task(_pace(client, load.every_s)) for client in clients]
+        pacing = [asyncio.create_task(pace(client, load.every_s)) for client in clients]
     else:
         pacing = []
         for client in clients:
@@ -197,7 +205,7 @@ async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
     }
 
 
-async def _pace(client: LoadClient, every_s: float) -> None:
+async def pace(client: LoadClient, every_s: float) -> None:
     """Publish one reading at a time whatever becomes of those before, as boards do; not all clients at once."""
     loop = asyncio.get_running_loop()
     due = loop.time() + random.uniform(0, every_s)

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,13 +12,14 @@ from gateway.clock import SystemClock
 from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.reading import NewReading, TimeSource
+from gateway.storage.credentials import Credentials
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.state import State
+from tests.bench import process
 from tests.bench.load import payload
 
 _START_S = 60
-_STOP_S = 20
 _FILL_AT_ONCE = 5_000
 
 _CONFIG = """\
@@ -64,20 +63,18 @@ class Destination:
 class Site:
     """A running gateway."""
 
-    process: asyncio.subprocess.Process
+    pid: int
     mqtt_port: int
     http_port: int
     config: Path
 
     def cpu_seconds(self) -> float:
         """Return the processor time the gateway has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return process.cpu_seconds(self.pid)
 
     def memory_mb(self) -> float:
         """Return its resident memory."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return process.memory_mb(self.pid)
 
 
 async def prepare(folder: Path, *, devices: int, readings: int, age_s: float = 0, behind: Sequence[str] = ()) -> Path:
@@ -107,6 +104,24 @@ async def prepare(folder: Path, *, devices: int, readings: int, age_s: float = 0
     return logins_file
 
 
+async def add_hub(folder: Path) -> dict[str, str]:
+    """Register a credential of the organisation, which may hear all of its devices; returns its login."""
+    return await _add_credential(folder, "hub", "default")
+
+
+async def add_owner(folder: Path) -> dict[str, str]:
+    """Register a credential of the site, which may hear everything; returns its login."""
+    return await _add_credential(folder, "owner", None)
+
+
+async def _add_credential(folder: Path, name: str, organization_id: str | None) -> dict[str, str]:
+    data_dir = DataDir(folder)
+    key = load_or_create_key(data_dir.password_key)
+    async with State.open(data_dir.state_db, key, clock=SystemClock()) as state:
+        made = await Credentials(state).add(name, organization_id)
+    return {"username": made.username, "password": made.password}
+
+
 def _reading(log: Log, device_id: str, number: int, received_ms: int) -> NewReading:
     return NewReading(
         log.stream("default", device_id, "filled"),
@@ -128,13 +143,26 @@ async def gateway(folder: Path, destination: Destination | None = None) -> Async
     if destination is not None:
         text += _WEBHOOK.format(**asdict(destination), secret=folder / "webhook.secret")
     config.write_text(text)
-    process = await asyncio.create_subprocess_exec(
+    running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.cli", "run", "-c", str(config)), stderr=asyncio.subprocess.PIPE
     )
+    reading = None
     try:
-        yield await asyncio.wait_for(_started(process, config), _START_S)
+        site = await asyncio.wait_for(_started(running, config), _START_S)
+        assert running.stderr is not None
+        reading = asyncio.create_task(_read_away(running.stderr))
+        yield site
     finally:
-        await _stop(process)
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait([reading])
+        await process.stop(running)
+
+
+async def _read_away(stderr: asyncio.StreamReader) -> None:
+    """Take what it logs: when the pipe is full, it would wait."""
+    while await stderr.read(65_536):
+        pass
 
 
 @asynccontextmanager
@@ -142,45 +170,35 @@ async def receiver(folder: Path) -> AsyncIterator[int]:
     """Run the webhook receiver that verifies every signature; yields its port."""
     secret = folder / "webhook.secret"
     secret.write_text("whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=")
-    process = await asyncio.create_subprocess_exec(
+    running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cloud_sync.receiver", "--port", "0", "--secret-file", str(secret)),
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), _START_S)
+        assert running.stdout is not None
+        line = await asyncio.wait_for(running.stdout.readline(), _START_S)
         yield json.loads(line)["listening"]
     finally:
-        await _stop(process)
+        await process.stop(running)
 
 
 async def load(site: Site, logins_file: Path, **options: float) -> dict[str, float]:
     """Run the load generator as a process of its own; returns what it measured."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    process = await asyncio.create_subprocess_exec(
+    running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.bench.load", f"--port={site.mqtt_port}", f"--devices-file={logins_file}"),
         *arguments,
         stdout=asyncio.subprocess.PIPE,
     )
-    output, _ = await process.communicate()
+    output, _ = await running.communicate()
     measured: dict[str, float] = json.loads(output)
     return measured
 
 
-async def _started(process: asyncio.subprocess.Process, config: Path) -> Site:
-    assert process.stderr is not None
-    while line := await process.stderr.readline():
+async def _started(running: asyncio.subprocess.Process, config: Path) -> Site:
+    assert running.stderr is not None
+    while line := await running.stderr.readline():
         event = json.loads(line)
         if event.get("mqtt_port"):
-            return Site(process, event["mqtt_port"], event["http_port"], config)
+            return Site(running.pid, event["mqtt_port"], event["http_port"], config)
     raise RuntimeError("the gateway did not start")
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.send_signal(signal.SIGTERM)
-    try:
-        await asyncio.wait_for(process.communicate(), _STOP_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
