@@ -20,6 +20,7 @@ from gateway.broker.packets import BeyondLimit, Connect, MalformedPacket, Packet
 from gateway.broker.publishing import Publishing
 from gateway.broker.sessions import Session
 from gateway.broker.sys_topics import SYS
+from gateway.broker.turn_writer import TurnWriter
 from gateway.model.errors import StoreFailed
 from gateway.rate_limit import TokenBucket
 
@@ -47,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._door = door
         self._loop = loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
+        self._writer: TurnWriter
         self._rest = b""
         self._connect: Connect | None = None
         self._held: set[Hold] = set()
@@ -74,6 +76,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock for CONNECT."""
         self._transport = cast("asyncio.Transport", transport)
+        self._writer = TurnWriter(self._loop, self._transport, self._look_at_answers)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if name else "unknown"
         self._transport.set_write_buffer_limits(high=self._door.settings.max_subscriber_buffer_bytes)
@@ -133,7 +136,7 @@ class Connection(asyncio.Protocol):
     @property
     def held_bytes(self) -> int:
         """What it holds in memory: what is not handled yet, and what its client has not read."""
-        return 0 if self._given_up else len(self._rest) + self._transport.get_write_buffer_size()
+        return 0 if self._given_up else len(self._rest) + self._writer.size + self._transport.get_write_buffer_size()
 
     def give_up(self) -> None:
         """Let go of what it holds, now; it ends when nobody is in the middle of something."""
@@ -420,6 +423,7 @@ class Connection(asyncio.Protocol):
         self._door.closed(self, reason, detail)
         if self._session is not None:
             self._door.delivery.sessions.leave(self._session, self)
+        self._writer.flush()
         self._transport.close()
         if self._transport.get_write_buffer_size():  # a last word is on its way; a peer that does not read gets none
             self._loop.call_later(_LAST_WORD_S, self._transport.abort)
@@ -427,11 +431,13 @@ class Connection(asyncio.Protocol):
             self._door.publish_will(self, self._connect.will)
 
     def send(self, data: bytes) -> None:
-        """Send packets; whoever asks for answers and does not read them is closed."""
-        if not data or self._transport.is_closing():
-            return
-        self._transport.write(data)
-        self._door.buffers.grew(len(data))
+        """Send packets, with all others of this turn of the event loop."""
+        if data and not self._transport.is_closing():
+            self._writer.write(data)
+            self._door.buffers.grew(len(data))
+
+    def _look_at_answers(self) -> None:
+        """Close whoever asks for answers and does not read them."""
         if self._stuck is None:
             return
         if self._transport.get_write_buffer_size() > _ACKS_IN_SOCKET * self._door.settings.max_subscriber_buffer_bytes:
