@@ -87,7 +87,7 @@ class _Login:
     old_ends_ms: int
     """When the second one ends (monotonic)."""
     hears: dict[str, bool] = field(default_factory=dict)
-    """What was found out of topics behind the door: it is asked for every message and subscriber."""
+    """What was found out of topics behind the door: it is asked again whenever a subscription comes or goes."""
 
 
 class Access:
@@ -110,6 +110,8 @@ class Access:
         self._noted: dict[str, Usage] = {}
         """What the state says of each credential's use."""
         self._noted_at_ms = clock.monotonic_ms()
+        self.changes = 0
+        """Grows at the moment when anybody's rights may have changed."""
         self.on_change: list[Callable[[], Awaitable[None]]] = []
         """Awaited after the credentials have changed; a listener drops whoever is not `current` any more."""
 
@@ -215,6 +217,7 @@ class Access:
             device.metadata = json.dumps(row.metadata, separators=(",", ":")) if row.metadata else None
             if row.status == "discovered" and key not in self._to_register:
                 self._discovered[row.organization_id] += 1
+        self.changes += 1
         old, self._by_username, self._by_hash = self._by_username, {}, {}
         for credential in credentials:
             name = credential.username

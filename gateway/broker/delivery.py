@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from gateway.broker import packets
-from gateway.broker.local import AmqttBroker, Route
+from gateway.broker.local import AmqttBroker, MayHear, Route
 from gateway.broker.names import too_long
 from gateway.broker.outbox import IN_FLIGHT, Link, Outgoing
 from gateway.broker.packets import Message
@@ -32,8 +32,6 @@ from gateway.storage.mqtt_store import Change, Done, MqttStore
 
 MaySubscribe = Callable[[str, str], bool]
 """(client id behind the door, topic filter) → whether the filter lies inside the client's rights."""
-MayHear = Callable[[str, str], bool]
-"""(client id behind the door, topic) → whether the client may be sent it; its rights may have changed meanwhile."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +66,7 @@ class Delivery:
         settings: MqttSettings,
         may_subscribe: MaySubscribe,
         may_hear: MayHear,
+        rights_changes: Callable[[], int],
         store: MqttStore,
         recorder: Recorder,
         clock: Clock,
@@ -81,7 +80,7 @@ class Delivery:
         self._clock = clock
         self._metrics = metrics
         self._seldom = Seldom(clock)
-        self.local = AmqttBroker()
+        self.local = AmqttBroker(may_hear, rights_changes)
         self.sessions = Sessions(settings, store, clock)
         self.sessions.on_end.append(self._unsubscribe_all)
         self.retained = Retained(self.local, settings.retained_max_bytes, settings.retained_max_messages)
@@ -132,15 +131,8 @@ class Delivery:
     # Messages
 
     def wants(self, topic: str) -> bool:
-        """Whether any subscription matches the topic."""
-        return bool(self._route(topic)) or self._recorder.wants(topic)
-
-    def _route(self, topic: str) -> Route:
-        """Return who subscribes to a topic and may hear it."""
-        route = self.local.route(topic)
-        if all(self._may_hear(session.client_id, topic) for session, _ in route):
-            return route
-        return tuple((session, qos) for session, qos in route if self._may_hear(session.client_id, topic))
+        """Whether anybody subscribes to the topic and may hear it, or it is recorded."""
+        return bool(self.local.route(topic)) or self._recorder.wants(topic)
 
     def take(
         self,
@@ -166,7 +158,7 @@ class Delivery:
                 changes.append(recorded[1])
             if message.retain:
                 changes += self._retain(message)
-            route = self._route(message.topic)
+            route = self.local.route(message.topic)
             queued = self._queue(message, route)
             changes += [self.sessions.on_disk(session, outgoing) for session, outgoing in queued]
         if received is not None and received[0].is_persistent:
@@ -197,7 +189,7 @@ class Delivery:
     def show(self, message: Message) -> None:
         """Give a message of our own to its subscribers, and hold it for later ones; it is never stored."""
         self.local.retain(message)
-        self._hand_out(message, self._route(message.topic))
+        self._hand_out(message, self.local.route(message.topic))
 
     def _queue(self, message: Message, route: Route) -> list[tuple[Session, Outgoing]]:
         """Queue a message for the persistent sessions that are owed it; it may leave when it is on disk."""

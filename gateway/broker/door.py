@@ -59,7 +59,9 @@ class Door:
         self.login_delay = LoginDelay(clock, waiting_at_most=settings.max_connections // 4)
         self._connections: set[Connection] = set()
         self._store = store
-        self.delivery = Delivery(settings, self._may_subscribe, self._may_hear, store, recorder, clock, metrics)
+        self.delivery = Delivery(
+            settings, self._may_subscribe, self._may_hear, lambda: access.changes, store, recorder, clock, metrics
+        )
         self.received = 0
         """Messages that clients have published."""
         self.buffers = Buffers(settings.buffers_max_bytes // 2, self._connections)

@@ -14,6 +14,10 @@ def session(name: str) -> Session:
     return Session(f"default/kitchen|{name}", "default/", 0)
 
 
+def broker() -> AmqttBroker:
+    return AmqttBroker(lambda _client, _topic: True, lambda: 0)
+
+
 def message(payload: bytes, topic: str = "default/a/b") -> Message:
     return Message(topic, payload, 1, retain=True)
 
@@ -29,7 +33,7 @@ async def test_amqtts_tables_are_the_only_ones_and_it_runs_nothing() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BrokerContext, "__init__", init)
-        local = AmqttBroker()
+        local = broker()
     one = session("one")
     local.subscribe(one, "default/a/#", 1)
     local.retain(message(b"x"))
@@ -41,7 +45,7 @@ async def test_amqtts_tables_are_the_only_ones_and_it_runs_nothing() -> None:
 
 
 async def test_a_route_follows_the_subscriptions() -> None:
-    local = AmqttBroker()
+    local = broker()
     one, two = session("one"), session("two")
     assert local.route("default/a/b") == ()
     local.subscribe(one, "default/a/#", 1)
@@ -58,15 +62,29 @@ async def test_a_route_follows_the_subscriptions() -> None:
     assert (local.route("default/a/b"), local.subscriptions) == ((), 0)
 
 
+async def test_a_route_follows_the_rights() -> None:
+    """A session may outlive its rights: what is remembered does not."""
+    changes, heard = 0, True
+    local = AmqttBroker(lambda client, _topic: heard or client.endswith("|one"), lambda: changes)
+    one, two = session("one"), session("two")
+    local.subscribe(one, "default/a/#", 1)
+    local.subscribe(two, "default/a/#", 1)
+    assert dict(local.route("default/a/b")) == {one: 1, two: 1}
+    changes, heard = 1, False
+    assert dict(local.route("default/a/b")) == {one: 1}
+    changes, heard = 2, True
+    assert dict(local.route("default/a/b")) == {one: 1, two: 1}
+
+
 async def test_remembered_routes_are_bounded() -> None:
-    local = AmqttBroker()
+    local = broker()
     for number in range(100_100):
         local.route(f"default/{number}")
     assert len(local._routes) <= 100_001
 
 
 async def test_the_last_retained_message_counts() -> None:
-    local = AmqttBroker()
+    local = broker()
     local.retain(message(b"old"))
     local.retain(message(b"new"))
     assert list(local.retained_for("default/+/b")) == ["default/a/b"]
