@@ -3,6 +3,7 @@
 `rates` is what the gateway takes in, into a log that is not empty, and what it delivers, from a board to a receiver.
 `backlog` is what a week of undelivered readings costs: the start, catching up, memory, and those who send readings.
 `fanout` is one message to ten subscribers, in turns with mosquitto and stock amqtt.
+`broker` is what connections cost, and what one client can do to the others.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.backlog import backlog
+from tests.bench.broker import broker
 from tests.bench.brokers import NotInstalled
 from tests.bench.fanout import fanout
 from tests.bench.measurements import Row, end_to_end, ingest
@@ -32,9 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "what", nargs="?", choices=["rates", "backlog", "fanout"], default="rates", help="by default rates"
-    )
+    what = ["rates", "backlog", "fanout", "broker"]
+    parser.add_argument("what", nargs="?", choices=what, default="rates", help="by default rates")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: does it run?")
     parser.add_argument("--seconds", type=float, default=60, help="length of the ingest measurement of rates")
     parser.add_argument("--rows", type=int, default=1_000_000, help="readings in the log before")
@@ -71,6 +72,8 @@ async def _measure(base: Path, arguments: argparse.Namespace, scale: int) -> lis
             seconds=_TURN_S / scale,
             rounds=arguments.rounds,
         )
+    if arguments.what == "broker":
+        return await broker(base / "broker", boards=1_000 // scale, stuck_mb=200 // scale)
     if arguments.what == "fanout":
         return await fanout(base / "fanout", seconds=_TURN_S / scale, rounds=1 if arguments.quick else arguments.rounds)
     rows = await ingest(
