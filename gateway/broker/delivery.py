@@ -377,5 +377,4 @@ def _settled(
 
 def _plain(message: Message, session: Session, *, retain: bool) -> bytes:
     """Encode a message of QoS 0 as a client knows it."""
-    topic = message.topic.removeprefix(session.namespace)
-    return packets.encode_publish(Message(topic, message.payload, 0, retain))
+    return packets.encode_publish(message.topic.removeprefix(session.namespace), message.payload, retain=retain)

@@ -257,10 +257,11 @@ class Outbox:
                 packet = packets.PUBREL + outgoing.packet_id.to_bytes(2, "big")
             else:
                 packet = packets.encode_publish(
-                    Message(
-                        outgoing.topic.removeprefix(self._namespace), outgoing.payload, outgoing.qos, outgoing.retain
-                    ),
+                    outgoing.topic.removeprefix(self._namespace),
+                    outgoing.payload,
+                    outgoing.qos,
                     outgoing.packet_id,
+                    retain=outgoing.retain,
                     dup=outgoing.was_sent,
                 )
             outgoing.was_sent = True

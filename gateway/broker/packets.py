@@ -5,6 +5,7 @@ Pure functions over bytes. What violates the standard raises MalformedPacket: th
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from gateway.model.topics import is_topic_filter
 
@@ -110,13 +111,16 @@ def remaining_length(data: bytes, position: int) -> tuple[int, int]:
 
 def encode_packet(first_byte: int, body: bytes) -> bytes:
     """Put the fixed header before a packet's body."""
-    length = len(body)
+    return _fixed_header(first_byte, len(body)) + body
+
+
+def _fixed_header(first_byte: int, length: int) -> bytes:
     header = bytearray([first_byte])
     while True:
         length, digit = length >> 7, length & 0x7F
         header.append(digit | 0x80 if length else digit)
         if not length:
-            return bytes(header) + body
+            return bytes(header)
 
 
 def encode_text(text: str) -> bytes:
@@ -193,11 +197,21 @@ def encode_suback(packet_id: bytes, codes: bytes) -> bytes:
     return encode_packet(0x90, packet_id + codes)
 
 
-def encode_publish(message: Message, packet_id: int = 0, *, dup: bool = False) -> bytes:
+def encode_publish(
+    topic: str, payload: bytes, qos: int = 0, packet_id: int = 0, *, retain: bool = False, dup: bool = False
+) -> bytes:
     """Encode a PUBLISH (3.3); QoS 0 needs no packet id."""
-    number = packet_id.to_bytes(2, "big") if message.qos else b""
-    first = 0x30 | dup << 3 | message.qos << 1 | message.retain
-    return encode_packet(first, encode_text(message.topic) + number + message.payload)
+    first = 0x30 | dup << 3 | qos << 1 | retain
+    if not qos:
+        return _publish_head(first, topic, len(payload)) + payload
+    return b"%b%b%b" % (_publish_head(first, topic, len(payload) + 2), packet_id.to_bytes(2, "big"), payload)
+
+
+@lru_cache(maxsize=256)
+def _publish_head(first: int, topic: str, length: int) -> bytes:
+    """Return all that stands before the packet id: for the subscribers of one message it is the same."""
+    name = encode_text(topic)
+    return _fixed_header(first, len(name) + length) + name
 
 
 def packet_id(body: bytes) -> bytes:

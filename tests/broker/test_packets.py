@@ -142,7 +142,7 @@ def test_a_filter_that_its_namespace_makes_too_long_is_malformed() -> None:
 def test_a_publish_is_written_as_the_standard_says(
     topic: str, payload: bytes, qos: int, retain: bool, dup: bool
 ) -> None:
-    packet = encode_publish(Message(topic, payload, qos, retain), 9, dup=dup)
+    packet = encode_publish(topic, payload, qos, 9, retain=retain, dup=dup)
     assert packet == publish(topic, payload, qos=qos, packet_id=9, retain=retain, dup=dup)
 
 
