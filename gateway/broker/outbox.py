@@ -1,6 +1,6 @@
 """What one client is still to be sent with QoS 1 and 2 (MQTT 3.1.1, 4.3, 4.4 and 4.6).
 
-- messages leave in the order they were queued, at most 20 unacknowledged at a time
+- messages leave in the order they were queued, at most 100 unacknowledged at a time
 - what was sent and not acknowledged leaves again when the client is back: under its packet id, with DUP, in order
 - a message for a persistent session is on disk before it leaves, and so is its PUBREC before the PUBREL
 - messages, bytes and age are bounded; what was sent once does not leave for its age: the client would take the next
@@ -20,7 +20,9 @@ from gateway.broker.kept import Share, kept_bytes
 from gateway.broker.packets import Message
 from gateway.model.errors import StoreFailed
 
-IN_FLIGHT = 20
+IN_FLIGHT = 100
+"""A subscriber gets so many in the time that an acknowledgement takes. With 20, and 4 ms in a busy gateway, that is
+5,000 a second: whoever hears as much could never make up for a moment's delay, and its outbox ran over."""
 _LAST_PACKET_ID = 65_535
 
 

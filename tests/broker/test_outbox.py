@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.broker import outbox as outbox_module
 from gateway.broker.kept import Room, Share
 from gateway.broker.outbox import IN_FLIGHT, Outbox, Outgoing
 from gateway.broker.packets import Message
@@ -154,7 +156,7 @@ def test_a_stuck_client_is_sent_nothing_until_it_reads() -> None:
 
 def test_what_was_sent_once_does_not_leave_for_its_age() -> None:
     disk = Disk()
-    box, client = outbox(disk), Client()
+    box, client = outbox(disk, most=IN_FLIGHT + 2), Client()
     box.resume(client)
     for number in range(1, IN_FLIGHT + 3):
         outgoing = box.put(message(number), 1, now_ms=number)
@@ -179,6 +181,10 @@ def test_a_packet_id_in_use_is_passed_over() -> None:
 STEPS = st.lists(
     st.sampled_from(["put 1", "put 2", "ready", "answer", "answer last", "away", "back", "stuck", "free"]), max_size=120
 )
+
+
+_SMALL_WINDOW = 4
+"""So that few steps fill it."""
 
 
 class World:
@@ -215,6 +221,7 @@ class World:
             self._read(packet)
         self.client.got.clear()
         assert self.heard == list(range(1, len(self.heard) + 1))
+        assert len(self.box._in_flight) <= _SMALL_WINDOW
 
     def _put(self, qos: int) -> None:
         self.put += 1
@@ -258,10 +265,12 @@ class World:
 @given(STEPS)
 def test_whatever_a_client_does_it_gets_everything_in_order_and_each_qos_2_once(steps: list[str]) -> None:
     world = World()
-    for step in [*steps, *["ready"] * len(steps), "away", "back"]:
-        world.do(step)
-    while world.unanswered:
-        world.do("answer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox_module, "IN_FLIGHT", _SMALL_WINDOW)
+        for step in [*steps, *["ready"] * len(steps), "away", "back"]:
+            world.do(step)
+        while world.unanswered:
+            world.do("answer")
     assert len(world.heard) == world.put
     assert world.taken == sorted(set(world.taken))
     assert (len(world.box), world.room.used) == (0, 0)
