@@ -10,6 +10,7 @@
 It does not: decide who may publish or subscribe what (door), or store readings (ingest).
 """
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -242,6 +243,8 @@ class Delivery:
     def _missed(self, reason: str, count: int = 1) -> None:
         if count:
             self._metrics.events_dropped.labels("local", reason).inc(count)
+            if self._seldom.is_due(reason):
+                logger.warning("messages for local subscribers are lost: %s", reason)
 
     # Clients
 
@@ -258,7 +261,7 @@ class Delivery:
         """Hear that a client's socket takes more, or that it has acknowledged something."""
         if session.outbox is not None:
             session.outbox.go_on()
-        if session.replay is not None:
+        if session.replay is not None and not session.new_filters:
             self._replay(session, session.replay)
 
     def release(self, session: Session, packet_id: bytes, done: Done) -> None:
@@ -297,11 +300,12 @@ class Delivery:
         def on_disk() -> None:
             answer(bytes(codes))
             if granted and not session.is_over:
-                session.replay = session.replay or OrderedDict()
-                for name, qos in granted:
-                    for topic in self.local.retained_for(name):
-                        session.replay[topic] = max(qos, session.replay.get(topic, 0))
-                self._replay(session, session.replay)
+                if session.replay is None:
+                    session.replay = OrderedDict()
+                is_looking = bool(session.new_filters)
+                session.new_filters.update(granted)
+                if not is_looking:
+                    self._look_up(session, session.replay)
 
         changes = [mqtt_store.subscribe(session.number, name, qos) for name, qos in granted]
         if session.is_persistent:  # also when there is nothing to write: answers keep their order
@@ -349,6 +353,19 @@ class Delivery:
     def _unsubscribe_all(self, session: Session) -> None:
         for name in session.subscriptions:
             self.local.unsubscribe(session, name)
+
+    def _look_up(self, session: Session, replay: "OrderedDict[str, int]") -> None:
+        """Look up the retained messages of one new filter at a time: they may be thousands, and others wait."""
+        name, qos = next(iter(session.new_filters.items()))
+        for topic in self.local.retained_for(name):
+            replay[topic] = max(qos, replay.get(topic, 0))
+        del session.new_filters[name]
+        if session.is_over:
+            session.new_filters.clear()
+        elif session.new_filters:
+            asyncio.get_running_loop().call_soon(self._look_up, session, replay)
+        else:
+            self._replay(session, replay)
 
     def _replay(self, session: Session, replay: "OrderedDict[str, int]") -> None:
         """Send retained messages to a new subscriber, as it takes them: they may be many, and all are wanted."""

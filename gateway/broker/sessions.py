@@ -35,6 +35,8 @@ class Session:
     received: set[bytes] = field(default_factory=set)
     """Packet ids of QoS 2 messages that were taken and not yet released."""
     outbox: Outbox | None = None
+    new_filters: dict[str, int] = field(default_factory=dict)
+    """What it has subscribed to, with the QoS granted, and whose retained messages are still to be looked up."""
     replay: "OrderedDict[str, int] | None" = None
     """Topics whose retained message is still to be sent, each with the QoS that was granted."""
     is_over: bool = False

@@ -150,7 +150,9 @@ async def test_p9_clients_with_clean_sessions_leave_nothing_behind(site: Site) -
     assert not site.gateway._running.door.delivery.local.subscriptions
 
 
-async def test_p9_what_waits_for_a_client_that_is_away_is_bounded_and_the_rest_counted(tmp_path: Path) -> None:
+async def test_p9_what_waits_for_a_client_that_is_away_is_bounded_and_the_rest_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running_site(tmp_path, mqtt={"outbox_max_messages": 5}) as site:
         await leave_behind(site, "sleeper")
         async with RawClient.login(site, client_id="board") as board:
@@ -158,6 +160,8 @@ async def test_p9_what_waits_for_a_client_that_is_away_is_bounded_and_the_rest_c
                 board.send(publish(STATUS, b"%d" % number, qos=1, packet_id=number))
                 await board.expect(puback(number))
         assert await dropped(site, "outbox_full") == 3
+        lost = "messages for local subscribers are lost: outbox_full"
+        assert [record.getMessage() for record in caplog.records].count(lost) == 1
         back = connect("sleeper", site.kitchen.username, site.kitchen.password, clean=False)
         async with RawClient.open(site, back) as client:
             assert await client.packet() == b"\x20\x02\x01\x00"

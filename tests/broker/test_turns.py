@@ -3,13 +3,14 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from gateway.broker.connection import Connection
+from gateway.broker.packets import encode_packet, encode_text
 from tests.broker.raw import (
     ACCEPTED,
     DISCONNECT,
@@ -183,3 +184,33 @@ async def test_a_client_without_a_keepalive_is_watched_by_tcp(site: Site) -> Non
         sock = connection._transport.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 120
+
+
+async def test_p9_the_retained_messages_of_many_filters_are_looked_up_in_turns(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each comes once, with the highest QoS that any filter has."""
+    async with wired(site) as (connection, wire):
+        connection.data_received(b"".join(publish(f"{STATUS}/{n}", b"x", qos=1, retain=True) for n in range(3)))
+        await until(lambda: wire.sent == puback(1) * 3, "all retained")
+        wire.sent = b""
+        local = site.gateway._running.door.delivery.local
+        looked_up: list[str] = []
+        retained_for = local.retained_for
+
+        def counted(name: str) -> Iterator[str]:
+            looked_up.append(name)
+            return retained_for(name)
+
+        monkeypatch.setattr(local, "retained_for", counted)
+        filters = [f"{STATUS}/#", f"{STATUS}/+", "devices/kitchen/#", "devices/kitchen/+/0"]
+        entries = [encode_text(name) + bytes([qos]) for name, qos in zip(filters, (0, 0, 1, 0), strict=True)]
+        connection.data_received(encode_packet(0x82, b"\0\1" + b"".join(entries)))
+        connection.resume_writing()
+        assert (len(looked_up), wire.sent) == (1, b"\x90\x06\0\1\0\0\1\0")
+        wire.sent = b""
+        expected = [publish(f"{STATUS}/{n}", b"x", qos=1, packet_id=n + 1, retain=True) for n in range(3)]
+        await until(lambda: len(wire.sent) >= len(b"".join(expected)), "all of them")
+        assert (len(wire.sent), wire.sent[0]) == (len(b"".join(expected)), 0x33)
+        assert [wire.sent.count(f"{STATUS}/{n}".encode()) for n in range(3)] == [1, 1, 1]
+        assert looked_up == [f"default/{name}" for name in filters]

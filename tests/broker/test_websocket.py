@@ -423,7 +423,10 @@ async def test_p9_a_client_that_keeps_sending_is_not_read_beyond_what_is_in_flig
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = 10_000
-    async with running_site(tmp_path, mqtt={"max_inflight": 10}) as site, WebSocketClient.login(site) as client:
+    async with (
+        running_site(tmp_path, mqtt={"max_inflight": 10, "max_packets_per_second": 0}) as site,
+        WebSocketClient.login(site) as client,
+    ):
         log = site.log
         with monkeypatch.context() as slow:
             slow.setattr(log, "_commit", lambda: None)
