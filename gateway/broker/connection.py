@@ -441,4 +441,4 @@ class Connection(asyncio.Protocol):
         if self._stuck is None:
             return
         if self._transport.get_write_buffer_size() > _ACKS_IN_SOCKET * self._door.settings.max_subscriber_buffer_bytes:
-            self._give_up_subscriber()
+            self._loop.call_soon(self._give_up_subscriber)  # whoever sends is in the middle of something

@@ -63,6 +63,7 @@ async def test_p9_however_many_packets_come_at_once_others_have_their_turn(
     async with wired(site) as (connection, wire):
         monkeypatch.setattr("gateway.broker.connection.TURN_S", 0.0)
         connection.data_received(packet * 100)
+        connection._writer.flush()
         assert wire.sent == answer
         assert not wire.reading.is_set()
         await until(lambda: len(wire.sent) >= 100 * len(answer), "every answer")
@@ -73,6 +74,7 @@ async def test_p9_however_many_packets_come_at_once_others_have_their_turn(
 async def test_p9_a_chunk_of_tiny_packets_is_more_than_one_turn(site: Site) -> None:
     async with wired(site) as (connection, wire):
         connection.data_received(PINGREQ * 100_000)
+        connection._writer.flush()
         assert len(wire.sent) < 50_000 * len(PINGRESP)
 
 
@@ -114,6 +116,7 @@ async def test_p9_every_kind_of_packet_counts(tmp_path: Path) -> None:
         packets = [PINGREQ, pubrel(1), subscribe(STATUS), puback(9), publish(STATUS, b"x", qos=1), PINGREQ]
         answers = [PINGRESP, pubcomp(1), SUBACK, publish(STATUS, b"x"), puback(1)]
         connection.data_received(b"".join(packets))
+        connection._writer.flush()
         assert wire.sent == b"".join(answers)  # CONNECT was the sixth
         assert not wire.reading.is_set()
         await until(lambda: wire.sent.endswith(PINGRESP), "the last answer")
