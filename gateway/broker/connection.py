@@ -427,7 +427,7 @@ class Connection(asyncio.Protocol):
         self._transport.close()
         if self._transport.get_write_buffer_size():  # a last word is on its way; a peer that does not read gets none
             self._loop.call_later(_LAST_WORD_S, self._transport.abort)
-        if self._connect is not None and self._connect.will is not None and reason != "stopping":
+        if self._connect is not None and self._connect.will is not None:
             self._door.publish_will(self, self._connect.will)
 
     def send(self, data: bytes) -> None:

@@ -210,6 +210,7 @@ async def test_p9_the_retained_messages_of_many_filters_are_looked_up_in_turns(
         entries = [encode_text(name) + bytes([qos]) for name, qos in zip(filters, (0, 0, 1, 0), strict=True)]
         connection.data_received(encode_packet(0x82, b"\0\1" + b"".join(entries)))
         connection.resume_writing()
+        connection._writer.flush()
         assert (len(looked_up), wire.sent) == (1, b"\x90\x06\0\1\0\0\1\0")
         wire.sent = b""
         expected = [publish(f"{STATUS}/{n}", b"x", qos=1, packet_id=n + 1, retain=True) for n in range(3)]

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.broker.raw import ACCEPTED, DISCONNECT, RawClient, connect, publish, subscribe
-from tests.site import Site, reading
+from tests.site import Site, reading, running_site
 
 STATUS = "devices/kitchen/status"
 TOPIC = "devices/kitchen/telemetry"
@@ -35,6 +36,17 @@ def hello(
         will_qos=qos,
         will_retain=retain,
     )
+
+
+async def test_a_stop_of_the_gateway_leaves_them_for_who_comes_after_it(tmp_path: Path) -> None:
+    """Also one that nobody takes back: its board may have gone for good meanwhile (3.1.2.5)."""
+    async with running_site(tmp_path) as site, RawClient.open(site, hello(site, qos=1, retain=True)) as client:
+        assert await client.packet() == ACCEPTED
+        kitchen = site.kitchen
+        await site.gateway._running.listeners.aclose()
+    async with running_site(tmp_path, kitchen=kitchen) as site, RawClient.login(site) as client:
+        client.send(subscribe(STATUS))
+        await client.expect(b"\x90\x03\x00\x01\x00", publish(STATUS, GONE, retain=True))
 
 
 @pytest.mark.parametrize("how", ["abrupt close", "keepalive", "protocol error", "take-over"])
