@@ -15,7 +15,7 @@ from functools import partial
 from cloud_sync.callbacks import Callbacks
 from cloud_sync.contract import Forwards
 from cloud_sync.forwarder import Destination, Forwarder
-from cloud_sync.integrations.signed_post import SignedPost
+from cloud_sync.integrations.http.signed_post import SignedPost
 from cloud_sync.registry import integration_class, load_config
 from gateway import __version__
 from gateway.access import Access

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator
 from pydantic_core import to_json
 
 from cloud_sync.contract import Batch, Forwards, Integration, IntegrationConfig, Outcome
-from cloud_sync.integrations.signed_post import SignedPost, without_credentials
+from cloud_sync.integrations.http.signed_post import SignedPost, without_credentials
 from cloud_sync.signing import standard_webhooks
 from gateway.clock import Clock
 from gateway.model.reading import wire_reading

@@ -1,0 +1,1 @@
+"""What integrations share that speak HTTP."""
