@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cloud_sync.egress import Egress
 from gateway.clock import Clock
 from gateway.model.reading import StoredReading
 
@@ -85,7 +86,7 @@ class AuthFailed:
 
 @dataclass(slots=True, frozen=True)
 class WrongAddress:
-    """Nobody there takes readings (3xx, 404, 405): the destination's error, not a record's."""
+    """Nobody there takes readings (3xx, 404, 405), or egress forbids it: the destination's error, not a record's."""
 
     reason: str
 
@@ -123,10 +124,11 @@ class Integration:
     Config: ClassVar[builtins.type[IntegrationConfig]] = IntegrationConfig
     """Its settings: one model for validation, documentation and forms."""
 
-    def __init__(self, config: IntegrationConfig, clock: Clock) -> None:
-        """Keep the settings; nothing is opened yet."""
+    def __init__(self, config: IntegrationConfig, clock: Clock, egress: Egress) -> None:
+        """Keep the settings; nothing is opened yet. It connects only to where `egress` allows."""
         self.config = config
         self.clock = clock
+        self.egress = egress
 
     async def __aenter__(self) -> Self:
         """Open what is needed to talk to the other side; must not fail when it is away."""

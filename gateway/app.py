@@ -14,6 +14,7 @@ from functools import partial
 
 from cloud_sync.callbacks import Callbacks
 from cloud_sync.contract import Forwards
+from cloud_sync.egress import Egress
 from cloud_sync.forwarder import Destination, Forwarder
 from cloud_sync.integrations.http.signed_post import SignedPost
 from cloud_sync.registry import integration_class, load_config
@@ -85,6 +86,7 @@ class Gateway:
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
+        self._egress = Egress(settings.egress)
         self._metrics = Metrics()
         self._supervisor = Supervisor(self._metrics)
         self._started_ms = self._clock.monotonic_ms()
@@ -137,7 +139,7 @@ class Gateway:
             if config.status == "inactive":
                 inactive.append(config.name)
             else:
-                integration = integration_class(table)(config, self._clock)
+                integration = integration_class(table)(config, self._clock, self._egress)
                 if isinstance(integration, Forwards):
                     active.append(integration)
         return active, inactive
@@ -195,7 +197,7 @@ class Gateway:
         publisher = Publisher(access, ingest, door.delivery, settings.mqtt)
         callbacks = Callbacks(
             messages,
-            partial(SignedPost, clock=clock, timeout_s=_CALLBACK_TIMEOUT_S),
+            partial(SignedPost, clock=clock, egress=self._egress, timeout_s=_CALLBACK_TIMEOUT_S),
             self._supervisor.keep_running,
             clock,
             metrics,

@@ -113,6 +113,7 @@ async def running_site(
             "gateway": {"data_dir": data_dir},
             "mqtt": local | {"websocket_port": 0} | dict(tables.get("mqtt", {})),
             "http": local | dict(tables.get("http", {})),
+            "egress": {"policy": "any"} | dict(tables.get("egress", {})),
             "integrations": integrations,
         }
     )

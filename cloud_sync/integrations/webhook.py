@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator
 from pydantic_core import to_json
 
 from cloud_sync.contract import Batch, Forwards, Integration, IntegrationConfig, Outcome
+from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.signed_post import SignedPost, without_credentials
 from cloud_sync.signing import standard_webhooks
 from gateway.clock import Clock
@@ -44,10 +45,10 @@ class Webhook(Integration, Forwards):
                 standard_webhooks.parse_secret(secret.get_secret_value())
             return secret
 
-    def __init__(self, config: Config, clock: Clock) -> None:
-        super().__init__(config, clock)
+    def __init__(self, config: Config, clock: Clock, egress: Egress) -> None:
+        super().__init__(config, clock, egress)
         secret = config.secret.get_secret_value() if config.secret else ""
-        self._post = SignedPost(str(config.url), secret, clock, timeout_s=config.timeout_s)
+        self._post = SignedPost(str(config.url), secret, clock, egress, timeout_s=config.timeout_s)
 
     async def __aenter__(self) -> Self:
         """Open the session; connections are made when there is something to send."""

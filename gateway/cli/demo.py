@@ -59,6 +59,9 @@ websocket_port = 0
 host = "{host}"
 port = {http_port}
 
+[egress]
+allow = ["{host}"]
+
 [log]
 level = "info"
 format = "text"

@@ -4,13 +4,16 @@ This is the one source: validation, the commented file that `neurogate init` wri
 README.md are all made from these models. A name carries its unit.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+_HOST_NAME = re.compile(r"(?=.*[a-z])[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 _IDENTITY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
@@ -160,6 +163,43 @@ class StorageSettings(Section):
     )
 
 
+class EgressSettings(Section):
+    """Where the gateway may connect to: its destinations, and the callbacks that the HTTP API was given."""
+
+    policy: Literal["any", "lan", "public"] = Field(
+        "lan",
+        description="`public`: only the internet; `lan`: private networks too; `any`: also this machine itself, "
+        "link-local addresses and those of cloud metadata.",
+    )
+    allow: tuple[str, ...] = Field(
+        (),
+        description="Host names, addresses and networks that are allowed besides, such as `127.0.0.1`.",
+    )
+
+    @field_validator("allow", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+        """Take a list from the environment, too: with commas."""
+        return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
+
+    @field_validator("allow")
+    @classmethod
+    def _refuse_what_is_no_host(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if not _HOST_NAME.fullmatch(entry) and not _is_network(entry):
+                msg = f"{entry} is no host name, address or network; write them like api.local, ::1 or 10.1.0.0/16."
+                raise ValueError(msg)
+        return value
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
 class ClockSettings(Section):
     """What is believed about time."""
 
@@ -206,6 +246,7 @@ class Settings(Section):
     mqtt: MqttSettings = MqttSettings()
     http: HttpSettings = HttpSettings()
     storage: StorageSettings = StorageSettings()
+    egress: EgressSettings = EgressSettings()
     clock: ClockSettings = ClockSettings()
     ingest: IngestSettings = IngestSettings()
     log: LogSettings = LogSettings()

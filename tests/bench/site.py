@@ -35,6 +35,8 @@ host = "127.0.0.1"
 port = 0
 [storage]
 max_bytes = 20_000_000_000
+[egress]
+policy = "any"
 [log]
 format = "json"
 """

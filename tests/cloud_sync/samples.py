@@ -3,9 +3,12 @@
 from typing import Any
 
 from cloud_sync.contract import Batch
+from cloud_sync.egress import Egress
+from gateway.config.settings import EgressSettings
 from gateway.model.reading import NewReading, StoredReading, TimeSource
 from gateway.storage.log import Log
 
+ANYWHERE = Egress(EgressSettings(policy="any"))
 NOW_MS = 1_795_176_000_250
 PLAIN_SECRET = "a plain secret of 32 characters."
 STANDARD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

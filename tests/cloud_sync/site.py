@@ -18,7 +18,7 @@ from gateway.clock import ManualClock, SystemClock
 from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.storage.log import Log
-from tests.cloud_sync.samples import NOW_MS, STANDARD_SECRET
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS, STANDARD_SECRET
 
 DOWN = NotConnected("away")
 
@@ -125,7 +125,9 @@ async def deliver_all(site: Site, destination: Scripted) -> Forwarder:
 
 def webhook(name: str, server: TestServer, **settings: Any) -> Webhook:
     settings = {"type": "webhook", "name": name, "start": "oldest", "secret": STANDARD_SECRET} | settings
-    return Webhook(Webhook.Config.model_validate(settings | {"url": str(server.make_url("/hook"))}), SystemClock())
+    return Webhook(
+        Webhook.Config.model_validate(settings | {"url": str(server.make_url("/hook"))}), SystemClock(), ANYWHERE
+    )
 
 
 @asynccontextmanager

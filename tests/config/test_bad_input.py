@@ -51,6 +51,9 @@ IN_THE_FILE = {
     " must be at most 10000, not 10001.",
     "[gateway]\ndata_dir = 3": "gateway.data_dir in neurogate.toml must be a path, not 3.",
     '[gateway]\nid = "a b"': 'gateway.id in neurogate.toml must match ^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$, not "a b".',
+    '[egress]\npolicy = "all"': "egress.policy in neurogate.toml must be 'any', 'lan' or 'public', not \"all\".",
+    '[egress]\nallow = ["10.0.0.1/8"]': "egress.allow in neurogate.toml: 10.0.0.1/8 is no host name, address or"
+    " network; write them like api.local, ::1 or 10.1.0.0/16.",
     "integrations = 3": "integrations in neurogate.toml must be a list, not 3.",
     NAMED + NAMED: "integrations in neurogate.toml: the name api is used more than once;"
     " a name is one destination's identity.",

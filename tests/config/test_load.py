@@ -106,3 +106,8 @@ def test_showing_a_table_shows_no_raw_value() -> None:
     Path("neurogate.toml").write_text(FILE)
     loaded = load(None, {"HOST": "example.org", "TOKEN": "t0ken"})
     assert "s3cret" not in f"{loaded!r}{loaded.settings}"
+
+
+def test_a_list_in_the_environment_has_commas() -> None:
+    loaded = load(None, {"NEUROGATE_EGRESS__ALLOW": "127.0.0.1, api.local,"})
+    assert loaded.settings.egress.allow == ("127.0.0.1", "api.local")

@@ -33,6 +33,9 @@ port = {http_port}
 [storage]
 synchronous = "{synchronous}"
 
+[egress]
+policy = "any"
+
 [log]
 level = "info"
 format = "json"

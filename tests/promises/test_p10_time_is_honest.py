@@ -27,7 +27,7 @@ from gateway.model.reading import StoredReading, TimeSource, rfc3339
 from gateway.rate_limit import RateLimits
 from gateway.storage.log import Log
 from tests.broker.raw import RawClient
-from tests.cloud_sync.samples import STANDARD_SECRET
+from tests.cloud_sync.samples import ANYWHERE, STANDARD_SECRET
 from tests.cloud_sync.site import Scripted, running, until
 from tests.site import Site, reading
 from tests.site import until as until_it
@@ -453,7 +453,7 @@ async def test_p10_a_receiver_that_refuses_old_timestamps_costs_time_and_no_read
         table = {"type": "webhook", "name": "api", "url": str(server.make_url("/")), "secret": STANDARD_SECRET}
         config = Webhook.Config.model_validate(table | {"start": "oldest", "rate_limit_per_minute": 0})
         waits: list[float] = []
-        async with running(forwarder(gateway, Webhook(config, clock), waits)) as api:
+        async with running(forwarder(gateway, Webhook(config, clock, ANYWHERE), waits)) as api:
             await until(lambda: receiver.stats.untimely >= 3)
             status = await api.status()
             assert (status.undelivered, status.dead_letters, status.last_error[:8]) == (20, 0, "HTTP 401")

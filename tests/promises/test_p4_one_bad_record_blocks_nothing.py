@@ -157,6 +157,8 @@ websocket_port = 0
 [http]
 host = "127.0.0.1"
 port = 0
+[egress]
+policy = "any"
 [log]
 format = "json"
 [[integrations]]

@@ -283,6 +283,18 @@ async def test_p5_the_oldest_leave_beyond_the_cap_and_callbacks_count_them(tmp_p
         assert await api.site.metric(name) == lost
 
 
+async def test_p9_a_callback_goes_only_where_egress_allows(tmp_path: Path) -> None:
+    """By default to no service of this machine: who has a token could ask those that trust their own host."""
+    async with running(tmp_path, egress={"policy": "lan"}) as api, receiving() as receiver:
+        subscription = await api.subscribe("devices/+/status", callback_url=receiver.url)
+        await api.publish(STATUS, "x", qos=1)
+        state = api.site.gateway._running.callbacks.state(subscription["id"])
+        await until(lambda: state.last_error != "")
+        assert state.last_error == "127.0.0.1 is not allowed by egress; to allow it, see egress.policy and egress.allow"
+        assert (await api.callback(subscription))["state"] == "retrying"
+    assert receiver.posts == []
+
+
 async def test_a_subscription_ends(api: Api) -> None:
     async with receiving() as receiver:
         subscription = await api.subscribe("devices/+/status", callback_url=receiver.url)

@@ -1,7 +1,8 @@
 """POST a body to an HTTP receiver, signed: one attempt, and what its answer means.
 
 The very bytes that are sent are signed: by Standard Webhooks 1.0 and, for existing receivers, in `X-Webhook-Signature`.
-Redirects are not followed, and of an answer only 2 KB are read, to say why it refused.
+Connections go only where egress allows, redirects are not followed, and of an answer only 2 KB are read, to say why it
+refused.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ from cloud_sync.contract import (
     TooLarge,
     WrongAddress,
 )
+from cloud_sync.egress import Egress
+from cloud_sync.integrations.http.guarded_connector import NotAllowed, guarded_connector
 from cloud_sync.signing import body_hmac, standard_webhooks
 from gateway import __version__
 from gateway.clock import Clock
@@ -42,6 +45,7 @@ _PATIENCE_ASKED = (429, 503)
 _LONGEST_PATIENCE_S = 86_400.0
 
 _KEEP_ALIVE_S = 4.0  # Node closes idle connections after 5 s; a request sent in that moment would fail
+_REQUESTS_AT_ONCE = 10  # readings go out one batch at a time, for their order; this bounds whoever else sends
 _ANSWER_BYTES = 2048
 _REASON_CHARACTERS = 200
 _TOKEN_CHARACTERS = 16  # a part of a path this long may be a token: Slack, Discord and Teams put theirs there
@@ -50,11 +54,12 @@ _TOKEN_CHARACTERS = 16  # a part of a path this long may be a token: Slack, Disc
 class SignedPost:
     """See the module's own words. An async context manager: connections are kept while it is entered."""
 
-    def __init__(self, url: str, secret: str, clock: Clock, *, timeout_s: float) -> None:
+    def __init__(self, url: str, secret: str, clock: Clock, egress: Egress, *, timeout_s: float) -> None:
         """`secret` is as `parse_secret` takes it; without one nothing is signed."""
         self._url = URL(url, encoded=True)
         self._secret = secret
         self._clock = clock
+        self._egress = egress
         self._timeout_s = timeout_s
         self._private = _private_parts(self._url, self._secret)
         self._session: aiohttp.ClientSession | None = None
@@ -62,7 +67,9 @@ class SignedPost:
     async def __aenter__(self) -> Self:
         """Open the session; connections are made when there is something to send."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(keepalive_timeout=_KEEP_ALIVE_S),
+            connector=guarded_connector(
+                self._egress, self._url.raw_host or "", keepalive_s=_KEEP_ALIVE_S, connections=_REQUESTS_AT_ONCE
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             headers={"user-agent": f"neurogate/{__version__}", "accept-encoding": "identity"},
@@ -90,6 +97,8 @@ class SignedPost:
         except TimeoutError:
             return NotConnected(f"no answer within {self._timeout_s:g} s")
         except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, NotAllowed):
+                return WrongAddress(f"{error.os_error.strerror}; to allow it, see egress.policy and egress.allow")
             return NotConnected(_in_words(error), sent=False)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
             return NotConnected(_in_words(error))

@@ -30,7 +30,7 @@ from cloud_sync.integrations.webhook import Webhook
 from cloud_sync.signing import body_hmac, standard_webhooks
 from gateway import __version__
 from gateway.clock import ManualClock
-from tests.cloud_sync.samples import NOW_MS, PLAIN_SECRET, STANDARD_SECRET, batch, stored
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS, PLAIN_SECRET, STANDARD_SECRET, batch, stored
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RawHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -41,7 +41,7 @@ def config(url: object, **settings: Any) -> Webhook.Config:
 
 
 async def send(url: object, *, clock: ManualClock | None = None, **settings: Any) -> Outcome:
-    async with Webhook(config(url, **settings), clock or ManualClock(NOW_MS)) as webhook:
+    async with Webhook(config(url, **settings), clock or ManualClock(NOW_MS), ANYWHERE) as webhook:
         return await webhook.send(batch(), webhook.encode(batch()))
 
 
@@ -308,7 +308,7 @@ async def test_an_endless_answer_is_not_read() -> None:
 
 
 def test_the_body_is_a_batch_of_readings_in_the_documented_shape() -> None:
-    webhook = Webhook(config("http://127.0.0.1/"), ManualClock())
+    webhook = Webhook(config("http://127.0.0.1/"), ManualClock(), ANYWHERE)
     body = webhook.encode(batch(1))
     assert json.loads(body) == {
         "type": "readings.batch",
@@ -335,7 +335,7 @@ def test_the_body_is_a_batch_of_readings_in_the_documented_shape() -> None:
 
 
 def test_p4_whatever_json_a_device_sent_can_be_encoded() -> None:
-    webhook = Webhook(config("http://127.0.0.1/"), ManualClock())
+    webhook = Webhook(config("http://127.0.0.1/"), ManualClock(), ANYWHERE)
     deep: dict[str, Any] = {}
     for _ in range(198):
         deep = {"a": deep}

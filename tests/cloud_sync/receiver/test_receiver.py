@@ -19,7 +19,7 @@ from cloud_sync.signing import body_hmac, standard_webhooks
 from cloud_sync.signing.standard_webhooks import parse_secret
 from gateway.clock import SystemClock
 from gateway.model.reading import rfc3339
-from tests.cloud_sync.samples import NOW_MS, PLAIN_SECRET, STANDARD_SECRET, batch, stored
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS, PLAIN_SECRET, STANDARD_SECRET, batch, stored
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Running:
 
     async def send(self, what: Batch, body: bytes | None = None, *, secret: str = STANDARD_SECRET) -> Outcome:
         settings = {"type": "webhook", "name": "receiver", "url": self.url, "secret": secret}
-        async with Webhook(Webhook.Config.model_validate(settings), SystemClock()) as webhook:
+        async with Webhook(Webhook.Config.model_validate(settings), SystemClock(), ANYWHERE) as webhook:
             return await webhook.send(what, webhook.encode(what) if body is None else body)
 
     async def stats(self) -> dict[str, Any]:
