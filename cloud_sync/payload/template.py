@@ -1,0 +1,176 @@
+"""A body as the receiver wants it: a JSON tree with references to fields, and nothing that runs.
+
+- `"{{device_id}}"` becomes the field's value with its type: a number, true, an object; null where a reading has no such
+  field
+- `"motion in {{device_metadata.location}}"` becomes a text; what is not there is left out
+- `{"$each_reading": tree}` becomes a list with the tree filled in for each reading. Without it the whole template is
+  filled in for one reading, and a request carries one
+- keys, and all else, stay as they are written
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic_core import from_json
+
+from cloud_sync.contract import Batch
+from cloud_sync.payload.readings_batch import as_json, wire_readings
+from gateway.config.problems import did_you_mean, nearest
+
+EACH = "$each_reading"
+
+BATCH_FIELDS = ("gateway_id", "batch_id", "count")
+"""What there is outside of `$each_reading`: `batch_id` is the `webhook-id`, `count` how many readings there are."""
+READING_FIELDS = (
+    *("id", "organization_id", "device_id", "time", "time_source", "received_at", "late", "historical"),
+    *("boot_id", "seq", "firmware", "sensors", "health", "device_metadata"),
+    *("reading", "gateway_id", "batch_id"),
+)
+"""What there is for a reading; `reading` is all of it, with whatever else the device has sent."""
+
+_REFERENCE = re.compile(r"\{\{\s*([^{}\s]*)\s*\}\}")
+_INDEX_DIGITS = 6
+
+_Fields = Mapping[str, Any]
+_Fill = Callable[[_Fields], Any]
+_Write = Callable[[_Fields, Sequence[_Fields]], bytes]
+
+
+class Template:
+    """A template that has been checked. Raises ValueError, which says what is wrong with it."""
+
+    def __init__(self, template: object) -> None:
+        """`template` is the tree, or its JSON text."""
+        tree = _parsed(template) if isinstance(template, str) else template
+        self.is_for_one_reading = not _repeats(tree)
+        """Whether a request can carry one reading only."""
+        self._write = _item(tree, _first) if self.is_for_one_reading else _frame(tree)
+
+    def encode(self, batch: Batch) -> bytes:
+        """Return the body."""
+        common = {"gateway_id": batch.gateway_id, "batch_id": batch.id}
+        readings = [{**reading, **common, "reading": reading} for reading in wire_readings(batch)]
+        return self._write({**common, "count": len(readings)}, readings)
+
+
+def _parsed(text: str) -> object:
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise ValueError(f"it is not JSON: {error}.") from None
+
+
+def _repeats(tree: object) -> bool:
+    return any(EACH in table for table in _tables(tree))
+
+
+def _tables(tree: object) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+    inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    for value in inner:
+        yield from _tables(value)
+
+
+# What is written once for each request
+
+
+def _frame(tree: object) -> _Write:
+    if isinstance(tree, dict):
+        if EACH in tree:
+            if len(tree) > 1:
+                raise ValueError(f'"{EACH}" stands alone in its object.')
+            return _item(tree[EACH], _all)
+        pairs = [(as_json(_key(key)) + b":", _frame(value)) for key, value in tree.items()]
+        return lambda batch, readings: b"{%b}" % b",".join(key + write(batch, readings) for key, write in pairs)
+    if isinstance(tree, list):
+        writers = [_frame(value) for value in tree]
+        return lambda batch, readings: b"[%b]" % b",".join(write(batch, readings) for write in writers)
+    fill = _filled(tree, BATCH_FIELDS)
+    return lambda batch, _: as_json(fill(batch))
+
+
+def _item(tree: object, joined: Callable[[Iterator[bytes]], bytes]) -> _Write:
+    fill = _filled(tree, READING_FIELDS)
+    return lambda _, readings: joined(as_json(fill(reading)) for reading in readings)
+
+
+def _all(items: Iterator[bytes]) -> bytes:
+    return b"[%b]" % b",".join(items)
+
+
+def _first(items: Iterator[bytes]) -> bytes:
+    (item,) = items
+    return item
+
+
+# What is filled in
+
+
+def _filled(tree: object, known: Sequence[str]) -> _Fill:
+    if isinstance(tree, dict):
+        table = {_key(key): _filled(value, known) for key, value in tree.items()}
+        return lambda fields: {key: fill(fields) for key, fill in table.items()}
+    if isinstance(tree, list):
+        items = [_filled(value, known) for value in tree]
+        return lambda fields: [fill(fields) for fill in items]
+    if isinstance(tree, str):
+        return _text(tree, known)
+    return lambda _: tree
+
+
+def _text(text: str, known: Sequence[str]) -> _Fill:
+    """Return what fills in one text: the value itself, if it is nothing but a reference."""
+    constants = _REFERENCE.split(text)
+    paths = [_path(reference, known) for reference in constants[1::2]]
+    constants = constants[::2]
+    if any("{{" in constant for constant in constants):
+        raise ValueError("a text has braces that are no reference; write one as {{device_id}}.")  # it may hold a secret
+    if constants == ["", ""]:
+        return lambda fields: _value(fields, paths[0])
+
+    def filled(fields: _Fields) -> str:
+        values = [_as_text(_value(fields, path)) for path in paths]
+        return constants[0] + "".join(a + b for a, b in zip(values, constants[1:], strict=True))
+
+    return filled
+
+
+def _path(reference: str, known: Sequence[str]) -> list[str]:
+    name, *steps = reference.split(".")
+    if name not in known:
+        shown = f"{{{{{reference}}}}}"
+        if name in READING_FIELDS:
+            raise ValueError(f'{shown} is a field of a reading: it stands inside of "{EACH}".')
+        hint = did_you_mean(nearest(name, known)) or f"There are: {', '.join(known)}."
+        raise ValueError(f"{shown} is an unknown field. {hint}")
+    if "" in steps:
+        raise ValueError(f"{{{{{reference}}}}} has a dot too many.")
+    return [name, *steps]
+
+
+def _value(fields: _Fields, path: Sequence[str]) -> Any:  # noqa: ANN401 - whatever the device has sent
+    value: Any = fields
+    for step in path:
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isdecimal() and len(step) <= _INDEX_DIGITS and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else as_json(value).decode()
+
+
+def _key(key: str) -> str:
+    if key.startswith("$each"):
+        raise ValueError(f'"{key}" cannot stand here; the readings are "{EACH}", which is not inside of another.')
+    if "{{" in key:
+        raise ValueError(f'"{key}" is a key: keys stay as they are, and hold no reference.')
+    return key
