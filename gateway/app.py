@@ -197,7 +197,7 @@ class Gateway:
         publisher = Publisher(access, ingest, door.delivery, settings.mqtt)
         callbacks = Callbacks(
             messages,
-            partial(SignedPost, clock=clock, egress=self._egress, timeout_s=_CALLBACK_TIMEOUT_S),
+            lambda url, secret: SignedPost(url, [secret], clock, self._egress, timeout_s=_CALLBACK_TIMEOUT_S),
             self._supervisor.keep_running,
             clock,
             metrics,

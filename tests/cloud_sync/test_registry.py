@@ -62,7 +62,7 @@ def test_a_good_table_becomes_the_integrations_own_configuration() -> None:
     assert isinstance(config, Webhook.Config)
     assert config.name == "api"
     assert config.timeout_s == 5.0
-    assert config.secret == SecretStr(SECRET)
+    assert config.secret == (SecretStr(SECRET),)
 
 
 def test_the_example_of_the_commented_file_is_good() -> None:

@@ -1,13 +1,15 @@
-"""POST a body to an HTTP receiver, signed: one attempt, and what its answer means.
+"""Send a body to an HTTP receiver, signed: one attempt, and what its answer means.
 
-The very bytes that are sent are signed: by Standard Webhooks 1.0 and, for existing receivers, in `X-Webhook-Signature`.
+The very bytes that are sent are signed: by Standard Webhooks 1.0 with every secret there is, so that a receiver may
+change its own when it likes, and for existing receivers with the newest in `X-Webhook-Signature`.
 Connections go only where egress allows, redirects are not followed, and of an answer only 2 KB are read, to say why it
 refused.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from io import BytesIO
+from types import MappingProxyType
 from typing import Self
 
 import aiohttp
@@ -44,6 +46,9 @@ _MEANINGS: Mapping[int, Callable[[str], Outcome]] = {
 _PATIENCE_ASKED = (429, 503)
 _LONGEST_PATIENCE_S = 86_400.0
 
+_JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json"})
+_NONE: Mapping[str, str] = MappingProxyType({})
+
 _KEEP_ALIVE_S = 4.0  # Node closes idle connections after 5 s; a request sent in that moment would fail
 _REQUESTS_AT_ONCE = 10  # readings go out one batch at a time, for their order; this bounds whoever else sends
 _ANSWER_BYTES = 2048
@@ -54,14 +59,30 @@ _TOKEN_CHARACTERS = 16  # a part of a path this long may be a token: Slack, Disc
 class SignedPost:
     """See the module's own words. An async context manager: connections are kept while it is entered."""
 
-    def __init__(self, url: str, secret: str, clock: Clock, egress: Egress, *, timeout_s: float) -> None:
-        """`secret` is as `parse_secret` takes it; without one nothing is signed."""
+    def __init__(
+        self,
+        url: str,
+        secrets: Sequence[str],
+        clock: Clock,
+        egress: Egress,
+        *,
+        timeout_s: float,
+        method: str = "POST",
+        headers: Mapping[str, str] = _JSON,
+        private_headers: Mapping[str, str] = _NONE,
+    ) -> None:
+        """`secrets` are as `parse_secret` takes them, the newest first; without one nothing is signed.
+
+        What stands in `private_headers` is shown to nobody, like a secret.
+        """
         self._url = URL(url, encoded=True)
-        self._secret = secret
+        self._secrets = list(secrets)
         self._clock = clock
         self._egress = egress
         self._timeout_s = timeout_s
-        self._private = _private_parts(self._url, self._secret)
+        self._method = method
+        self._headers = {**headers, **private_headers}
+        self._private = _private_parts(self._url, self._secrets, private_headers)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -83,13 +104,13 @@ class SignedPost:
             await self._session.close()
 
     async def send(self, message_id: str, body: bytes) -> Outcome:
-        """Post it once and classify the answer. The id is the receiver's key against repetitions."""
+        """Send it once and classify the answer. The id is the receiver's key against repetitions."""
         assert self._session is not None, "send() belongs inside `async with`"
-        headers = {"content-type": "application/json", **self._signed(message_id, body)}
+        headers = {**self._headers, **self._signed(message_id, body)}
         try:
             # A BytesIO is written piece by piece; about large bytes objects aiohttp warns.
-            async with self._session.post(
-                self._url, data=BytesIO(body), headers=headers, allow_redirects=False
+            async with self._session.request(
+                self._method, self._url, data=BytesIO(body), headers=headers, allow_redirects=False
             ) as answer:
                 if answer.status in _SUCCESS:
                     return Ok()
@@ -106,10 +127,11 @@ class SignedPost:
     def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
         timestamp = self._clock.now_ms() // 1000
         headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
-        if self._secret:
-            key = standard_webhooks.parse_secret(self._secret)
-            headers["webhook-signature"] = standard_webhooks.sign(key, message_id, timestamp, body)
-            headers[body_hmac.HEADER] = body_hmac.sign(self._secret, body)
+        if self._secrets:
+            keys = map(standard_webhooks.parse_secret, self._secrets)
+            signatures = (standard_webhooks.sign(key, message_id, timestamp, body) for key in keys)
+            headers["webhook-signature"] = " ".join(signatures)
+            headers[body_hmac.HEADER] = body_hmac.sign(self._secrets[0], body)
         return headers
 
     def _classify(self, answer: aiohttp.ClientResponse, reason: str) -> Outcome:
@@ -146,12 +168,14 @@ def without_credentials(url: HttpUrl) -> HttpUrl:
     return url
 
 
-def _private_parts(url: URL, secret: str) -> list[str]:
+def _private_parts(url: URL, secrets: Sequence[str], headers: Mapping[str, str]) -> list[str]:
     tokens = [part for part in url.parts if len(part) >= _TOKEN_CHARACTERS]
-    tokens += [value for value in url.query.values() if value]
-    if secret:
+    tokens += url.query.values()
+    for secret in secrets:
         tokens += [secret, secret.removeprefix("whsec_")]
-    return tokens
+    for value in headers.values():
+        tokens += [value.strip(), value.rpartition(" ")[2]]  # what follows a word such as Bearer
+    return [token for token in tokens if token]
 
 
 def _patience_s(headers: Mapping[str, str], clock: Clock) -> float | None:

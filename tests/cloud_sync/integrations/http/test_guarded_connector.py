@@ -45,7 +45,7 @@ def egress(policy: str, *allow: str) -> Egress:
 
 
 async def post(url: str, egress: Egress) -> Outcome:
-    async with SignedPost(url, "", ManualClock(), egress, timeout_s=5) as post:
+    async with SignedPost(url, [], ManualClock(), egress, timeout_s=5) as post:
         return await post.send("msg_1", b"{}")
 
 
