@@ -7,10 +7,11 @@ bindings/http-protocol-binding.md beside it.
 destination sees it.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from cloud_sync.contract import Batch
-from cloud_sync.payload.readings_batch import as_json, wire_readings
+from cloud_sync.payload.readings_batch import as_json, one_by_one, wire_readings
 
 STRUCTURED = "application/cloudevents+json"
 """Media type of a body that is one event."""
@@ -21,14 +22,17 @@ EVENT_TYPE = "com.netneural.reading.v1"
 
 
 def structured(batch: Batch) -> bytes:
-    """Return the body for a batch of one reading."""
-    (reading,) = wire_readings(batch)
-    return as_json(_event(reading, batch.gateway_id))
+    """Return the body for a batch of one reading; several become lines, which nobody is sent (see `one_by_one`)."""
+    return one_by_one(_events(batch))
 
 
 def batched(batch: Batch) -> bytes:
     """Return the body for any batch."""
-    return b"[%b]" % b",".join(as_json(_event(reading, batch.gateway_id)) for reading in wire_readings(batch))
+    return b"[%b]" % b",".join(_events(batch))
+
+
+def _events(batch: Batch) -> Iterator[bytes]:
+    return (as_json(_event(reading, batch.gateway_id)) for reading in wire_readings(batch))
 
 
 def _event(reading: dict[str, Any], gateway_id: str) -> dict[str, Any]:

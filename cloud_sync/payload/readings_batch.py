@@ -1,6 +1,6 @@
 """The body that is sent unless another is asked for: `{"type":"readings.batch","gateway_id":…,"readings":[…]}`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic_core import to_json
@@ -21,6 +21,15 @@ def as_json(value: object) -> bytes:
     A batch is written reading by reading: no other thread gets on while a call into the encoder lasts.
     """
     return to_json(value, inf_nan_mode="null")
+
+
+def one_by_one(items: Iterable[bytes]) -> bytes:
+    """Return the body of a request that carries one reading.
+
+    More than one is there only when a batch from before a change of the configuration is made again, to see whether it
+    is still the same. It must not be, and a list might: lines are no JSON.
+    """
+    return b"\n".join(items)
 
 
 def readings_batch(batch: Batch) -> bytes:

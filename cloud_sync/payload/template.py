@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from cloud_sync.contract import Batch
-from cloud_sync.payload.readings_batch import as_json, wire_readings
+from cloud_sync.payload.readings_batch import as_json, one_by_one, wire_readings
 from gateway.config.problems import did_you_mean, nearest
 
 EACH = "$each_reading"
@@ -45,7 +45,7 @@ class Template:
         tree = _parsed(template) if isinstance(template, str) else template
         self.is_for_one_reading = not _repeats(tree)
         """Whether a request can carry one reading only."""
-        self._write = _item(tree, _first) if self.is_for_one_reading else _frame(tree)
+        self._write = _item(tree, one_by_one) if self.is_for_one_reading else _frame(tree)
 
     def encode(self, batch: Batch) -> bytes:
         """Return the body."""
@@ -98,11 +98,6 @@ def _item(tree: object, joined: Callable[[Iterator[bytes]], bytes]) -> _Write:
 
 def _all(items: Iterator[bytes]) -> bytes:
     return b"[%b]" % b",".join(items)
-
-
-def _first(items: Iterator[bytes]) -> bytes:
-    (item,) = items
-    return item
 
 
 # What is filled in

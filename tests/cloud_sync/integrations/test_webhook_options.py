@@ -23,7 +23,8 @@ from cloud_sync.signing import body_hmac
 from gateway.clock import ManualClock
 from gateway.config import IntegrationTable
 from gateway.model.errors import ConfigError
-from tests.cloud_sync.samples import ANYWHERE, NOW_MS, PLAIN_SECRET, STANDARD_SECRET, batch
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS, PLAIN_SECRET, STANDARD_SECRET, append, batch
+from tests.cloud_sync.site import Site, running, until
 
 NEW_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
@@ -158,6 +159,32 @@ async def test_cloud_events_are_read_by_their_own_sdk(receiver: Receiver) -> Non
     got = await request(receiver, cloudevents="batch", readings=2)
     assert got.headers["content-type"] == "application/cloudevents-batch+json"
     assert [event["id"] for event in json.loads(got.body)] == ["site-1:log-1:1", "site-1:log-1:2"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"cloudevents": "structured"}, {"payload_template": '{"id": "{{id}}"}'}], ids=["event", "template"]
+)
+async def test_p2_a_batch_from_before_a_change_goes_out_in_the_new_form(
+    site: Site, receiver: Receiver, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def destination(**settings: Any) -> Webhook:
+        return Webhook(config(receiver.url, name="cloud", start="oldest", **settings), site.clock, ANYWHERE)
+
+    await append(site.log, 5)
+    receiver.answer = (503, "not now")
+    async with running(site.forwarder(destination(cloudevents="batch"))):
+        await until(lambda: len(receiver.requests) > 0)
+    before = receiver.requests[0].headers["webhook-id"]  # its last attempt may still be arriving
+    receiver.answer = (204, "")
+
+    def anew() -> list[Request]:
+        return [request for request in receiver.requests if request.headers["webhook-id"] != before]
+
+    async with running(site.forwarder(destination(batch_max_readings=1, **change))):
+        await until(lambda: len(anew()) == 5)
+    ids = [json.loads(request.body)["id"] for request in anew()]
+    assert ids == [f"site-1:{site.log.uuid}:{row}" for row in range(1, 6)]
+    assert "fault of ours" not in caplog.text
 
 
 # Who has signed it
