@@ -10,8 +10,12 @@ import pytest
 import typer
 from standardwebhooks.webhooks import Webhook
 
+from cloud_sync.contract import IntegrationConfig
+from cloud_sync.integrations.webhook import Webhook as WebhookIntegration
+from cloud_sync.registry import load_config
 from gateway import __version__
 from gateway.cli import app
+from gateway.config import load
 from gateway.metrics import Metrics
 from gateway.parsers.standard import parse_standard
 
@@ -64,6 +68,25 @@ def test_every_command_that_is_named_exists() -> None:
 def test_the_payload_is_one_that_the_gateway_takes() -> None:
     payload = blocks("json")[0]
     assert parse_standard(payload.encode()).bad_sensors == ()
+
+
+def test_every_example_of_a_configuration_is_good(tmp_path: Path) -> None:
+    path = tmp_path / "neurogate.toml"
+    (tmp_path / "contract.key").write_text("x")
+    environ = dict.fromkeys(re.findall(r"\$\{env:(\w+)\}", README), SECRET)
+    examples = blocks("toml")
+    assert examples
+    for example in examples:
+        path.write_text(example, "utf-8")
+        for table in load(path, environ).settings.integrations:
+            assert load_config(table).name == table.name
+
+
+@pytest.mark.parametrize(
+    "setting", sorted(WebhookIntegration.Config.model_fields.keys() - IntegrationConfig.model_fields)
+)
+def test_every_setting_of_a_webhook_is_named(setting: str) -> None:
+    assert f"`{setting}`" in README
 
 
 def test_the_python_snippet_verifies_what_the_specification_signs() -> None:
