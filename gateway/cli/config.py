@@ -60,8 +60,13 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 
 
 
 def _origin(key: str, loaded: LoadedConfig) -> str:
-    return loaded.origins.get(key, "default")
+    return next(_origins(key, loaded), "default")
 
 
 def _visible(key: str, value: Any, loaded: LoadedConfig) -> Any:  # noqa: ANN401 - settings
-    return MASK if "${" in _origin(key, loaded) else masked(key, value)
+    return MASK if any("${" in origin for origin in _origins(key, loaded)) else masked(key, value)
+
+
+def _origins(key: str, loaded: LoadedConfig) -> Iterator[str]:
+    """Yield where a value came from, and, of a list of tables, all that is in it."""
+    return (origin for name, origin in loaded.origins.items() if name == key or name.startswith(f"{key}["))

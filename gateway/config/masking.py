@@ -36,8 +36,8 @@ def without_credentials(text: str) -> str:
 
 def masked(key: str, value: Any) -> Any:  # noqa: ANN401 - a setting or a log's extra may be anything
     """Return the value as JSON may hold it, without the secrets in it."""
-    if value is None:
-        return None
+    if value in (None, (), []):  # nothing is no secret
+        return value
     if looks_secret(key) or isinstance(value, SecretStr | SecretBytes):
         return MASK
     if isinstance(value, Mapping):

@@ -119,6 +119,29 @@ def test_show_gives_every_value_its_origin_and_hides_secrets(folder: Path) -> No
     assert all(secret not in done.stdout for secret in ("hunter2", SECRET, "10.0.0.9"))
 
 
+def test_p7_show_hides_what_a_webhook_keeps_secret_wherever_it_stands(folder: Path) -> None:
+    (folder / "neurogate.toml").write_text(
+        FILE.replace(f'"{SECRET}"', f'["{SECRET}", "${{env:OLD}}"]')
+        + """
+batch_max_readings = 1
+auth_token = "hunter3"
+api_key = "${env:HOST}"
+custom_headers = { X-Plain = "hunter4", X-Env = "${env:HOST}" }
+[integrations.payload_template]
+a = "${env:HOST}"
+b = [{ c = "${env:HOST}" }, "d"]
+c = { id = "{{id}}" }
+"""
+    )
+    done = neurogate(folder, "config", "show", "--origin", HOST="hunter5", OLD="hunter6" * 4)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert "hunter" not in done.stdout
+    assert 'integrations[api].custom_headers.X-Plain = "********"  # file neurogate.toml' in lines
+    assert 'integrations[api].payload_template.b = "********"  # file neurogate.toml (from ${env:HOST})' in lines
+    assert 'integrations[api].payload_template.c.id = "{{id}}"  # file neurogate.toml' in lines
+
+
 def test_show_is_made_for_scripts_too(folder: Path) -> None:
     (folder / "neurogate.toml").write_text(FILE)
     values = json.loads(neurogate(folder, "config", "show", "--json", HOST="x").stdout)

@@ -40,6 +40,11 @@ def test_secrets_deep_inside_are_masked() -> None:
     assert masked("extra", value) == {"a": [MASK, {"token": MASK, "n": 1}], "secret": None}
 
 
+@pytest.mark.parametrize("nothing", [None, [], ()])
+def test_nothing_is_shown_as_nothing(nothing: object) -> None:
+    assert masked("secret", nothing) == nothing
+
+
 def test_a_long_text_takes_no_long_time() -> None:
     started = time.perf_counter()
     without_credentials("a" * 200_000 + "-a.a" * 50_000)
