@@ -44,6 +44,9 @@ def show(
 def _values(loaded: LoadedConfig) -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) of every setting, also of each integration's own."""
     settings = loaded.settings.model_dump(exclude={"integrations"})
+    routes = loaded.settings.ingest.routes
+    # What is written there; the rest of a route are keys it does without.
+    settings["ingest"]["routes"] = [route.model_dump(exclude_unset=True) for route in routes]
     tables = (
         _leaves(f"integrations[{table.name}]", load_config(table, loaded.origins).model_dump())
         for table in loaded.settings.integrations
@@ -55,12 +58,16 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from _leaves(f"{key}.{name}" if key else name, inner)
+    elif isinstance(value, list | tuple) and value and all(isinstance(inner, dict) for inner in value):
+        for index, inner in enumerate(value):
+            yield from _leaves(f"{key}[{index}]", inner)
     else:
         yield key, value
 
 
 def _origin(key: str, loaded: LoadedConfig) -> str:
-    return next(_origins(key, loaded), "default")
+    whole = key.removesuffix(".path")  # a field of a mapping may be only its path
+    return next(chain(_origins(key, loaded), _origins(whole, loaded)), "default")
 
 
 def _visible(key: str, value: Any, loaded: LoadedConfig) -> Any:  # noqa: ANN401 - settings

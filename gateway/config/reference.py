@@ -5,14 +5,16 @@
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain, starmap
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from gateway.config.load import environment_name
-from gateway.config.schema import as_toml
+from gateway.config.routes import FieldSource, Mapping, Route
+from gateway.config.schema import as_toml, settings_of
 from gateway.config.settings import Settings
 
 _README_HEAD = """\
@@ -28,6 +30,21 @@ is an error.
 `neurogate init` writes a commented file, `neurogate check` checks it, and `neurogate config show --origin`
 says where each value came from.
 """
+
+_ROUTES = """
+## `[[ingest.routes]]`
+
+{route}
+
+{route_keys}
+### `[ingest.routes.mapping]`
+
+{mapping}
+
+{mapping_keys}
+Each of its fields is a path, such as `"station.values[0].t"`, or a table:
+
+{source_keys}"""
 
 _README_TAIL = """
 ## `[[integrations]]`
@@ -47,6 +64,17 @@ version = 1
 """
 
 _FILE_TAIL = """
+# Other payloads than our own: which parser reads what is published on a topic.
+
+#[[ingest.routes]]
+#topic = "factory/+/measurements"
+#parser = "custom"
+#[ingest.routes.mapping]
+#device_id = "station.id"
+#[ingest.routes.mapping.sensors.climate]
+#temperature_c = "values.t"
+#humidity_percent = { path = "values.rh", scale = 0.1 }
+
 # Where readings go. Each destination has its own place in the log; a new name is a new destination.
 
 #[[integrations]]
@@ -61,7 +89,15 @@ _BOUNDS = {"minimum": "at least {}", "exclusiveMinimum": "more than {}", "maximu
 
 def markdown() -> str:
     """Return README.md of this folder."""
-    return _README_HEAD + "".join(chain.from_iterable(starmap(_markdown_section, _sections()))) + _README_TAIL
+    sections = "".join(chain.from_iterable(starmap(_markdown_section, _sections())))
+    routes = _ROUTES.format(
+        route=inspect.getdoc(Route),
+        route_keys=_table_of_keys(Route),
+        mapping=inspect.getdoc(Mapping),
+        source_keys=_table_of_keys(FieldSource),
+        mapping_keys=_table_of_keys(Mapping),
+    )
+    return _README_HEAD + sections + routes + _README_TAIL
 
 
 def commented_file() -> str:
@@ -79,18 +115,30 @@ def _markdown_section(name: str, section: type[BaseModel]) -> Iterator[str]:
     meaning, schemas = inspect.getdoc(section), section.model_json_schema()["properties"]
     yield f"\n## `[{name}]`\n\n{meaning}\n\n"
     yield "| key | type | default | meaning | environment |\n|---|---|---|---|---|\n"
-    for key, field in section.model_fields.items():
+    for key, field in _settings(section):
         full, kind, default = f"{name}.{key}", _kind(schemas[key]), as_toml(field.default)
         yield f"| `{full}` | {kind} | `{default}` | {field.description} | `{environment_name(full)}` |\n"
 
 
 def _file_section(name: str, section: type[BaseModel]) -> Iterator[str]:
     yield f"\n# {inspect.getdoc(section)}\n[{name}]\n"
-    for key, field in section.model_fields.items():
+    for key, field in _settings(section):
         yield f"\n# {field.description}\n#{key} = {as_toml(field.default)}\n"
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
+def _settings(section: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield what can stand in a line of its own: lists of tables are written otherwise."""
+    for key, field in settings_of(section):
+        if "." not in key:
+            yield key, field
+
+
+def _table_of_keys(table: type[BaseModel]) -> str:
+    lines = (f"| `{key}` | {field.description} |\n" for key, field in table.model_fields.items())
+    return "| key | meaning |\n|---|---|\n" + "".join(lines)
+
+
+def _kind(schema: dict[str, Any]) -> str:
     """Say what a value may be, such as "integer, at least 0"."""
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])

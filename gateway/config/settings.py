@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from gateway.config.routes import Route
+
 _HOST_NAME = re.compile(r"(?=.*[a-z])[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 _IDENTITY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
@@ -214,6 +216,7 @@ class IngestSettings(Section):
     dedupe_window_s: int = Field(
         60, ge=0, description="A repeat without boot_id and seq counts as one within this time."
     )
+    routes: tuple[Route, ...] = Field((), description="Which parser reads what is published on which topics.")
 
 
 class LogSettings(Section):

@@ -32,7 +32,8 @@ def test_the_commented_file_shows_every_setting_with_its_default(tmp_path: Path)
     path.write_text(text, "utf-8")
     loaded = load(path, {"WEBHOOK_SECRET": "x"})
     assert {key for key, origin in loaded.origins.items() if origin == "default"} == set()
-    assert loaded.settings.model_dump(exclude={"gateway": {"data_dir"}, "integrations": True}) == (
-        Settings().model_dump(exclude={"gateway": {"data_dir"}, "integrations": True})
-    )
+    assert loaded.settings.model_dump(
+        exclude={"gateway": {"data_dir"}, "integrations": True, "ingest": {"routes"}}
+    ) == (Settings().model_dump(exclude={"gateway": {"data_dir"}, "integrations": True, "ingest": {"routes"}}))
     assert tomllib.loads(text)["integrations"][0]["name"] == "building-api"
+    assert [route.parser for route in loaded.settings.ingest.routes] == ["custom"]

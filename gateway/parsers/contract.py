@@ -1,0 +1,79 @@
+"""What a parser is, and what it makes of a message.
+
+A parser is one file of this folder that ends with its `Parser`, and one line in `routes.py`. It is pure: bytes and a
+topic in, readings out, or BadInput for the whole message. It does not validate sensors, find devices or know the time:
+`in_standard_shape`, access and ingest do.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from gateway.parsers.standard import Parsed, parse_object
+
+
+@dataclass(slots=True, frozen=True)
+class Found:
+    """One reading that was found in a message, and what the message calls its device."""
+
+    fields: dict[str, Any]
+    """A reading in the standard shape, not validated yet; its `device_id` is left out or does not count."""
+    device_id: str | None = None
+    """None when nothing is said of the device: then the reading is the sender's."""
+    hardware_ids: tuple[str, ...] = ()
+    """By these a registered device is looked for first."""
+    serial_number: str = ""
+    """By this, second; by `device_id` third."""
+    payload: bytes | None = None
+    """The message, if it is in the standard shape as it is."""
+
+
+class Reply(NamedTuple):
+    """What the sender waits for; it is sent when everything of the message is on disk, also in quarantine."""
+
+    topic: str
+    payload: bytes
+
+
+Parse = Callable[[bytes, str], Sequence[Found]]
+"""(message, topic) → what was found in it, at least one. Raises BadInput."""
+
+
+def _every(_: str) -> bool:
+    return True
+
+
+def _never(_: str) -> bool:
+    return False
+
+
+def _no_reply(_: str) -> Reply | None:
+    return None
+
+
+def _nothing_more(_: str | None) -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(slots=True, frozen=True)
+class Parser:
+    """A parser as a route has it."""
+
+    name: str
+    parse: Parse
+    reads: Callable[[str], bool] = _every
+    """Whether messages on a topic of the route are for it; others are messages like any."""
+    ignores: Callable[[str], bool] = _never
+    """Whether what comes on a topic is an echo of ours: it is acknowledged, and nothing else."""
+    reply: Callable[[str], Reply | None] = _no_reply
+    """What is answered to a message on the topic."""
+    heard_by: Callable[[str | None], tuple[str, ...]] = _nothing_more
+    """Topic filters that a device (None: a hub of the whole organisation) subscribes to for its replies."""
+
+
+def in_standard_shape(found: Found, device_id: str) -> Parsed:
+    """Validate what was found as a reading of this device. Raises BadInput."""
+    body = found.fields
+    if found.payload is not None and body.get("device_id") == device_id:
+        return parse_object(body, found.payload)
+    return parse_object({**body, "device_id": device_id}, None)

@@ -1,0 +1,66 @@
+"""From a topic to the parser that its owner has chosen for it, or none."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Self
+
+from gateway.config import Settings
+from gateway.config.routes import Route
+from gateway.model.topics import matches
+from gateway.parsers.contract import Found, Parser
+from gateway.parsers.custom import custom
+from gateway.parsers.senml import SENML
+from gateway.parsers.standard import load_json, parse_object
+from gateway.parsers.vmark import VMARK
+
+
+def _parse_standard(data: bytes, _topic: str) -> list[Found]:
+    value = load_json(data)
+    device_id = value.get("device_id") if isinstance(value, dict) else None
+    if not isinstance(device_id, str):
+        parse_object(value, data)  # it raises, and says what is wrong
+    return [Found(value, device_id, payload=data)]
+
+
+STANDARD = Parser("standard", _parse_standard)
+
+PARSERS: Mapping[str, Parser] = {parser.name: parser for parser in (STANDARD, SENML, VMARK)}
+"""Those that need no mapping."""
+
+
+def parser_of(route: Route) -> Parser:
+    """Return the parser that a route asks for."""
+    return PARSERS[route.parser] if route.mapping is None else custom(route.mapping)
+
+
+class _Bound(NamedTuple):
+    organization_id: str
+    topic_filter: str
+    parser: Parser
+
+
+class ParserRoutes:
+    """The routes of a configuration, in their order."""
+
+    def __init__(self, routes: Iterable[Route] = (), default_organization: str = "default") -> None:
+        self._bound = [
+            _Bound(route.organization_id or default_organization, route.topic, parser_of(route)) for route in routes
+        ]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return those of a configuration."""
+        return cls(settings.ingest.routes, settings.gateway.organization_id)
+
+    def parser(self, organization_id: str, topic: str) -> Parser | None:
+        """Return what reads a message that a client of the organisation publishes; None when no route asks for it."""
+        for bound in self._bound:
+            if bound.organization_id == organization_id and matches(topic, bound.topic_filter):
+                return bound.parser
+        return None
+
+    def heard_by(self, organization_id: str, device_id: str | None) -> tuple[str, ...]:
+        """Return what a client may subscribe to because of the routes: a hub their topics, a device its replies."""
+        mine = [bound for bound in self._bound if bound.organization_id == organization_id]
+        topics = [bound.topic_filter for bound in mine if device_id is None]
+        replies = [name for bound in mine for name in bound.parser.heard_by(device_id)]
+        return tuple(dict.fromkeys([*topics, *replies]))
