@@ -10,17 +10,19 @@ import hmac
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
-from gateway.model.errors import StoreFailed
+from gateway.model.errors import BadInput, StoreFailed
 from gateway.model.rights import Rights, rights_of
-from gateway.model.topics import addressed_device
+from gateway.model.topics import addressed_device, is_name, is_of_devices
+from gateway.parsers.contract import Found, Parser
+from gateway.parsers.routes import ParserRoutes
 from gateway.storage.credentials import CredentialRow, Credentials, Usage
 from gateway.storage.passwords import hash_password
-from gateway.storage.state import DeviceRow, State
+from gateway.storage.state import DeviceRow, SeenDevice, State
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,21 @@ class Credential:
         return "" if self.organization_id is None else f"{self.organization_id}/"
 
 
+@dataclass(slots=True, frozen=True)
+class Routed:
+    """What a client publishes on a topic that a parser has been chosen for."""
+
+    parser: Parser
+    organization_id: str
+    sender: Device | None
+    """In whose name it is published; None when a hub does and the topic names no device: then the message must."""
+    find: Callable[["Routed", Found], Device]
+
+    def device_of(self, found: Found) -> Device:
+        """Return whose reading it is. Raises BadInput when it is nobody's, or not the sender's."""
+        return self.find(self, found)
+
+
 @dataclass(slots=True)
 class _Login:
     """A username's passwords."""
@@ -93,19 +110,22 @@ class _Login:
 class Access:
     """See the module's own words."""
 
-    def __init__(self, state: State, password_key: bytes, clock: Clock) -> None:
+    def __init__(self, state: State, password_key: bytes, clock: Clock, routes: ParserRoutes | None = None) -> None:
         self._state = state
         self._credentials = Credentials(state)
         self._password_key = password_key
         self._clock = clock
+        self._routes = routes or ParserRoutes()
         self._refreshing = asyncio.Lock()
         self._writing = asyncio.Lock()
         self._devices: dict[tuple[str, str], Device] = {}
+        self._called: dict[tuple[str, str, str], Device] = {}
+        """Devices by organisation, `hardware_id` or `serial_number`, and that."""
         self._by_username: dict[str, _Login] = {}
         self._by_hash: dict[bytes, Credential] = {}
         self._discovered: Counter[str] = Counter()
         """How many devices of each organisation are discovered, those to be written included."""
-        self._to_register: dict[tuple[str, str], Device] = {}
+        self._to_register: dict[tuple[str, str], SeenDevice] = {}
         self._seen_new = asyncio.Event()
         self._noted: dict[str, Usage] = {}
         """What the state says of each credential's use."""
@@ -186,18 +206,86 @@ class Access:
         if device_id is None:
             return None
         key = (credential.organization_id, device_id)
-        return self._devices.get(key) or self._discover(key)
+        return self._devices.get(key) or self._discover(SeenDevice(*key))
 
-    def _discover(self, key: tuple[str, str]) -> Device:
+    def routed(self, credential: Credential, topic: str) -> Routed | None:
+        """Return how a message on the topic is read, if a parser has been chosen for it and the client may publish it.
+
+        A route gives no right to another device's topics.
+        """
+        if credential.organization_id is None:
+            return None
+        parser = self._routes.parser(credential.organization_id, topic)
+        if parser is None:
+            return None
+        sender = credential.device
+        if is_of_devices(topic):
+            sender = self.sender(credential, topic) if credential.rights.may_publish(topic) else None
+            if sender is None:
+                return None
+        return Routed(parser, credential.organization_id, sender, self._device_of)
+
+    def sent_by(self, device: Device, parser: Parser) -> Routed:
+        """Return how what a device sends by other ways than a topic is read."""
+        return Routed(parser, device.organization_id, device, self._device_of)
+
+    def _device_of(self, routed: Routed, found: Found) -> Device:
+        organization_id, sender, name = routed.organization_id, routed.sender, found.device_id
+        if name is None:
+            if sender is None:
+                raise BadInput(
+                    "no_device",
+                    "The message does not say whose reading it is, and it was not sent as a device.",
+                    hint="Let the parser find a device id, or send it with the device's own credential.",
+                )
+            return sender
+        known = self._known(organization_id, found)
+        if sender is not None:
+            if known is sender or (known is None and name == sender.device_id):
+                return sender
+            raise BadInput(
+                "foreign_device",
+                f"The payload says it is from {name[:100]!r}, but it was sent as {sender.device_id}.",
+                hint="A hub has the credential of an organisation; or register this as the device's hardware id.",
+            )
+        if known is not None:
+            return known
+        if not is_name(name):
+            raise BadInput(
+                "invalid_device_id",
+                f"{name[:100]!r} cannot be a device's id.",
+                hint="Register it under another: neurogate device add NAME --hardware-id ID",
+            )
+        return self._discover(SeenDevice(organization_id, name, found.hardware_ids, found.serial_number))
+
+    def _known(self, organization_id: str, found: Found) -> Device | None:
+        for hardware_id in found.hardware_ids:
+            if (device := self._called.get((organization_id, "hardware_id", hardware_id))) is not None:
+                return device
+        return self._called.get((organization_id, "serial_number", found.serial_number)) or self._devices.get(
+            (organization_id, found.device_id or "")
+        )
+
+    def _discover(self, seen: SeenDevice) -> Device:
+        key = (seen.organization_id, seen.device_id)
         device = Device(*key)
         if self._discovered[key[0]] < DISCOVERED_AT_MOST:
             self._discovered[key[0]] += 1
-            self._devices[key] = self._to_register[key] = device
+            self._devices[key] = device
+            self._to_register[key] = seen
+            self._call(device, seen.hardware_ids, seen.serial_number)
             self._seen_new.set()
         else:
             device.is_known = False
             logger.warning("too many discovered devices: not registered", extra={"organization_id": key[0]})
         return device
+
+    def _call(self, device: Device, hardware_ids: Iterable[str], serial_number: str) -> None:
+        """Let a device be found by what it is called, unless another one is."""
+        for hardware_id in hardware_ids:
+            self._called.setdefault((device.organization_id, "hardware_id", hardware_id), device)
+        if serial_number:
+            self._called.setdefault((device.organization_id, "serial_number", serial_number), device)
 
     async def refresh(self) -> None:
         """Read the state again; returns when every listener has dropped whoever has lost access."""
@@ -211,12 +299,16 @@ class Access:
     def _replace(self, devices: list[DeviceRow], credentials: list[CredentialRow]) -> None:
         """Take over what was read; what has not changed stays the same object, as live connections hold it."""
         self._discovered = Counter(organization_id for organization_id, _ in self._to_register)
-        for row in devices:
+        self._called = {}
+        for row in sorted(devices, key=lambda row: row.status != "active"):  # they come first for what they are called
             key = (row.organization_id, row.device_id)
             device = self._devices.setdefault(key, Device(*key))
             device.metadata = json.dumps(row.metadata, separators=(",", ":")) if row.metadata else None
             if row.status == "discovered" and key not in self._to_register:
                 self._discovered[row.organization_id] += 1
+            self._call(device, row.hardware_ids, row.serial_number)
+        for key, seen in self._to_register.items():
+            self._call(self._devices[key], seen.hardware_ids, seen.serial_number)
         self.changes += 1
         old, self._by_username, self._by_hash = self._by_username, {}, {}
         for credential in credentials:
@@ -246,6 +338,8 @@ class Access:
         if row.organization_id is not None and row.device_id is not None:
             device = self._devices[row.organization_id, row.device_id]
         rights = rights_of(row.organization_id, row.device_id)
+        if row.organization_id is not None:
+            rights = rights.and_hear(self._routes.heard_by(row.organization_id, row.device_id))
         return Credential(row.username, row.organization_id, device, rights, statistics)
 
     # What is written behind the data path
@@ -274,7 +368,7 @@ class Access:
     async def _register(self) -> None:
         async with self._writing:
             self._seen_new.clear()
-            found = list(self._to_register)
+            found = list(self._to_register.values())
             if not found:
                 return
             try:
@@ -282,9 +376,9 @@ class Access:
             except StoreFailed:
                 self._seen_new.set()
                 raise
-            for key in found:
-                del self._to_register[key]
-            logger.info("devices discovered", extra={"count": len(found), "first": found[0][1]})
+            for seen in found:
+                del self._to_register[seen.organization_id, seen.device_id]
+            logger.info("devices discovered", extra={"count": len(found), "first": found[0].device_id})
 
     async def _note_usage(self) -> None:
         async with self._writing:

@@ -35,6 +35,7 @@ from gateway.model.errors import StoreFailed
 from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus
 from gateway.operations import OPERATIONS
 from gateway.operations.devices import add_device
+from gateway.parsers.routes import ParserRoutes
 from gateway.rate_limit import RateLimits
 from gateway.running_site import RunningSite, device_activity
 from gateway.storage.bounds import Bounds
@@ -170,7 +171,7 @@ class Gateway:
         log.bounds.readers.update({destination.config.name: 0 for destination in destinations})
         if self._run_marker.was_unclean:
             log.care.check()
-        access = Access(state, key, clock)
+        access = Access(state, key, clock, ParserRoutes.of(settings))
         await access.refresh()
         ingest = Ingest(log, clock, metrics, max_skew_ms=settings.clock.max_skew_s * 1000)
         store = MqttStore(log)

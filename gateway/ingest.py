@@ -5,17 +5,19 @@ it for ever. It does not: decide who may send (access), or open sockets.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
 
-from gateway.access import Device
+from gateway.access import Device, Routed
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model.errors import BadInput
 from gateway.model.reading import NewQuarantine, NewReading, TimeSource
+from gateway.parsers.contract import Found, in_standard_shape
 from gateway.parsers.standard import Parsed, load_json, parse_object, parse_standard
 from gateway.parsers.timestamp import unix_ms
 from gateway.storage.log import Entry, Log, Owner
@@ -76,6 +78,64 @@ class Ingest:
             self._log.submit(self._quarantine_sensors(device, parsed, source), None)
         self._log.submit(reading, owner)
 
+    def take_routed(
+        self, routed: Routed, data: bytes, owner: Owner, *, source: str, maybe_repeated: bool = False
+    ) -> None:
+        """Take one message in that a route's parser reads; its owner hears once, when all of it is on disk."""
+        (*others, last), _ = self._read(routed, data, source, maybe_repeated)
+        for entry in others:
+            self._log.submit(entry, None)
+        self._log.submit(last, owner)
+
+    async def take_message(self, routed: Routed, data: bytes, *, source: str) -> list[Verdict]:
+        """Take one message in that a parser reads; returns one verdict for each reading, when all is on disk.
+
+        Raises StoreFailed.
+        """
+        entries, verdicts = self._read(routed, data, source, maybe_repeated=False)
+        await self._log.append(entries)
+        return verdicts
+
+    def _read(
+        self, routed: Routed, data: bytes, source: str, maybe_repeated: bool
+    ) -> tuple[list[Entry], list[Verdict]]:
+        """Return what becomes of a message, at least one entry: what cannot be used is quarantined."""
+        try:
+            readings = _not_too_many(routed.parser.parse(data, source))
+        except Exception as fault:  # noqa: BLE001 - as in `take`
+            error = _as_bad_input(fault)
+            sender = routed.sender or Device(routed.organization_id, "")
+            return [self._quarantine(sender, data, error, source)], [_refused(error)]
+        devices = [_device_of(routed, found) for found in readings]
+        # The message itself is kept once, and only if it is about one device: erasing that one's readings erases it.
+        raw = data if all(device is devices[0] for device in devices) else None
+        entries: list[Entry] = []
+        verdicts: list[Verdict] = []
+        for device, found in zip(devices, readings, strict=True):
+            made, verdict = self._entries_of(routed, device, found, raw, source, maybe_repeated)
+            entries += made
+            verdicts.append(verdict)
+            raw = None
+        return entries, verdicts
+
+    def _entries_of(
+        self,
+        routed: Routed,
+        device: Device | BadInput,
+        found: Found,
+        raw: bytes | None,
+        source: str,
+        maybe_repeated: bool,
+    ) -> tuple[Sequence[Entry], Verdict]:
+        def parse() -> Parsed:
+            if isinstance(device, BadInput):
+                raise device
+            parsed = in_standard_shape(found, device.device_id)
+            return parsed if raw is None or raw == parsed.payload else parsed._replace(raw=raw)
+
+        whose = routed.sender or Device(routed.organization_id, "") if isinstance(device, BadInput) else device
+        return self._entries(whose, parse, lambda: raw or to_json(found.fields), source, maybe_repeated=maybe_repeated)
+
     async def take_document(self, device: Device, data: bytes, *, source: str) -> list[Verdict]:
         """Take in one reading, or `{"readings": […]}`; returns one verdict each, when everything is on disk.
 
@@ -96,22 +156,31 @@ class Ingest:
                 "too_many_readings", f"{len(values)} readings in one request.", hint=f"Send at most {MAX_READINGS}."
             )
         for value in values:
-            made, verdict = self._entries(device, value, None if several else data, source)
+            whole = None if several else data
+            made, verdict = self._entries(
+                device, partial(parse_object, value, whole), partial(_as_it_came, value, whole), source
+            )
             entries += made
             verdicts.append(verdict)
         await self._log.append(entries)
         return verdicts
 
-    def _entries(self, device: Device, value: Any, data: bytes | None, source: str) -> tuple[Sequence[Entry], Verdict]:
+    def _entries(
+        self,
+        device: Device,
+        parse: Callable[[], Parsed],
+        as_it_came: Callable[[], bytes],
+        source: str,
+        *,
+        maybe_repeated: bool = False,
+    ) -> tuple[Sequence[Entry], Verdict]:
+        """Return what becomes of one reading among others."""
         try:
-            parsed = parse_object(value, data)
-            reading = self._reading(device, parsed, maybe_repeated=False)
+            parsed = parse()
+            reading = self._reading(device, parsed, maybe_repeated)
         except Exception as fault:  # noqa: BLE001 - as in `take`
             error = _as_bad_input(fault)
-            raw = to_json(value) if data is None else data
-            return [self._quarantine(device, raw, error, source)], Verdict(
-                stored=False, code=error.code, message=error.message, hint=error.hint
-            )
+            return [self._quarantine(device, as_it_came(), error, source)], _refused(error)
         if parsed.bad_sensors:
             bad = self._quarantine_sensors(device, parsed, source)
             return [bad, reading], Verdict(stored=True, code=bad.code, message=bad.reason)
@@ -185,6 +254,30 @@ class Ingest:
         error = BadInput("invalid_sensor", f"Stored without {names}: {reasons}")
         assert parsed.raw is not None
         return self._quarantine(device, parsed.raw, error, source)
+
+
+def _not_too_many(readings: Sequence[Found]) -> Sequence[Found]:
+    if len(readings) > MAX_READINGS:
+        raise BadInput(
+            "too_many_readings", f"{len(readings)} readings in one message.", hint=f"Send at most {MAX_READINGS}."
+        )
+    return readings
+
+
+def _device_of(routed: Routed, found: Found) -> Device | BadInput:
+    """Return whose reading it is, or why it is nobody's."""
+    try:
+        return routed.device_of(found)
+    except BadInput as error:
+        return error
+
+
+def _as_it_came(value: Any, data: bytes | None) -> bytes:
+    return to_json(value) if data is None else data
+
+
+def _refused(error: BadInput) -> Verdict:
+    return Verdict(stored=False, code=error.code, message=error.message, hint=error.hint)
 
 
 def _as_bad_input(error: Exception) -> BadInput:

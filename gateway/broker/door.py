@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from gateway import __version__
-from gateway.access import Access, Credential, Device
+from gateway.access import Access, Credential, Device, Routed
 from gateway.broker.buffers import Buffers
 from gateway.broker.connection import Connection
 from gateway.broker.delivery import Delivery, Recorder
@@ -218,6 +218,8 @@ class Door:
 
     def may_publish(self, credential: Credential, topic: str) -> bool:
         """Whether the topic is the client's to publish to."""
+        if self._access.routed(credential, topic) is not None:
+            return True
         if not credential.rights.may_publish(topic):
             return False
         return credential.organization_id is None or self._access.sender(credential, topic) is not None
@@ -225,6 +227,10 @@ class Door:
     def telemetry_of(self, credential: Credential, topic: str) -> Device | None:
         """Return whose reading a message on this topic of the client is, None if it is none."""
         return self._access.sender(credential, topic) if is_telemetry(topic) else None
+
+    def routed(self, credential: Credential, topic: str) -> Routed | None:
+        """Return how a message on this topic of the client is read, None if no route asks for it."""
+        return self._access.routed(credential, topic)
 
     def is_known(self, username: str | None) -> str:
         """Return the username if it is somebody's, else an empty text."""
@@ -246,9 +252,14 @@ class Door:
         """Publish what a client left for the case that it vanishes."""
         credential = connection.credential
         left = Message(connection.namespace + will.topic, will.payload, will.qos, will.retain)
+        heir = _Heir(lambda: self._hand_on(left))
+        routed = None if credential is None else self.routed(credential, will.topic)
         device = None if credential is None else self.telemetry_of(credential, will.topic)
-        if device is not None:
-            heir = _Heir(lambda: self._hand_on(left))
+        if routed is not None and routed.parser.ignores(will.topic):
+            return
+        if routed is not None and routed.parser.reads(will.topic):
+            self.ingest.take_routed(routed, will.payload, heir, source=will.topic)
+        elif routed is None and device is not None:
             self.ingest.take(device, will.payload, heir, source=will.topic)
         else:
             self._hand_on(left)

@@ -5,8 +5,9 @@ publishes hears when all of it is on disk (P1).
 """
 
 import asyncio
+from dataclasses import replace
 
-from gateway.access import Access, Credential
+from gateway.access import Access, Credential, Routed
 from gateway.broker.delivery import Delivery
 from gateway.broker.names import too_long
 from gateway.broker.packets import MalformedPacket, Message, check_topic
@@ -54,13 +55,17 @@ class Publisher:
                 f"The payload has {len(payload)} bytes.",
                 hint=f"At most {self._settings.max_packet_bytes}: mqtt.max_packet_bytes.",
             )
+        routed = self._access.routed(hub, topic)
         device = self._access.sender(hub, topic) if hub.rights.may_publish(topic) else None
-        if device is None:
+        if routed is None and device is None:
             raise ForeignTopic(
                 "foreign_topic",
                 f"{topic[:200]!r} is no topic of a device of {organization_id}.",
-                hint=f"Publish to devices/… or org_{organization_id}/devices/…, below a device.",
+                hint=f"Publish to devices/… or org_{organization_id}/devices/…, below a device, or where a route is.",
             )
+        if routed is not None:
+            return await self._publish_routed(routed, hub, Message(topic, payload, qos, retain))
+        assert device is not None
         verdict = None
         if is_telemetry(topic):
             try:
@@ -68,6 +73,22 @@ class Publisher:
             except BadInput as error:
                 verdict = Verdict(stored=False, code=error.code, message=error.message, hint=error.hint)
         await self._hand_on(Message(hub.namespace + topic, payload, qos, retain))
+        return verdict
+
+    async def _publish_routed(self, routed: Routed, hub: Credential, message: Message) -> Verdict | None:
+        parser, topic = routed.parser, message.topic
+        if parser.ignores(topic):
+            return None
+        verdict = None
+        reply = None
+        if parser.reads(topic):
+            verdicts = await self._ingest.take_message(routed, message.payload, source=topic)
+            # Of a message with several readings the worst is told.
+            verdict = min(verdicts, key=lambda one: (one.stored, not one.code))
+            reply = parser.reply(topic)
+        await self._hand_on(replace(message, topic=hub.namespace + topic))
+        if reply is not None:
+            await self._hand_on(Message(hub.namespace + reply.topic, reply.payload, qos=1, retain=False))
         return verdict
 
     async def _hand_on(self, message: Message) -> None:

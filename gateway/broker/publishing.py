@@ -7,7 +7,7 @@ packets (connection), decide what a reading is (ingest), or who gets a message (
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.access import Credential, Device
+from gateway.access import Credential, Device, Routed
 from gateway.broker import packets
 from gateway.broker.acknowledgements import Acknowledgements
 from gateway.broker.hold import Hold
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.broker.connection import Connection
     from gateway.broker.door import Door
 
+_REPLY_QOS = 1  # a hub that does not hear it stops
 _TOPICS_CACHED = 100
 _UNRELEASED_AT_MOST = 1_000  # QoS 2 messages of one client that it has not released
 
@@ -31,7 +32,9 @@ class _Topic(NamedTuple):
     local: str
     """Its name behind the door."""
     telemetry_of: Device | None
-    """Whose reading a message on it is; None when it is none."""
+    """Whose reading a message on it is, in the standard shape; None when it is none."""
+    routed: Routed | None = None
+    """How a message on it is read, when a parser has been chosen for it."""
 
 
 class Publishing:
@@ -77,10 +80,34 @@ class Publishing:
             self._door.ingest.take(
                 known.telemetry_of, payload, self, source=known.name, maybe_repeated=bool(first & 0x08)
             )
+        elif known.routed is not None:
+            message = Message(known.local, payload, qos, retain)
+            self._take_routed(known.name, known.routed, message, ack, received, maybe_repeated=bool(first & 0x08))
         else:
             self._owe_in_turn(ack, Message(known.local, payload, qos, retain), received)
         if len(self._owed) >= self._max_inflight:
             self._connection.hold(Hold.INFLIGHT)
+
+    def _take_routed(
+        self, topic: str, routed: Routed, message: Message, ack: bytes, received: bytes | None, *, maybe_repeated: bool
+    ) -> None:
+        """Take in a message on a topic of a route."""
+        parser = routed.parser
+        if parser.ignores(topic):
+            self._owe_in_turn(ack, None, received)
+            return
+        if not parser.reads(topic):
+            self._owe_in_turn(ack, message, received)
+            return
+        is_wanted = message.retain or self._door.delivery.wants(message.topic)
+        self._owed.owe_after_commit(ack, message if is_wanted else None, received)
+        if (reply := parser.reply(topic)) is not None:
+            # In its turn is after the report, which waits for its commit.
+            local = self._credential.namespace + reply.topic
+            self._owed.owe_in_turn(b"", Message(local, reply.payload, _REPLY_QOS, retain=False))
+        self._door.ingest.take_routed(
+            routed, message.payload, self, source=topic, maybe_repeated=maybe_repeated
+        )
 
     def _owe_in_turn(self, ack: bytes, message: Message | None, received: bytes | None = None) -> None:
         self._owed.owe_in_turn(ack, message, received)
@@ -138,16 +165,18 @@ class Publishing:
     def _classify(self, name: bytes) -> _Topic | None:
         """Return what a topic is to this client; closes the connection if it is not the client's."""
         topic = packets.check_topic(name)
-        if topic.startswith("$") or not self._door.may_publish(self._credential, topic):
+        routed = self._door.routed(self._credential, topic)
+        if routed is None and (topic.startswith("$") or not self._door.may_publish(self._credential, topic)):
             self._connection.end("foreign_topic", topic[:200])
             return None
         if too := too_long(topic, self._door.settings):
             raise BeyondLimit("topic_too_long", too)
         if len(self._topics) >= _TOPICS_CACHED:
             self._topics.clear()
-        telemetry_of = self._door.telemetry_of(self._credential, topic)
-        known = _Topic(topic, self._credential.namespace + topic, telemetry_of)
-        if telemetry_of is None or telemetry_of.is_known:
+        telemetry_of = self._door.telemetry_of(self._credential, topic) if routed is None else None
+        known = _Topic(topic, self._credential.namespace + topic, telemetry_of, routed)
+        sender = telemetry_of if routed is None else routed.sender
+        if sender is None or sender.is_known:
             self._topics[name] = known
         return known
 

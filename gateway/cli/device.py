@@ -24,6 +24,11 @@ Metadata = Annotated[
     list[str] | None,
     typer.Option("--metadata", metavar="KEY=VALUE", help="Goes out with its readings; may be repeated."),
 ]
+HardwareIds = Annotated[
+    list[str] | None,
+    typer.Option("--hardware-id", metavar="ID", help="What its messages call it instead; may be repeated."),
+]
+SerialNumber = Annotated[str, typer.Option("--serial-number", help="The same, where no hardware id fits.")]
 
 
 @app.command()
@@ -31,13 +36,22 @@ def add(
     device_id: DeviceId,
     organization: Organization = None,
     metadata: Metadata = None,
+    hardware_id: HardwareIds = None,
+    serial_number: SerialNumber = "",
     as_json: JsonOutput = False,
     config: ConfigFile = None,
 ) -> None:
     """Register a board and show its username and password, this once."""
     settings = load(config, os.environ).settings
     pairs = dict(_pair(text) for text in metadata or [])
-    credential = ask(settings, devices.add_device, **_key(settings, organization, device_id), metadata=pairs)
+    credential = ask(
+        settings,
+        devices.add_device,
+        **_key(settings, organization, device_id),
+        metadata=pairs,
+        hardware_ids=tuple(hardware_id or ()),
+        serial_number=serial_number,
+    )
     _show_credential(credential, as_json=as_json)
 
 
@@ -80,6 +94,8 @@ def show(
         ("status", details.device.status),
         ("registered", rfc3339(details.device.created_at_ms)),
         *(("metadata", f"{name}={value}") for name, value in details.device.metadata.items()),
+        *(("hardware id", one) for one in details.device.hardware_ids),
+        *([("serial", details.device.serial_number)] if details.device.serial_number else []),
         *(("topic", topic) for topic in details.topics),
         ("last reading", last or "none is stored"),
     ]
@@ -150,5 +166,7 @@ def _as_dict(device: DeviceRow) -> dict[str, object]:
         "device_id": device.device_id,
         "status": device.status,
         "metadata": device.metadata,
+        "hardware_ids": list(device.hardware_ids),
+        "serial_number": device.serial_number,
         "created_at": rfc3339(device.created_at_ms),
     }

@@ -20,6 +20,10 @@ class Rights:
         """Whether a message may be published to the topic."""
         return any(matches(topic, right) for right in self.publish)
 
+    def and_hear(self, filters: tuple[str, ...]) -> "Rights":
+        """Return these rights, and that to hear what these filters match."""
+        return Rights(self.publish, (*self.subscribe, *filters)) if filters else self
+
     def may_subscribe(self, topic_filter: str) -> bool:
         """Whether the filter is a filter at all, and lies inside one of the rights."""
         return is_topic_filter(topic_filter) and any(covers(right, topic_filter) for right in self.subscribe)

@@ -60,6 +60,17 @@ def addressed_device(organization_id: str, topic: str) -> str | None:
     return device_id if is_name(device_id) else None
 
 
+def is_of_devices(topic: str) -> bool:
+    """Whether a topic has the form of those that devices own, whoever it belongs to."""
+    match topic.split("/"):
+        case ["neurobuild", "sensors", *_] | ["devices", *_]:
+            return True
+        case [first, "devices", *_]:
+            return first.startswith("org_")
+        case _:
+            return False
+
+
 def is_topic_filter(text: str) -> bool:
     """Whether it is a topic filter: each wildcard is a level of its own, and `#` the last one (MQTT 3.1.1, 4.7.1)."""
     *levels, last = text.split("/")

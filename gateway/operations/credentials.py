@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.model.rights import Rights, rights_of
 from gateway.operations.devices import OVERLAP_MS, revoke_device, take_effect, up_to_date_state
 from gateway.operations.site import Site
+from gateway.parsers.routes import ParserRoutes
 from gateway.storage.credentials import CredentialRow, Credentials, NewPassword, no_credential
 
 
@@ -34,7 +35,8 @@ class CredentialDetails:
 async def list_credentials(site: Site) -> list[CredentialDetails]:
     """Return every credential."""
     credentials = Credentials(await up_to_date_state(site))
-    return [_details(row) for row in await credentials.all()]
+    routes = ParserRoutes.of(site.settings)
+    return [_details(row, routes) for row in await credentials.all()]
 
 
 async def show_credential(site: Site, *, username: str) -> CredentialDetails:
@@ -82,12 +84,15 @@ async def _row(site: Site, username: str) -> CredentialRow:
     raise no_credential(username)
 
 
-def _details(row: CredentialRow) -> CredentialDetails:
+def _details(row: CredentialRow, routes: ParserRoutes) -> CredentialDetails:
+    rights = rights_of(row.organization_id, row.device_id)
+    if row.organization_id is not None:
+        rights = rights.and_hear(routes.heard_by(row.organization_id, row.device_id))
     return CredentialDetails(
         row.username,
         row.organization_id,
         row.device_id,
-        rights_of(row.organization_id, row.device_id),
+        rights,
         row.created_at_ms,
         row.last_connected_at_ms,
         row.connections,

@@ -59,10 +59,20 @@ async def _last_reading_ms(
     return await log.last_received_ms(organization_id, device_id)
 
 
-async def add_device(site: Site, *, organization_id: str, device_id: str, metadata: dict[str, str]) -> DeviceCredential:
+async def add_device(
+    site: Site,
+    *,
+    organization_id: str,
+    device_id: str,
+    metadata: dict[str, str],
+    hardware_ids: tuple[str, ...] = (),
+    serial_number: str = "",
+) -> DeviceCredential:
     """Register a device; it may connect at once. Raises BadInput or AlreadyExists."""
     state = await site.state()
-    credential = await state.add_device(organization_id, device_id, metadata)
+    credential = await state.add_device(
+        organization_id, device_id, metadata, hardware_ids=hardware_ids, serial_number=serial_number
+    )
     await take_effect(site)
     return credential
 

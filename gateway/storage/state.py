@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _COPY_EVERY_S = 3600.0
 _COPY_AGAIN_S = 60.0
+_LONGEST_IDENTIFIER = 200
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,6 +47,20 @@ class DeviceRow:
     """`active`, `discovered` (only seen under an organisation's credential), or `revoked`: its credential is gone, its
     readings stay."""
     created_at_ms: int
+    hardware_ids: tuple[str, ...] = ()
+    """What messages may call it instead of its id."""
+    serial_number: str = ""
+    """What it is called where no hardware id fits; empty when it is not known."""
+
+
+@dataclass(slots=True, frozen=True)
+class SeenDevice:
+    """A device that was seen and may be unknown, with what it was called."""
+
+    organization_id: str
+    device_id: str
+    hardware_ids: tuple[str, ...] = ()
+    serial_number: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -160,11 +175,18 @@ class State:
             return await work()
 
     async def add_device(
-        self, organization_id: str, device_id: str, metadata: Mapping[str, str] | None = None
+        self,
+        organization_id: str,
+        device_id: str,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        hardware_ids: Sequence[str] = (),
+        serial_number: str = "",
     ) -> DeviceCredential:
-        """Register a device (or a revoked one again) and make its credential.
+        """Register a device (or a revoked or discovered one again) and make its credential.
 
-        Raises BadInput for an unusable id, AlreadyExists while the device has a credential.
+        What a discovered one was called it keeps, unless it is said anew. Raises BadInput for an unusable id,
+        AlreadyExists while the device has a credential, or another active one has a hardware id or the serial number.
         """
         for what, name in (("device", device_id), ("organization", organization_id)):
             check_name(what, name)
@@ -173,21 +195,39 @@ class State:
             raise BadInput(
                 "invalid_metadata", "The metadata is not text.", hint="Use UTF-8 without control characters."
             )
+        if not all(map(_is_identifier, hardware_ids)) or (serial_number and not _is_identifier(serial_number)):
+            raise BadInput(
+                "invalid_hardware_id",
+                "A hardware id or serial number is no text of 1 to 200 characters.",
+                hint="Give it as the device's messages have it.",
+            )
         credential = _new_credential(organization_id, device_id)
-        await self._sound(lambda: self._add(credential, pairs))
+        seen = SeenDevice(organization_id, device_id, tuple(hardware_ids), serial_number)
+        await self._sound(lambda: self._add(credential, pairs, seen))
         await self.copy()
         return credential
 
-    async def _add(self, credential: DeviceCredential, metadata: dict[str, str]) -> None:
+    async def _add(self, credential: DeviceCredential, metadata: dict[str, str], seen: SeenDevice) -> None:
         organization_id, device_id = credential.organization_id, credential.device_id
         now = self._clock.now_ms()
         try:
             async with self._transaction() as db:
+                await _refuse_taken(db, seen)
                 await db.execute(
-                    """INSERT INTO devices (organization_id, id, metadata, created_at) VALUES (?, ?, ?, ?)
-                    ON CONFLICT DO UPDATE SET status = 'active', metadata = excluded.metadata
+                    """INSERT INTO devices (organization_id, id, metadata, hardware_ids, serial_number, created_at)
+                    VALUES (?, ?, ?, ?, ?, ?)
+                    ON CONFLICT DO UPDATE SET status = 'active', metadata = excluded.metadata,
+                        hardware_ids = iif(excluded.hardware_ids = '[]', hardware_ids, excluded.hardware_ids),
+                        serial_number = iif(excluded.serial_number = '', serial_number, excluded.serial_number)
                     WHERE status IN ('revoked', 'discovered')""",
-                    (organization_id, device_id, json.dumps(metadata, ensure_ascii=False), now),
+                    (
+                        organization_id,
+                        device_id,
+                        json.dumps(metadata, ensure_ascii=False),
+                        json.dumps(seen.hardware_ids, ensure_ascii=False),
+                        seen.serial_number,
+                        now,
+                    ),
                 )
                 await db.execute(
                     """INSERT INTO mqtt_credentials
@@ -208,18 +248,27 @@ class State:
                 hint=f"To give it a new password: neurogate device rotate {device_id}",
             ) from error
 
-    async def discover_devices(self, devices: Iterable[tuple[str, str]]) -> None:
-        """Note devices (organisation, id) that were seen and may be unknown.
+    async def discover_devices(self, devices: Iterable[SeenDevice]) -> None:
+        """Note devices that were seen and may be unknown.
 
         The copy is not brought up to date: whoever was seen is seen again.
         """
         now = self._clock.now_ms()
-        rows = [(*key, now) for key in devices]
+        rows = [
+            (
+                one.organization_id,
+                one.device_id,
+                json.dumps(one.hardware_ids, ensure_ascii=False),
+                one.serial_number,
+                now,
+            )
+            for one in devices
+        ]
 
         async def insert(db: aiosqlite.Connection) -> None:
             await db.executemany(
-                """INSERT INTO devices (organization_id, id, status, created_at) VALUES (?, ?, 'discovered', ?)
-                ON CONFLICT DO NOTHING""",
+                """INSERT INTO devices (organization_id, id, hardware_ids, serial_number, status, created_at)
+                VALUES (?, ?, ?, ?, 'discovered', ?) ON CONFLICT DO NOTHING""",
                 rows,
             )
 
@@ -276,9 +325,13 @@ class State:
     async def devices(self) -> list[DeviceRow]:
         """Return all devices."""
         rows = await self.fetch(
-            "SELECT organization_id, id, metadata, status, created_at FROM devices ORDER BY organization_id, id"
+            """SELECT organization_id, id, metadata, status, created_at, hardware_ids, serial_number
+            FROM devices ORDER BY organization_id, id"""
         )
-        return [DeviceRow(org, device, json.loads(metadata), status, at) for org, device, metadata, status, at in rows]
+        return [
+            DeviceRow(org, device, json.loads(metadata), status, at, tuple(json.loads(hardware)), serial)
+            for org, device, metadata, status, at, hardware, serial in rows
+        ]
 
     async def copy_to(self, path: Path) -> None:
         """Copy the state to a new file. Raises StoreFailed."""
@@ -306,6 +359,30 @@ class State:
     def now_ms(self) -> int:
         """Return the time, for what is created."""
         return self._clock.now_ms()
+
+
+async def _refuse_taken(db: aiosqlite.Connection, seen: SeenDevice) -> None:
+    """Raise AlreadyExists when another device of the organisation is called the same."""
+    rows = await db.execute_fetchall(
+        """SELECT id FROM devices WHERE organization_id = :organization AND id <> :device AND status = 'active' AND (
+            (:serial <> '' AND serial_number = :serial)
+            OR EXISTS (SELECT value FROM json_each(hardware_ids) INTERSECT SELECT value FROM json_each(:hardware)))""",
+        {
+            "organization": seen.organization_id,
+            "device": seen.device_id,
+            "serial": seen.serial_number,
+            "hardware": json.dumps(seen.hardware_ids, ensure_ascii=False),
+        },
+    )
+    for (other,) in rows:
+        raise AlreadyExists(
+            f"Device {other} of {seen.organization_id} has this hardware id or serial number.",
+            hint=f"neurogate device show {other} says more.",
+        )
+
+
+def _is_identifier(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST_IDENTIFIER and is_clean_text(text)
 
 
 def check_name(what: str, name: str) -> None:

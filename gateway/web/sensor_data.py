@@ -1,4 +1,4 @@
-"""`POST /api/v1/sensor-data`: one reading, or `{"readings": […]}`; answered when everything is on disk.
+"""`POST /api/v1/sensor-data`: one reading, `{"readings": […]}` or a SenML pack; answered when everything is on disk.
 
 202 all stored; 207 some not, each with its result; 400 none could be used (kept in quarantine all the same); 401; 403;
 413; 415; 429 and 503 with Retry-After.
@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.access import Access
 from gateway.ingest import Ingest, Verdict
 from gateway.login_delay import LoginDelay
+from gateway.parsers.senml import MEDIA_TYPE, SENML
 from gateway.rate_limit import RateLimits
 from gateway.web.authorization import bearer_token, wait_after_failure
 from gateway.web.errors import error_response
@@ -60,9 +61,15 @@ class SensorData:
                 hint="Send several readings in one request; a request counts once.",
                 headers={"Retry-After": str(int(wait_s) + 1)},
             )
+        if request.content_type == MEDIA_TYPE:
+            pack = self._access.sent_by(credential.device, SENML)
+            return _answer(await self._ingest.take_message(pack, await request.read(), source="http"))
         if request.content_type != "application/json":
             return error_response(
-                415, "unsupported_media_type", "The body must be JSON.", hint="Content-Type: application/json"
+                415,
+                "unsupported_media_type",
+                "The body must be JSON.",
+                hint=f"Content-Type: application/json, or {MEDIA_TYPE}",
             )
         verdicts = await self._ingest.take_document(credential.device, await request.read(), source="http")
         return _answer(verdicts)

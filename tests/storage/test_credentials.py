@@ -9,7 +9,7 @@ from gateway.clock import ManualClock
 from gateway.model.errors import AlreadyExists, BadInput, NotFound
 from gateway.storage.credentials import CredentialRow, Credentials, Usage
 from gateway.storage.passwords import hash_password
-from gateway.storage.state import State
+from gateway.storage.state import SeenDevice, State
 from gateway.storage.state_copy import copy_of
 
 KEY = bytes(range(32))
@@ -124,7 +124,8 @@ async def test_discovered_devices_are_registered_once_without_a_copy(state: Stat
     await state.revoke_device("acme", "gone")
     copied = copy_of(tmp_path / "state.db").stat().st_ino
     for _ in range(2):
-        await state.discover_devices([("acme", "kitchen"), ("acme", "gone"), ("acme", "new"), ("other", "new")])
+        seen = [("acme", "kitchen"), ("acme", "gone"), ("acme", "new"), ("other", "new")]
+        await state.discover_devices(SeenDevice(*key) for key in seen)
     found = {(row.organization_id, row.device_id): row.status for row in await state.devices()}
     assert found == {
         ("acme", "gone"): "revoked",
@@ -136,6 +137,6 @@ async def test_discovered_devices_are_registered_once_without_a_copy(state: Stat
 
 
 async def test_a_discovered_device_becomes_active_with_a_password_of_its_own(state: State) -> None:
-    await state.discover_devices([("acme", "new")])
+    await state.discover_devices([SeenDevice("acme", "new")])
     await state.add_device("acme", "new", {"room": "attic"})
     assert [(row.status, row.metadata) for row in await state.devices()] == [("active", {"room": "attic"})]

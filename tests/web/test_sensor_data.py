@@ -29,6 +29,30 @@ async def test_one_reading_is_on_disk_when_202_comes(site: Site, path: str) -> N
     assert (await site.log.buffer()).readings == 1
 
 
+SENML = {"Content-Type": "application/senml+json"}
+
+
+async def post_pack(site: Site, pack: Any) -> tuple[int, Any]:
+    return await post(site, json.dumps(pack).encode(), SENML | {"x-api-key": site.kitchen.password})
+
+
+async def test_a_senml_pack_is_answered_for_each_reading_when_all_is_on_disk(site: Site) -> None:
+    pack = [{"n": "t", "v": 1, "t": -1}, {"n": "t", "v": 2}]
+    assert await post_pack(site, pack) == (202, {"accepted": 2, "results": [{"stored": True}, {"stored": True}]})
+    status, body = await post_pack(site, [{"n": "t", "v": 1}, {"bn": "hall:", "n": "t", "v": 2}])
+    assert (status, body["accepted"], body["results"][1]["code"]) == (207, 1, "foreign_device")
+    assert [one.device_id for one in await site.stored(3)] == ["kitchen"] * 3
+
+
+@pytest.mark.parametrize(
+    ("pack", "code"), [({}, "invalid_senml"), ([{"n": "x", "v": 1, "x_": 1}], "invalid_senml"), ([], "invalid_senml")]
+)
+async def test_a_pack_that_is_none_is_400_and_kept_all_the_same(site: Site, pack: Any, code: str) -> None:
+    status, answer = await post_pack(site, pack)
+    assert (status, answer["error"]["code"]) == (400, code)
+    assert [bad.code for bad in await site.quarantined()] == [code]
+
+
 async def test_a_list_of_good_ones_is_202_and_a_mixed_one_207_with_results(site: Site) -> None:
     good, bad = json.loads(reading()), json.loads(reading("hall"))
     assert (await post(site, json.dumps({"readings": [good, good]}).encode()))[0] == 202
