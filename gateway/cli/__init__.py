@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import backup, buffer, check, config, credential, demo, device, init, restore, run, tail, token
+from gateway.cli import backup, buffer, check, config, credential, demo, device, init, parser, restore, run, tail, token
 from gateway.model.errors import NeurogateError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.add_typer(device.app, name="device")
 app.add_typer(credential.app, name="credential")
 app.add_typer(token.app, name="token")
 app.add_typer(buffer.app, name="buffer")
+app.add_typer(parser.app, name="parser")
 
 
 def main() -> None:
