@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from gateway.clock import Clock
 from gateway.model.errors import BadInput, StoreFailed
-from gateway.model.rights import Rights, rights_of
+from gateway.model.rights import Rights
 from gateway.model.topics import addressed_device, is_name, is_of_devices
 from gateway.parsers.contract import Found, Parser
 from gateway.parsers.routes import ParserRoutes
@@ -120,7 +120,11 @@ class Access:
         self._writing = asyncio.Lock()
         self._devices: dict[tuple[str, str], Device] = {}
         self._called: dict[tuple[str, str, str], Device] = {}
-        """Devices by organisation, `hardware_id` or `serial_number`, and that."""
+        """Devices by organisation, `hardware_id`, `serial_number` or `name`, and that.
+
+        A name is a hardware id that its owner has registered: where a message has only one name for its device, what
+        was merely discovered must not take it from another one.
+        """
         self._by_username: dict[str, _Login] = {}
         self._by_hash: dict[bytes, Credential] = {}
         self._discovered: Counter[str] = Counter()
@@ -239,9 +243,11 @@ class Access:
                     hint="Let the parser find a device id, or send it with the device's own credential.",
                 )
             return sender
+        if sender is not None and name == sender.device_id:
+            return sender
         known = self._known(organization_id, found)
         if sender is not None:
-            if known is sender or (known is None and name == sender.device_id):
+            if known is sender:
                 return sender
             raise BadInput(
                 "foreign_device",
@@ -262,8 +268,11 @@ class Access:
         for hardware_id in found.hardware_ids:
             if (device := self._called.get((organization_id, "hardware_id", hardware_id))) is not None:
                 return device
-        return self._called.get((organization_id, "serial_number", found.serial_number)) or self._devices.get(
-            (organization_id, found.device_id or "")
+        name = found.device_id or ""
+        return (
+            self._called.get((organization_id, "serial_number", found.serial_number))
+            or self._called.get((organization_id, "name", name))
+            or self._devices.get((organization_id, name))
         )
 
     def _discover(self, seen: SeenDevice) -> Device:
@@ -307,6 +316,8 @@ class Access:
             if row.status == "discovered" and key not in self._to_register:
                 self._discovered[row.organization_id] += 1
             self._call(device, row.hardware_ids, row.serial_number)
+            if row.status == "active":
+                self._called.update(((row.organization_id, "name", one), device) for one in row.hardware_ids)
         for key, seen in self._to_register.items():
             self._call(self._devices[key], seen.hardware_ids, seen.serial_number)
         self.changes += 1
@@ -337,9 +348,7 @@ class Access:
         device = None
         if row.organization_id is not None and row.device_id is not None:
             device = self._devices[row.organization_id, row.device_id]
-        rights = rights_of(row.organization_id, row.device_id)
-        if row.organization_id is not None:
-            rights = rights.and_hear(self._routes.heard_by(row.organization_id, row.device_id))
+        rights = self._routes.rights_of(row.organization_id, row.device_id)
         return Credential(row.username, row.organization_id, device, rights, statistics)
 
     # What is written behind the data path

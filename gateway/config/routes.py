@@ -91,7 +91,10 @@ class Route(_Table):
     organization_id: str | None = Field(
         None, description="Whose clients may publish there; without it, those of `gateway.organization_id`."
     )
-    mapping: Mapping | None = Field(None, description="For `custom`: what of a message becomes which field.")
+    mapping: Mapping | None = Field(
+        None,
+        description="What becomes which field: for `custom`, and for `vmark` where reports look otherwise.",
+    )
 
     @field_validator("topic")
     @classmethod
@@ -120,7 +123,7 @@ class Route(_Table):
         if self.parser == "custom" and self.mapping is None:
             msg = "the parser custom needs a mapping: add [ingest.routes.mapping] with device_id and sensors."
             raise ValueError(msg)
-        if self.parser != "custom" and self.mapping is not None:
-            msg = f"the parser {self.parser} takes no mapping; only custom does."
+        if self.parser not in {"custom", "vmark"} and self.mapping is not None:
+            msg = f"the parser {self.parser} takes no mapping; only custom and vmark do."
             raise ValueError(msg)
         return self

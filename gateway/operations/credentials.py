@@ -5,7 +5,7 @@ A change holds, everywhere, when the operation returns.
 
 from dataclasses import dataclass
 
-from gateway.model.rights import Rights, rights_of
+from gateway.model.rights import Rights
 from gateway.operations.devices import OVERLAP_MS, revoke_device, take_effect, up_to_date_state
 from gateway.operations.site import Site
 from gateway.parsers.routes import ParserRoutes
@@ -85,14 +85,11 @@ async def _row(site: Site, username: str) -> CredentialRow:
 
 
 def _details(row: CredentialRow, routes: ParserRoutes) -> CredentialDetails:
-    rights = rights_of(row.organization_id, row.device_id)
-    if row.organization_id is not None:
-        rights = rights.and_hear(routes.heard_by(row.organization_id, row.device_id))
     return CredentialDetails(
         row.username,
         row.organization_id,
         row.device_id,
-        rights,
+        routes.rights_of(row.organization_id, row.device_id),
         row.created_at_ms,
         row.last_connected_at_ms,
         row.connections,

@@ -1,10 +1,12 @@
 """From a topic to the parser that its owner has chosen for it, or none."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 from gateway.config import Settings
 from gateway.config.routes import Route
+from gateway.model.rights import Rights, rights_of
 from gateway.model.topics import matches
 from gateway.parsers.contract import Found, Parser
 from gateway.parsers.custom import custom
@@ -29,7 +31,11 @@ PARSERS: Mapping[str, Parser] = {parser.name: parser for parser in (STANDARD, SE
 
 def parser_of(route: Route) -> Parser:
     """Return the parser that a route asks for."""
-    return PARSERS[route.parser] if route.mapping is None else custom(route.mapping)
+    if route.mapping is None:
+        return PARSERS[route.parser]
+    mapped = custom(route.mapping)
+    # A hub is answered the same whatever its reports look like.
+    return mapped if route.parser == mapped.name else replace(PARSERS[route.parser], parse=mapped.parse)
 
 
 class _Bound(NamedTuple):
@@ -58,8 +64,16 @@ class ParserRoutes:
                 return bound.parser
         return None
 
-    def heard_by(self, organization_id: str, device_id: str | None) -> tuple[str, ...]:
-        """Return what a client may subscribe to because of the routes: a hub their topics, a device its replies."""
+    def rights_of(self, organization_id: str | None, device_id: str | None) -> Rights:
+        """Return the rights of a credential (rights.py), with what it may hear because of the routes.
+
+        What it may publish there is said by `parser`, topic by topic.
+        """
+        rights = rights_of(organization_id, device_id)
+        return rights if organization_id is None else rights.and_hear(self._heard_by(organization_id, device_id))
+
+    def _heard_by(self, organization_id: str, device_id: str | None) -> tuple[str, ...]:
+        """Return the topics of the routes for a hub, and where replies are heard for whoever it is."""
         mine = [bound for bound in self._bound if bound.organization_id == organization_id]
         topics = [bound.topic_filter for bound in mine if device_id is None]
         replies = [name for bound in mine for name in bound.parser.heard_by(device_id)]

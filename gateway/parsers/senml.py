@@ -176,4 +176,4 @@ def _reading(device: str, time: float, sensors: dict[str, dict[str, Any]]) -> Fo
         fields["timestamp"] = time
     elif time < 0:
         fields["age_ms"] = -time * 1000
-    return Found(fields, device or None, (device,) if device else ())
+    return Found(fields, device or None)

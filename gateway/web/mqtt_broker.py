@@ -21,7 +21,6 @@ from gateway.callers import Caller
 from gateway.ingest import Verdict
 from gateway.model.errors import BadInput, NeurogateError, NotFound, error_document
 from gateway.model.reading import rfc3339
-from gateway.model.rights import rights_of
 from gateway.operations.credentials import (
     CredentialDetails,
     add_credential,
@@ -30,6 +29,7 @@ from gateway.operations.credentials import (
     rotate_credential,
 )
 from gateway.operations.site import Site
+from gateway.parsers.routes import ParserRoutes
 from gateway.storage.mqtt_messages import MqttMessages
 from gateway.storage.mqtt_subscriptions import SubscriptionRow
 from gateway.web.authorization import Authorization
@@ -120,6 +120,7 @@ class MqttBroker:
         self._callbacks = callbacks
         self._test_broker = test
         self._site = site
+        self._routes = ParserRoutes.of(site.settings)
         self._operations: dict[str, Callable[[Caller, bytes], Awaitable[web.Response]]] = {
             "publish": self._publish,
             "subscribe": self._subscribe,
@@ -175,7 +176,7 @@ class MqttBroker:
 
     async def _subscribe(self, caller: Caller, body: bytes) -> web.Response:
         asked = parsed(SubscribeRequest, body, caller)
-        rights = rights_of(caller.organization_id, None)
+        rights = self._routes.rights_of(caller.organization_id, None)
         for topic_filter in asked.topics:
             if not rights.may_subscribe(topic_filter):
                 raise BadInput(

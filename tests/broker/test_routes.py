@@ -175,6 +175,7 @@ async def test_p1_nothing_is_acknowledged_or_answered_when_the_commit_fails(site
         disk.failing = True
         client.send(publish(REPORT, b'{"t":1}', qos=1))
         assert await client.rest() == b""
+        assert disk.failed
         disk.failing = False
         assert await ears.is_alive()  # nothing came before the PINGRESP
     assert (await site.log.buffer()).readings == 0
@@ -211,6 +212,16 @@ async def test_a_report_that_is_quarantined_is_answered_too(site: Site, payload:
         client.send(publish(REPORT, payload, qos=1))
         await client.expect(publish(REPORT, payload), ANSWER, puback(1))
     assert len(await site.quarantined()) == 1
+
+
+async def test_a_reply_to_a_persistent_session_is_on_disk_first(site: Site) -> None:
+    hub = await hub_of(site)
+    async with RawClient.login(site, hub, clean=False) as client:
+        client.send(subscribe("$sys/version/+/devices/+/properties_report_reply", qos=1))
+        assert await client.packet() == SUBACK + b"\x01"
+        client.send(*(publish(REPORT, b'{"t":1}', qos=1, packet_id=number) for number in (1, 2)))
+        answers = [publish(f"{REPORT}_reply", b'{"result":0}', qos=1, packet_id=number) for number in (1, 2)]
+        assert sorted([await client.packet() for _ in range(4)]) == sorted([*answers, puback(1), puback(2)])
 
 
 async def test_our_own_reply_that_comes_back_is_ignored(site: Site) -> None:
@@ -257,6 +268,39 @@ async def test_a_discovered_device_is_found_again_and_can_be_given_a_name(site: 
     await site.command(add_device, organization_id="default", device_id="attic", metadata={}, hardware_ids=("AA:01",))
     await sent(site, hub, REPORT, report)
     assert [one.device_id for one in await site.stored(3)] == ["AA:01", "AA:01", "attic"]
+
+
+async def test_a_device_is_also_found_by_the_only_name_that_a_message_has_for_it(site: Site) -> None:
+    hub = await hub_of(site)
+    name = "urn:dev:ow:10e2073a01080063"
+    pack = [{"n": name, "v": 1}]
+    await sent(site, hub, "packs/x", pack)
+    attic = await site.command(
+        add_device, organization_id="default", device_id="attic", metadata={}, hardware_ids=(name,)
+    )
+    await sent(site, hub, "packs/x", pack)
+    await sent(site, attic, "packs/x", pack)
+    assert [one.device_id for one in await site.stored(3)] == [name, "attic", "attic"]
+
+
+async def test_p8_what_a_hub_discovers_cannot_take_another_devices_name(site: Site) -> None:
+    hub = await hub_of(site)
+    await sent(site, hub, REPORT, {"device_id": "thief", "hardware_ids": ["kitchen"], "properties": {"t": 1}})
+    await sent(site, None, MEASURED, {"id": "kitchen", "t": 1})
+    await sent(site, hub, MEASURED, {"id": "kitchen", "t": 1})
+    assert [one.device_id for one in await site.stored(3)] == ["thief", "kitchen", "kitchen"]
+
+
+async def test_a_hub_whose_reports_look_otherwise_takes_a_mapping_and_is_answered(tmp_path: Path) -> None:
+    mapping = {"each": "list", "device_id": "mac", "sensors": {"climate": {"t": "val"}}}
+    route = {"topic": "$sys/version/+/devices/#", "parser": "vmark", "mapping": mapping}
+    async with running_site(tmp_path, ingest={"routes": [route]}) as site:
+        async with RawClient.login(site, await hub_of(site)) as client:
+            client.send(subscribe("$sys/version/+/devices/+/properties_report_reply"))
+            assert await client.packet() == SUBACK + b"\x00"
+            client.send(publish(REPORT, b'{"list":[{"mac":"A","val":1},{"mac":"B","val":2}]}', qos=1))
+            await client.expect(ANSWER, puback(1))
+        assert [one.device_id for one in await site.stored(2)] == ["A", "B"]
 
 
 async def test_a_device_may_be_a_hub_for_itself(site: Site) -> None:

@@ -95,7 +95,6 @@ def test_every_kind_of_value(record: dict[str, Any], fields: dict[str, Any]) -> 
 def test_a_name_tells_device_and_sensor(base: str, name: str, device: str | None, sensor: str) -> None:
     (found,) = parsed({"bn": base, "n": name, "v": 1})
     assert (found.device_id, list(found.fields["sensors"])) == (device, [sensor])
-    assert found.hardware_ids == ((device,) if device else ())
 
 
 def test_a_slash_names_a_field_so_that_our_own_sensors_can_be_told() -> None:

@@ -109,6 +109,25 @@ async def receiving(*answers: int) -> AsyncIterator[Receiver]:
 # Publish
 
 
+async def test_p1_what_is_published_on_a_route_is_read_by_its_parser_and_answered(tmp_path: Path) -> None:
+    report = "$sys/version/1.0/devices/hub1/properties_report"
+    routes = [{"topic": "$sys/version/+/devices/#", "parser": "vmark"}, {"topic": "packs/+", "parser": "senml"}]
+    async with running(tmp_path, ingest={"routes": routes}) as api:
+        replies = await api.subscribe(f"{report}_reply")
+        _, answer = await api.post(
+            operation="publish",
+            messages=[
+                {"topic": report, "payload": {"properties": {"t": 1}}},
+                {"topic": report, "payload": []},
+                {"topic": f"{report}_reply", "payload": {"result": 0}},
+                {"topic": "packs/x", "payload": [{"bn": "a:", "n": "t", "v": 1}, {"bn": "a b", "n": "t", "v": 1}]},
+            ],
+        )
+        assert [one.get("reading") for one in answer["results"]] == ["stored", "quarantined", None, "quarantined"]
+        assert [one["payload"] for one in await api.messages(replies)] == [{"result": 0}] * 2
+        assert [one.device_id for one in await api.site.stored(1)] == ["hub1"]
+
+
 @pytest.mark.parametrize(
     ("payload", "content"),
     [("on", b"on"), ({"a": 1.5}, b'{"a":1.5}'), ([1], b"[1]"), (True, b"true"), ("grün", "grün".encode())],
