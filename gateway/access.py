@@ -215,7 +215,7 @@ class Access:
     def routed(self, credential: Credential, topic: str) -> Routed | None:
         """Return how a message on the topic is read, if a parser has been chosen for it and the client may publish it.
 
-        A route gives no right to another device's topics.
+        A route gives no right to another device's topics, whether their form is ours or the parser knows it.
         """
         if credential.organization_id is None:
             return None
@@ -223,6 +223,9 @@ class Access:
         if parser is None:
             return None
         sender = credential.device
+        speaker = parser.speaker(topic)
+        if sender is not None and speaker is not None and speaker != sender.device_id:
+            return None
         if is_of_devices(topic):
             sender = self.sender(credential, topic) if credential.rights.may_publish(topic) else None
             if sender is None:

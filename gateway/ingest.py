@@ -17,7 +17,7 @@ from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model.errors import BadInput
 from gateway.model.reading import NewQuarantine, NewReading, TimeSource
-from gateway.parsers.contract import Found, in_standard_shape
+from gateway.parsers.contract import MAX_READINGS, Found, in_standard_shape
 from gateway.parsers.standard import Parsed, load_json, parse_object, parse_standard
 from gateway.parsers.timestamp import unix_ms
 from gateway.storage.log import Entry, Log, Owner
@@ -25,10 +25,6 @@ from gateway.storage.log import Entry, Log, Owner
 logger = logging.getLogger(__name__)
 
 _MAX_AGE_MS = 10 * 366 * 24 * 3600 * 1000  # older than the product: not an age
-
-
-MAX_READINGS = 1_000
-"""In one document: while it is validated, nobody else is served."""
 
 
 class TooManyReadings(BadInput):
@@ -101,14 +97,15 @@ class Ingest:
     ) -> tuple[list[Entry], list[Verdict]]:
         """Return what becomes of a message, at least one entry: what cannot be used is quarantined."""
         try:
-            readings = _not_too_many(routed.parser.parse(data, source))
+            readings = routed.parser.parse(data, source)
         except Exception as fault:  # noqa: BLE001 - as in `take`
             error = _as_bad_input(fault)
             sender = routed.sender or Device(routed.organization_id, "")
             return [self._quarantine(sender, data, error, source)], [_refused(error)]
         devices = [_device_of(routed, found) for found in readings]
         # The message itself is kept once, and only if it is about one device: erasing that one's readings erases it.
-        raw = data if all(device is devices[0] for device in devices) else None
+        names = {None if isinstance(device, BadInput) else device.device_id for device in devices}
+        raw = data if len(names) == 1 and (None not in names or len(readings) == 1) else None
         entries: list[Entry] = []
         verdicts: list[Verdict] = []
         for device, found in zip(devices, readings, strict=True):
@@ -254,14 +251,6 @@ class Ingest:
         error = BadInput("invalid_sensor", f"Stored without {names}: {reasons}")
         assert parsed.raw is not None
         return self._quarantine(device, parsed.raw, error, source)
-
-
-def _not_too_many(readings: Sequence[Found]) -> Sequence[Found]:
-    if len(readings) > MAX_READINGS:
-        raise BadInput(
-            "too_many_readings", f"{len(readings)} readings in one message.", hint=f"Send at most {MAX_READINGS}."
-        )
-    return readings
 
 
 def _device_of(routed: Routed, found: Found) -> Device | BadInput:

@@ -14,10 +14,11 @@ from pydantic_core import from_json
 from gateway.access import Device
 from gateway.clock import ManualClock
 from gateway.config import StorageSettings
-from gateway.ingest import MAX_READINGS, Ingest, TooManyReadings
+from gateway.ingest import Ingest, TooManyReadings
 from gateway.metrics import Metrics
 from gateway.model.errors import BadInput, StoreFailed
 from gateway.model.reading import NewQuarantine, StoredReading, TimeSource
+from gateway.parsers.contract import MAX_READINGS
 from gateway.storage.log import Log
 from tests.site import reading, until
 

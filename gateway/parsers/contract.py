@@ -9,7 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from gateway.model.errors import BadInput
 from gateway.parsers.standard import Parsed, parse_object
+
+MAX_READINGS = 1_000
+"""In one message: while it is read, nobody else is served."""
+
+
+def check_count(readings: int) -> None:
+    """Raise BadInput when a message holds more readings than are taken at once; a parser asks before it reads them."""
+    if readings > MAX_READINGS:
+        raise BadInput("too_many_readings", "Too many readings in one message.", hint=f"Send at most {MAX_READINGS}.")
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,6 +57,10 @@ def _never(_: str) -> bool:
     return False
 
 
+def _nobodys(_: str) -> str | None:
+    return None
+
+
 def _no_reply(_: str) -> Reply | None:
     return None
 
@@ -65,6 +79,8 @@ class Parser:
     """Whether messages on a topic of the route are for it; others are messages like any."""
     ignores: Callable[[str], bool] = _never
     """Whether what comes on a topic is an echo of ours: it is acknowledged, and nothing else."""
+    speaker: Callable[[str], str | None] = _nobodys
+    """The only device that may publish on a topic, besides a hub of its organisation; None when any of them may."""
     reply: Callable[[str], Reply | None] = _no_reply
     """What is answered to a message on the topic."""
     heard_by: Callable[[str | None], tuple[str, ...]] = _nothing_more

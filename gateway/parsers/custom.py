@@ -10,7 +10,7 @@ from typing import Any
 from gateway.config.routes import FieldSource, Mapping
 from gateway.model.errors import BadInput
 from gateway.model.json_path import JsonPath, PathNotFound, parse_path
-from gateway.parsers.contract import Found, Parser
+from gateway.parsers.contract import Found, Parser, check_count
 from gateway.parsers.standard import load_json
 
 _HINT = "Correct the mapping of the route, or set optional = true; neurogate parser test shows what comes of it."
@@ -58,6 +58,7 @@ def _items(message: Any, each: JsonPath | None) -> list[Any]:  # noqa: ANN401 - 
         raise BadInput("no_readings", f"{each.text} is no array: there is no reading for each item.", hint=_HINT)
     if not items:
         raise BadInput("no_readings", f"The array {each.text} is empty.")
+    check_count(len(items))
     return items
 
 

@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from gateway.model.errors import BadInput
-from gateway.parsers.contract import Found, Parser
+from gateway.parsers.contract import Found, Parser, check_count
 from gateway.parsers.standard import load_json
 
 MEDIA_TYPE = "application/senml+json"
 
 _VERSION = 10
+_MOST_RECORDS = 10_000
 _ABSOLUTE_FROM = 2**28
 """Smaller times are relative to now (4.5.3)."""
 _BASES = {"bn": str, "bt": float, "bu": str, "bv": float, "bs": float, "bver": int}
@@ -53,14 +54,23 @@ def parse_senml(data: bytes, _topic: str) -> list[Found]:
     pack = load_json(data)
     if not isinstance(pack, list):
         raise BadInput("invalid_senml", "A SenML pack is an array of records.", hint=_HINT)
-    readings: dict[tuple[str, float, int], dict[str, dict[str, Any]]] = {}
+    if len(pack) > _MOST_RECORDS:
+        raise BadInput("too_many_readings", f"{len(pack)} records in one pack.", hint=f"Send at most {_MOST_RECORDS}.")
+    latest: dict[tuple[str, float], Found] = {}
+    readings: list[Found] = []
     for record in _resolved(pack):
         sensor, _, field = record.sensor.rpartition("/")
         fields = _named(record, field) if sensor else _alone(record)
-        _put(readings, record, sensor or field, fields)
+        key = (record.device, record.time)
+        # The same name and time twice are two readings: nothing is lost.
+        if key not in latest or not _add(latest[key], sensor or field, fields):
+            readings.append(_reading(*key))
+            check_count(len(readings))
+            latest[key] = readings[-1]
+            _add(latest[key], sensor or field, fields)
     if not readings:
         raise BadInput("invalid_senml", "The pack holds no measurement.", hint=_HINT)
-    return [_reading(device, time, sensors) for (device, time, _), sensors in readings.items()]
+    return readings
 
 
 SENML = Parser("senml", parse_senml)
@@ -154,24 +164,17 @@ def _named(record: _Record, field: str) -> dict[str, Any]:
     return fields | ({f"{field}_unit": record.unit} if record.unit else {})
 
 
-def _put(
-    readings: dict[tuple[str, float, int], dict[str, dict[str, Any]]],
-    record: _Record,
-    sensor: str,
-    fields: dict[str, Any],
-) -> None:
-    """Put a measurement into the first reading of its device and time that has not got it yet."""
-    number = 0
-    while True:
-        known = readings.setdefault((record.device, record.time, number), {}).setdefault(sensor, {})
-        if not known.keys() & fields.keys():
-            known.update(fields)
-            return
-        number += 1
+def _add(reading: Found, sensor: str, fields: dict[str, Any]) -> bool:
+    """Add a measurement to a reading, unless it has that one."""
+    known: dict[str, Any] = reading.fields["sensors"].setdefault(sensor, {})
+    if known.keys() & fields.keys():
+        return False
+    known.update(fields)
+    return True
 
 
-def _reading(device: str, time: float, sensors: dict[str, dict[str, Any]]) -> Found:
-    fields: dict[str, Any] = {"sensors": sensors}
+def _reading(device: str, time: float) -> Found:
+    fields: dict[str, Any] = {"sensors": {}}
     if time >= _ABSOLUTE_FROM:
         fields["timestamp"] = time
     elif time < 0:

@@ -17,7 +17,7 @@ The topics and the reply are all that is documented of the protocol. Of a report
 from typing import Any
 
 from gateway.model.errors import BadInput
-from gateway.parsers.contract import Found, Parser, Reply
+from gateway.parsers.contract import Found, Parser, Reply, check_count
 from gateway.parsers.standard import load_json
 
 _REPORT, _REPLY = "properties_report", "_reply"
@@ -30,9 +30,22 @@ _MOST_IDS = 20
 _HINT = "A report is an object with properties; neurogate parser test FILE --topic TOPIC shows what comes of it."
 
 
+def hub_of(topic: str) -> str | None:
+    """Return whose topic it is: another device must not speak, nor get an answer, in the name of a hub."""
+    match topic.split("/"):
+        case ["$sys", "version", _, "devices", hub, *_]:
+            return hub
+        case _:
+            return None
+
+
 def is_report(topic: str) -> bool:
     """Whether a hub reports on the topic."""
-    return _hub(topic) is not None
+    match topic.split("/"):
+        case ["$sys", "version", _, "devices", _, last]:
+            return last == _REPORT
+        case _:
+            return False
 
 
 def is_reply(topic: str) -> bool:
@@ -53,8 +66,8 @@ def heard_by(device_id: str | None) -> tuple[str, ...]:
 def parse_vmark(data: bytes, topic: str) -> list[Found]:
     """Return a reading for each device of a report. Raises BadInput."""
     report = load_json(data)
-    hub = _hub(topic)
-    if hub is None:
+    hub = hub_of(topic)
+    if hub is None or not is_report(topic):
         raise BadInput("invalid_vmark", f"{topic[:200]!r} is not the topic of a report.", hint=_HINT)
     if not isinstance(report, dict):
         raise BadInput("invalid_vmark", "A report is an object.", hint=_HINT)
@@ -63,18 +76,11 @@ def parse_vmark(data: bytes, topic: str) -> list[Found]:
     devices = report["devices"]
     if not isinstance(devices, list) or not devices or not all(isinstance(one, dict) for one in devices):
         raise BadInput("invalid_vmark", "devices must be a list of objects, at least one.", hint=_HINT)
+    check_count(len(devices))
     return [_reading(one, report, hub) for one in devices]
 
 
-VMARK = Parser("vmark", parse_vmark, is_report, is_reply, reply_to, heard_by)
-
-
-def _hub(topic: str) -> str | None:
-    match topic.split("/"):
-        case ["$sys", "version", _, "devices", hub, last] if last == _REPORT:
-            return hub
-        case _:
-            return None
+VMARK = Parser("vmark", parse_vmark, is_report, is_reply, hub_of, reply_to, heard_by)
 
 
 def _reading(device: dict[str, Any], report: dict[str, Any], hub: str) -> Found:

@@ -146,6 +146,20 @@ async def test_too_many_readings_are_quarantined_together(site: Site) -> None:
     assert [bad.code for bad in await site.quarantined()] == ["too_many_readings"]
 
 
+async def test_p9_a_pack_that_repeats_itself_holds_nobody_up(site: Site) -> None:
+    await sent(site, None, "devices/kitchen/senml", [{"n": "t", "v": 1}] * 3_000)
+    assert [bad.code for bad in await site.quarantined()] == ["too_many_readings"]
+
+
+async def test_p2_a_message_with_several_readings_that_is_marked_as_sent_again_is_stored_once(site: Site) -> None:
+    pack = json.dumps([{"n": "t", "v": 1, "t": -1}, {"n": "t", "v": 2}]).encode()
+    async with RawClient.login(site) as client:
+        for dup in (False, True):
+            client.send(publish("devices/kitchen/senml", pack, qos=1, packet_id=4, dup=dup))
+            await client.expect(puback(4))
+    assert len(await site.stored(2)) == 2
+
+
 async def test_a_standard_payload_on_a_topic_of_ones_own_is_stored_byte_for_byte(site: Site) -> None:
     await sent(site, None, "plain/x", reading())
     query = "SELECT payload, raw FROM device_telemetry_history"
@@ -310,6 +324,8 @@ async def test_a_device_may_be_a_hub_for_itself(site: Site) -> None:
         assert await client.packet() == b"\x90\x04\x00\x01\x00\x80"
     await sent(site, hub1, REPORT, {"t": 1})
     assert [one.device_id for one in await site.stored(1)] == ["hub1"]
+    for topic in (REPORT, f"{REPORT}_reply", "$sys/version/1.0/devices/hub1/online"):
+        assert await closed(site, None, topic)  # or it could tell hub1 that its report was stored
     await sent(site, hub1, REPORT, {"hardware_ids": ["AA"], "t": 1})
     assert [bad.code for bad in await site.quarantined()] == ["foreign_device"]
 
