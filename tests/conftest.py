@@ -4,12 +4,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from gateway.storage.commit_thread import CommitThread, Transaction
 from tests.site import FailingDisk, Site, running_site
 
-settings.register_profile("thorough", max_examples=3_000, stateful_step_count=200, deadline=None)
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # how fast a busy machine is says nothing of what is tested
+
+settings.register_profile("thorough", settings.get_profile("patient"), max_examples=3_000, stateful_step_count=200)
 """For `--hypothesis-profile thorough`: many minutes."""
 
 
