@@ -209,7 +209,11 @@ class Access:
         device_id = addressed_device(credential.organization_id, topic)
         if device_id is None:
             return None
-        key = (credential.organization_id, device_id)
+        return self.heard(credential.organization_id, device_id)
+
+    def heard(self, organization_id: str, device_id: str) -> Device:
+        """Return the device of that name, from which something came; one that is unknown is noted as discovered."""
+        key = (organization_id, device_id)
         return self._devices.get(key) or self._discover(SeenDevice(*key))
 
     def routed(self, credential: Credential, topic: str) -> Routed | None:

@@ -38,6 +38,7 @@ from gateway.operations.devices import add_device
 from gateway.parsers.routes import ParserRoutes
 from gateway.rate_limit import RateLimits
 from gateway.running_site import RunningSite, device_activity
+from gateway.sources.serial_sources import SerialSource, serial_sources
 from gateway.storage.bounds import Bounds
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
@@ -76,6 +77,7 @@ class _Parts:
     messages: MqttMessages
     callbacks: Callbacks
     feed: LiveFeed
+    serial: dict[str, SerialSource]
     site: RunningSite
     listeners: contextlib.AsyncExitStack
     """Closing it closes every port and connection."""
@@ -231,8 +233,9 @@ class Gateway:
             destination.config.name: Forwarder(destination, log, clock, metrics, settings.gateway.id)
             for destination in destinations
         }
+        serial = serial_sources(settings, access, ingest, metrics, clock)
         parts = self._parts = _Parts(
-            state, log, access, door, http, forwarders, messages, callbacks, feed, site, listeners
+            state, log, access, door, http, forwarders, messages, callbacks, feed, serial, site, listeners
         )  # who asks, may ask now
         await door.start()
         listeners.push_async_callback(door.stop)
@@ -242,6 +245,7 @@ class Gateway:
 
     def _long_lived(self, parts: _Parts) -> dict[str, Callable[[], Awaitable[None]]]:
         forwarders = {f"forwarder {name}": forwarder.run for name, forwarder in parts.forwarders.items()}
+        serial = {f"serial {port}": source.run for port, source in parts.serial.items()}
         return {
             "bounds": lambda: self._keep_bounds(parts.log.bounds),
             "clock": lambda: self._watch_clock(parts.log),
@@ -250,6 +254,7 @@ class Gateway:
             "broker": parts.door.look_after,
             "callbacks": parts.callbacks.run,
             "live feed": parts.feed.run,
+            **serial,
             **forwarders,
         }
 
@@ -330,7 +335,11 @@ class Gateway:
             buffer=buffer,
             devices=[device_activity(device, connections) for device in parts.access.devices if device.readings],
             destinations=destinations,
-            notices=[*parts.log.care.notices, *(damage.words for damage in self._run_marker.found)],
+            notices=[
+                *parts.log.care.notices,
+                *(damage.words for damage in self._run_marker.found),
+                *(words for source in parts.serial.values() for words in source.notices),
+            ],
         )
 
     async def _destination_statuses(self, parts: _Parts) -> list[DestinationStatus]:

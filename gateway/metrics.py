@@ -139,3 +139,16 @@ class Metrics:
         self.restarts = Counter(
             "neurogate_part_restarts_total", "Parts restarted after a crash.", ["part"], registry=registry
         )
+        self.serial_open = Gauge("neurogate_serial_open", "1 while a serial port is open.", ["port"], registry=registry)
+        self.serial_lost = Counter(
+            "neurogate_serial_lost_total",
+            "How often a serial port that was open went away.",
+            ["port"],
+            registry=registry,
+        )
+        self.serial_skipped = Counter(
+            "neurogate_serial_skipped_bytes_total",
+            "Bytes from a serial port that were no part of a line or frame.",
+            ["port"],
+            registry=registry,
+        )

@@ -102,6 +102,7 @@ async def running_site(
     data_dir: Path,
     *,
     integrations: Sequence[Mapping[str, Any]] = (),
+    serial: Sequence[Mapping[str, Any]] = (),
     kitchen: DeviceCredential | None = None,
     **tables: Mapping[str, Any],
 ) -> AsyncIterator[Site]:
@@ -115,6 +116,7 @@ async def running_site(
             "http": local | dict(tables.get("http", {})),
             "egress": {"policy": "any"} | dict(tables.get("egress", {})),
             "integrations": integrations,
+            "serial": serial,
         }
     )
     clock = ManualClock()

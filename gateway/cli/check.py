@@ -12,8 +12,9 @@ import typer
 
 from cloud_sync.registry import load_config
 from gateway.cli.options import ConfigFile
-from gateway.config import IntegrationTable, LoadedConfig, load
+from gateway.config import IntegrationTable, LoadedConfig, SerialTable, load
 from gateway.model.errors import ConfigError, NeurogateError, StoreFailed
+from gateway.sources.serial_port import PortAbsent, find_port
 from gateway.storage.data_dir import DataDir, load_or_create_key
 
 
@@ -35,6 +36,8 @@ def _checks(loaded: LoadedConfig) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yield a subject, and what finds out about it: returns words, or raises."""
     for table in loaded.settings.integrations:
         yield f"integration {table.name}", partial(_integration, table, loaded)
+    for line in loaded.settings.serial:
+        yield f"serial port of {line.device_id}", partial(_serial_port, line)
     data_dir = DataDir(loaded.settings.gateway.data_dir)
     yield "data directory", partial(_data_dir, data_dir.path)
     if data_dir.password_key.exists():
@@ -46,6 +49,13 @@ def _checks(loaded: LoadedConfig) -> Iterator[tuple[str, Callable[[], str]]]:
 
 def _integration(table: IntegrationTable, loaded: LoadedConfig) -> str:
     return load_config(table, loaded.origins).type
+
+
+def _serial_port(table: SerialTable) -> str:
+    try:
+        return str(find_port(table.port))
+    except PortAbsent:
+        return f"{table.port} is not there now; it is opened when it is plugged in"
 
 
 def _data_dir(path: Path) -> str:

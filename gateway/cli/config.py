@@ -43,15 +43,16 @@ def show(
 
 def _values(loaded: LoadedConfig) -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) of every setting, also of each integration's own."""
-    settings = loaded.settings.model_dump(exclude={"integrations"})
+    settings = loaded.settings.model_dump(exclude={"integrations", "serial"})
     routes = loaded.settings.ingest.routes
     # What is written there; the rest of a route are keys it does without.
     settings["ingest"]["routes"] = [route.model_dump(exclude_unset=True) for route in routes]
+    lines = (_leaves(f"serial[{i}]", table.model_dump()) for i, table in enumerate(loaded.settings.serial))
     tables = (
         _leaves(f"integrations[{table.name}]", load_config(table, loaded.origins).model_dump())
         for table in loaded.settings.integrations
     )
-    return chain(_leaves("", settings), chain.from_iterable(tables))
+    return chain(_leaves("", settings), chain.from_iterable(lines), chain.from_iterable(tables))
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - settings

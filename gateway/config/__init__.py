@@ -9,6 +9,7 @@ from gateway.config.settings import (
     IntegrationTable,
     LogSettings,
     MqttSettings,
+    SerialTable,
     Settings,
     StorageSettings,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "LoadedConfig",
     "LogSettings",
     "MqttSettings",
+    "SerialTable",
     "Settings",
     "StorageSettings",
     "load",

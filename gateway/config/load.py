@@ -1,7 +1,7 @@
 """Put the configuration together: defaults, then the file, then the environment; the later one wins.
 
 - the file is the one named, else `$NEUROGATE_CONFIG`, else the first that exists of `FILES`, else none
-- `NEUROGATE_SECTION__KEY` sets one key of one section; integrations are only in the file
+- `NEUROGATE_SECTION__KEY` sets one key of one section; integrations and serial lines are only in the file
 - every value knows where it came from
 - all problems are reported at once, as one ConfigError
 """
@@ -167,8 +167,9 @@ class _Draft:
 
 
 def _unknown_variable(variable: str, meant: list[str]) -> Problem:
-    if variable.startswith(f"{_PREFIX}INTEGRATIONS__"):
-        return Problem(f"{variable} is not possible.", "Integrations are configured in the file only.")
+    for name, what in (("INTEGRATIONS__", "Integrations"), ("SERIAL__", "Serial lines")):
+        if variable.startswith(_PREFIX + name):
+            return Problem(f"{variable} is not possible.", f"{what} are configured in the file only.")
     return Problem(f"Unknown setting {variable} in the environment.", did_you_mean(meant))
 
 

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from gateway.config.load import environment_name
 from gateway.config.routes import FieldSource, Mapping, Route
 from gateway.config.schema import as_toml, settings_of
-from gateway.config.settings import Settings
+from gateway.config.settings import SerialTable, Settings
 
 _README_HEAD = """\
 # Settings
@@ -75,6 +75,13 @@ _FILE_TAIL = """
 #temperature_c = "values.t"
 #humidity_percent = { path = "values.rh", scale = 0.1 }
 
+# What is attached to this machine by a serial line: a board on USB, or an LD2410 radar (format = "ld2410") on a UART.
+
+#[[serial]]
+#port = "/dev/serial/by-id/usb-Silicon_Labs_CP2102*"
+#device_id = "esp32-usb"
+#acknowledge = true
+
 # Where readings go. Each destination has its own place in the log; a new name is a new destination.
 
 #[[integrations]]
@@ -89,7 +96,7 @@ _BOUNDS = {"minimum": "at least {}", "exclusiveMinimum": "more than {}", "maximu
 
 def markdown() -> str:
     """Return README.md of this folder."""
-    sections = "".join(chain.from_iterable(starmap(_markdown_section, _sections())))
+    sections = (*starmap(_markdown_section, _sections()), _markdown_table("serial", SerialTable))
     routes = _ROUTES.format(
         route=inspect.getdoc(Route),
         route_keys=_table_of_keys(Route),
@@ -97,7 +104,7 @@ def markdown() -> str:
         source_keys=_table_of_keys(FieldSource),
         mapping_keys=_table_of_keys(Mapping),
     )
-    return _README_HEAD + sections + routes + _README_TAIL
+    return _README_HEAD + "".join(chain.from_iterable(sections)) + routes + _README_TAIL
 
 
 def commented_file() -> str:
@@ -118,6 +125,16 @@ def _markdown_section(name: str, section: type[BaseModel]) -> Iterator[str]:
     for key, field in _settings(section):
         full, kind, default = f"{name}.{key}", _kind(schemas[key]), as_toml(field.default)
         yield f"| `{full}` | {kind} | `{default}` | {field.description} | `{environment_name(full)}` |\n"
+
+
+def _markdown_table(name: str, table: type[BaseModel]) -> Iterator[str]:
+    """Describe a table of which there may be several: only the file can hold it."""
+    meaning, schemas = inspect.getdoc(table), table.model_json_schema()["properties"]
+    yield f"\n## `[[{name}]]`\n\n{meaning}\n\n"
+    yield "| key | type | default | meaning |\n|---|---|---|---|\n"
+    for key, field in table.model_fields.items():
+        default = "required" if field.is_required() else f"`{as_toml(field.default)}`"
+        yield f"| `{key}` | {_kind(schemas[key])} | {default} | {field.description} |\n"
 
 
 def _file_section(name: str, section: type[BaseModel]) -> Iterator[str]:

@@ -70,7 +70,7 @@ class NewQuarantine(NamedTuple):
     organization_id: str
     device_id: str
     source: str
-    """Where it came in: an MQTT topic, or `http`."""
+    """Where it came in: an MQTT topic, `http`, or `serial` and the port."""
     code: str
     reason: str
     received_at_ms: int

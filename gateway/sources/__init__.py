@@ -1,1 +1,1 @@
-"""Where readings come from besides the front door: simulated sensors, later USB sensors and other brokers."""
+"""Where readings come from besides the front door: simulated sensors, serial lines, later other brokers."""

@@ -195,3 +195,26 @@ def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
             check=False,
         )
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_serial_lines_are_shown_with_their_origin(folder: Path) -> None:
+    (folder / "neurogate.toml").write_text('[[serial]]\nport = "/dev/ttyUSB0"\ndevice_id = "usb"')
+    lines = neurogate(folder, "config", "show", "--origin").stdout.splitlines()
+    assert 'serial[0].device_id = "usb"  # file neurogate.toml' in lines
+    assert 'serial[0].format = "lines"  # default' in lines
+
+
+def test_check_looks_for_the_serial_ports(folder: Path) -> None:
+    for name in ("ttyUSB0", "ttyUSB1"):
+        (folder / name).touch()
+    tables = [
+        f'[[serial]]\nport = "{folder}/{name}"\ndevice_id = "board"\n' for name in ("ttyUSB0", "ttyACM0", "ttyUSB*")
+    ]
+    (folder / "neurogate.toml").write_text("".join(tables))
+    done = neurogate(folder, "check")
+    assert done.returncode == 1
+    assert f"ok      serial port of board: {folder}/ttyUSB0\n" in done.stdout
+    assert f"ok      serial port of board: {folder}/ttyACM0 is not there now; it is opened when it is plugged in" in (
+        done.stdout
+    )
+    assert f"FAILED  serial port of board: {folder}/ttyUSB* could be any of" in done.stderr

@@ -23,6 +23,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 NAMED = '[[integrations]]\ntype = "webhook"\nname = "api"\n'
+SERIAL = '[[serial]]\nport = "/dev/ttyUSB0"\ndevice_id = "usb"\n'
 
 
 IN_THE_FILE = {
@@ -54,6 +55,21 @@ IN_THE_FILE = {
     '[egress]\npolicy = "all"': "egress.policy in neurogate.toml must be 'any', 'lan' or 'public', not \"all\".",
     '[egress]\nallow = ["10.0.0.1/8"]': "egress.allow in neurogate.toml: 10.0.0.1/8 is no host name, address or"
     " network; write them like api.local, ::1 or 10.1.0.0/16.",
+    '[[serial]]\nport = "/dev/ttyUSB0"': "serial[0].device_id is missing in neurogate.toml."
+    " The device it is; a board must say the same in its readings.",
+    SERIAL.replace("/dev/", ""): "serial[0].port in neurogate.toml:"
+    " it must be a whole path, such as /dev/ttyUSB0 or /dev/serial/by-id/usb-*.",
+    SERIAL.replace("usb", "a b"): "serial[0].device_id in neurogate.toml:"
+    " it must be letters, digits and _ . : -, at most 100, and begin with a letter or digit.",
+    SERIAL + 'organization_id = "a/b"': "serial[0].organization_id in neurogate.toml:"
+    " it must be letters, digits and _ . : -, at most 100, and begin with a letter or digit.",
+    SERIAL + 'format = "csv"': "serial[0].format in neurogate.toml must be 'lines' or 'ld2410', not \"csv\".",
+    SERIAL + 'format = "ld2410"\nacknowledge = true': "serial[0] in neurogate.toml:"
+    ' acknowledge is only for format = "lines"; remove it.',
+    SERIAL + "dead_band_cm = 3": 'serial[0] in neurogate.toml: dead_band_cm is only for format = "ld2410"; remove it.',
+    SERIAL + "baudrate = 9600": "Unknown key serial[0].baudrate in neurogate.toml. Did you mean serial[0].baud_rate?",
+    SERIAL + SERIAL: "serial in neurogate.toml: the port /dev/ttyUSB0 is there more than once;"
+    " one program can read it, once.",
     "integrations = 3": "integrations in neurogate.toml must be a list, not 3.",
     NAMED + NAMED: "integrations in neurogate.toml: the name api is used more than once;"
     " a name is one destination's identity.",
@@ -82,6 +98,7 @@ IN_THE_ENVIRONMENT = {
     " Did you mean NEUROGATE_MQTT__PORT?",
     "NEUROGATE_INTEGRATIONS__API__URL=x": "NEUROGATE_INTEGRATIONS__API__URL is not possible."
     " Integrations are configured in the file only.",
+    "NEUROGATE_SERIAL__PORT=x": "NEUROGATE_SERIAL__PORT is not possible. Serial lines are configured in the file only.",
     "NEUROGATE_MQTT__PORT=x": 'mqtt.port in NEUROGATE_MQTT__PORT must be a whole number, not "x".',
     "NEUROGATE_MQTT__HOST=${env:NOPE}": "mqtt.host in NEUROGATE_MQTT__HOST uses ${env:NOPE},"
     " which is not set. Set the environment variable NOPE.",
