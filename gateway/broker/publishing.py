@@ -105,9 +105,7 @@ class Publishing:
             # In its turn is after the report, which waits for its commit.
             local = self._credential.namespace + reply.topic
             self._owed.owe_in_turn(b"", Message(local, reply.payload, _REPLY_QOS, retain=False))
-        self._door.ingest.take_routed(
-            routed, message.payload, self, source=topic, maybe_repeated=maybe_repeated
-        )
+        self._door.ingest.take_routed(routed, message.payload, self, source=topic, maybe_repeated=maybe_repeated)
 
     def _owe_in_turn(self, ack: bytes, message: Message | None, received: bytes | None = None) -> None:
         self._owed.owe_in_turn(ack, message, received)

@@ -13,10 +13,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from gateway.config.routes import Route
 from gateway.model.text import is_clean_text
 from gateway.model.topics import is_name
-
-from gateway.config.routes import Route
 
 _HOST_NAME = re.compile(r"(?=.*[a-z])[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 _IDENTITY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"

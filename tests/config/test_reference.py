@@ -14,7 +14,9 @@ README = Path(__file__).parents[2] / "gateway/config/README.md"
 
 
 def without_tables(settings: Settings) -> dict[str, Any]:
-    return settings.model_dump(exclude={"gateway": {"data_dir"}, "integrations": True, "serial": True, "ingest": {"routes"}})
+    return settings.model_dump(
+        exclude={"gateway": {"data_dir"}, "integrations": True, "serial": True, "ingest": {"routes"}}
+    )
 
 
 def test_the_reference_does_not_lag() -> None:
