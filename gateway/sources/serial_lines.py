@@ -19,6 +19,7 @@ from gateway.config import SerialTable
 from gateway.ingest import Ingest
 from gateway.metrics import Metrics
 from gateway.model.errors import BadInput, StoreFailed
+from gateway.model.text import is_clean_text
 from gateway.parsers.standard import load_json
 from gateway.sources.serial_port import SerialPort
 
@@ -181,10 +182,9 @@ class _Owed:
 
 def _is_text(line: bytes) -> bool:
     try:
-        text = line.decode()
+        return is_clean_text(line.decode().replace("\t", " "))
     except UnicodeDecodeError:
         return False
-    return all(character >= " " or character == "\t" for character in text)
 
 
 def _seq(line: bytes) -> int | None:

@@ -122,9 +122,9 @@ class SerialPort:
         self._ended = self._loop.create_future()
         self._is_open.set(1)
         logger.info("serial port open", extra={"port": str(port.port), "device_id": self._table.device_id})
-        self._listener.opened()
-        self.read_on()
         try:
+            self._listener.opened()
+            self.read_on()
             error = await self._ended
         finally:
             self._is_open.set(0)
@@ -177,14 +177,14 @@ class SerialPort:
             self._writable()
 
     def _writable(self) -> None:
-        with suppress(BlockingIOError):
-            try:
-                del self._unsent[: os.write(self._fd, self._unsent)]
-            except BlockingIOError:
-                raise
-            except OSError as error:
-                self._end(error.strerror)
-                return
+        try:
+            written = os.write(self._fd, self._unsent)
+        except BlockingIOError:
+            written = 0
+        except OSError as error:
+            self._end(error.strerror)
+            return
+        del self._unsent[:written]
         if self._unsent:
             self._loop.add_writer(self._fd, self._writable)
         else:

@@ -163,6 +163,31 @@ async def test_a_port_that_another_program_uses_is_left_to_it(line: PtyPort, tmp
             await until(lambda: "used by another program" in source.notices[0])
 
 
+async def test_two_names_of_one_port_do_not_share_its_bytes(line: PtyPort, tmp_path: Path) -> None:
+    other = line.path.with_name("by-id")
+    other.symlink_to(line.path)
+    tables = [{"port": str(port), "device_id": "usb"} for port in (line.path, other)]
+    async with running_site(tmp_path / "data", serial=tables) as site:
+        sources = site.gateway._running.serial.values()
+        await until(lambda: sum(source.notices == [] for source in sources) == 1)
+        await until(lambda: any("used by another" in words for source in sources for words in source.notices))
+
+
+async def test_a_defect_of_ours_is_told_and_the_port_read_again(
+    line: PtyPort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(line, tmp_path) as site:
+        with monkeypatch.context() as broken:
+            broken.setattr(serial_lines.LinesSource, "_take", None)
+            await line.write(board(1))
+            failing = site.gateway._supervisor.failing
+            await until(lambda: f"serial {line.path}" in failing)
+        await until(lambda: not failing)
+        await until_open(site)
+        await line.write(board(2))
+        assert [one.seq for one in await site.stored(1)] == [2]
+
+
 async def test_it_is_acknowledged_when_it_is_on_disk(line: PtyPort, tmp_path: Path, disk: FailingDisk) -> None:
     async with running(line, tmp_path, acknowledge=True) as site:
         disk.failing = True
