@@ -1,6 +1,7 @@
 """The documentation does not lag: what the code offers is named in the README, and what it names exists."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,9 @@ from cloud_sync.integrations.webhook import Webhook as WebhookIntegration
 from cloud_sync.registry import load_config
 from gateway import __version__
 from gateway.cli import app
-from gateway.config import load
+from gateway.config import Settings, load
 from gateway.metrics import Metrics
+from gateway.parsers.routes import parser_of
 from gateway.parsers.standard import parse_standard
 
 HOUSE = Path(__file__).parent.parent
@@ -87,6 +89,16 @@ def test_every_example_of_a_configuration_is_good(tmp_path: Path) -> None:
 )
 def test_every_setting_of_a_webhook_is_named(setting: str) -> None:
     assert f"`{setting}`" in README
+
+
+def test_the_routes_are_ones_that_the_gateway_takes_and_read_the_sample() -> None:
+    tables = [tomllib.loads(block) for block in blocks("toml") if "[[ingest.routes]]" in block]
+    routes = [route for table in tables for route in Settings.model_validate(table).ingest.routes]
+    assert [route.parser for route in routes] == ["custom", "senml", "vmark"]
+    (sample,) = re.findall(r"^`({.*}})`:$", README, re.MULTILINE)
+    (found,) = parser_of(routes[0]).parse(sample.encode(), "factory/press-4/measurements")
+    climate = {"temperature_c": 21.5, "humidity_percent": 41.2, "unit": "Cel"}
+    assert (found.device_id, found.fields["sensors"]) == ("press-4", {"climate": climate})
 
 
 def test_the_python_snippet_verifies_what_the_specification_signs() -> None:
