@@ -53,6 +53,7 @@ from gateway.web.authorization import Authorization
 from gateway.web.health import Health
 from gateway.web.live import Live
 from gateway.web.mqtt_broker import MqttBroker
+from gateway.web.readings import Readings
 from gateway.web.sensor_data import SensorData
 from gateway.web.server import Routes
 
@@ -208,18 +209,22 @@ class Gateway:
             secret_of=partial(derived_secret, key),
             message_id=partial(_message_id, settings, log),
         )
-        mqtt_broker = MqttBroker(
-            Authorization(callers, limits, door.login_delay),
-            publisher.publish,
-            messages,
-            callbacks,
-            partial(self_test, site, door),
-            site,
-        )
+        authorization = Authorization(callers, limits, door.login_delay)
         feed = LiveFeed(log, metrics, settings.gateway.id)
         delay, most_bytes = door.login_delay, settings.http.max_body_bytes
         live = Live(access, callers, ingest, feed, limits, delay, max_message_bytes=most_bytes)
-        routes: list[Routes] = [SensorData(access, ingest, limits, delay), mqtt_broker]
+        routes: list[Routes] = [
+            SensorData(access, ingest, limits, delay),
+            MqttBroker(
+                authorization,
+                publisher.publish,
+                messages,
+                callbacks,
+                partial(self_test, site, door),
+                site,
+            ),
+            Readings(authorization, site),
+        ]
         http = HttpListeners(settings, door, routes, live, Health(self.status, metrics))
         control = ControlServer(data_dir, OPERATIONS, site)
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in

@@ -24,12 +24,15 @@ from gateway.storage.stored_row import to_reading
 
 NEWEST = 2**63 - 1
 
-_READ = """SELECT h.id, s.organization_id, s.device_id, s.boot_id, h.seq, h.time_ms, h.time_source, h.received_at_ms,
+READ = """SELECT h.id, s.organization_id, s.device_id, s.boot_id, h.seq, h.time_ms, h.time_source, h.received_at_ms,
         h.payload, m.json, h.gateway_boot, h.monotonic_ms, b.epoch_ms
     FROM device_telemetry_history h JOIN streams s ON s.id = h.stream
     LEFT JOIN gateway_boots b ON b.id = h.gateway_boot
     LEFT JOIN device_metadata m ON m.id = h.metadata
-    WHERE h.id > ? AND h.id <= ? ORDER BY h.id LIMIT ?"""
+    WHERE h.id > ? AND h.id <= ?"""
+"""What `corrected` makes readings of: those of a range of rows."""
+
+_READ = f"{READ} ORDER BY h.id LIMIT ?"
 
 _SIZES = "SELECT id, length(payload) FROM device_telemetry_history WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
 
@@ -156,7 +159,7 @@ class LogReader:
             limit = max(1, sum(total <= max_bytes for total in totals))
         rows = await self.fetch(_READ, (after, newest, limit), page=True)
         # Off the event loop: thousands of rows would hold up everybody's acknowledgements for tens of milliseconds.
-        return await asyncio.to_thread(_corrected, rows, epochs)
+        return await asyncio.to_thread(corrected, rows, epochs)
 
     async def count_after(self, row: int) -> tuple[int, int | None]:
         """Return how many readings there are after `row`, and when the first of them was received (unix ms)."""
@@ -230,8 +233,8 @@ class LogReader:
         ]
 
 
-def _corrected(rows: Iterable[sqlite3.Row], epochs: Mapping[int, int] | None) -> list[StoredReading]:
-    """Make readings of what `_READ` has found."""
+def corrected(rows: Iterable[sqlite3.Row], epochs: Mapping[int, int] | None = None) -> list[StoredReading]:
+    """Make readings of what `READ` has found, with their times as they are known now or were by these epochs."""
     readings: list[StoredReading] = []
     for row in rows:
         *stored, gateway_boot, monotonic_ms, epoch_ms = row
