@@ -50,6 +50,7 @@ from gateway.storage.snapshot import remove_left_copy
 from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.web.authorization import Authorization
+from gateway.web.devices import Devices
 from gateway.web.health import Health
 from gateway.web.live import Live
 from gateway.web.mqtt_broker import MqttBroker
@@ -224,6 +225,7 @@ class Gateway:
                 site,
             ),
             Readings(authorization, site),
+            Devices(authorization, site),
         ]
         http = HttpListeners(settings, door, routes, live, Health(self.status, metrics))
         control = ControlServer(data_dir, OPERATIONS, site)

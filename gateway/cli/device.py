@@ -109,6 +109,28 @@ def show(
 
 
 @app.command()
+def metadata(
+    device_id: DeviceId,
+    pairs: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="What to set.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(metavar="KEY", help="What to take away; may be repeated.")] = None,
+    organization: Organization = None,
+    as_json: JsonOutput = False,
+    config: ConfigFile = None,
+) -> None:
+    """Change what goes out with a board's readings from now on; what is not named stays. Shows all of it."""
+    settings = load(config, os.environ).settings
+    changes = {**dict.fromkeys(remove or []), **dict(_pair(text) for text in pairs or [])}
+    if not changes:
+        raise typer.BadParameter("Name what to set, as room=kitchen, or what to --remove.")
+    device = ask(settings, devices.set_metadata, **_key(settings, organization, device_id), metadata=dict(changes))
+    if as_json:
+        print(json.dumps(_as_dict(device)))
+        return
+    for name, value in device.metadata.items():
+        print(f"{name}={value}")
+
+
+@app.command()
 def rotate(
     device_id: DeviceId,
     organization: Organization = None,

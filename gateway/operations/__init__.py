@@ -20,7 +20,14 @@ from gateway.operations.credentials import (
     show_credential,
 )
 from gateway.operations.dead_letters import drop_dead_letters, list_dead_letters, replay_dead_letters
-from gateway.operations.devices import add_device, list_devices, revoke_device, rotate_device, show_device
+from gateway.operations.devices import (
+    add_device,
+    list_devices,
+    revoke_device,
+    rotate_device,
+    set_metadata,
+    show_device,
+)
 from gateway.operations.erase import erase_device
 from gateway.operations.export import export_readings
 from gateway.operations.status import gateway_status
@@ -31,6 +38,7 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     list_devices,
     show_device,
     add_device,
+    set_metadata,
     rotate_device,
     revoke_device,
     list_credentials,

@@ -3,11 +3,14 @@
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from gateway.model.errors import NotFound, StoreFailed
 from gateway.model.status import DeviceActivity
 from gateway.model.topics import telemetry_topics
 from gateway.operations.site import Site
 from gateway.storage.credentials import Credentials
+from gateway.storage.device_metadata import change_metadata
 from gateway.storage.state import DeviceCredential, DeviceRow, State, device_username
 
 OVERLAP_MS = 24 * 3600 * 1000
@@ -75,6 +78,18 @@ async def add_device(
     )
     await take_effect(site)
     return credential
+
+
+async def set_metadata(
+    site: Site, *, organization_id: str, device_id: str, metadata: dict[str, JsonValue]
+) -> DeviceRow:
+    """Change the metadata that goes out with a device's later readings; `None` takes a key away.
+
+    A device that is unknown is registered, without access. Raises BadInput.
+    """
+    device = await change_metadata(await site.state(), organization_id, device_id, metadata)
+    await take_effect(site)
+    return device
 
 
 async def rotate_device(

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import aiosqlite
 
@@ -42,10 +42,10 @@ class DeviceRow:
 
     organization_id: str
     device_id: str
-    metadata: dict[str, str]
+    metadata: dict[str, Any]
     status: str
-    """`active`, `discovered` (only seen under an organisation's credential), or `revoked`: its credential is gone, its
-    readings stay."""
+    """`active`; `discovered` (only seen under an organisation's credential) or `registered` (described), without a
+    credential of its own; or `revoked`: its credential is gone, its readings stay."""
     created_at_ms: int
     hardware_ids: tuple[str, ...] = ()
     """What messages may call it instead of its id."""
@@ -216,10 +216,12 @@ class State:
                 await db.execute(
                     """INSERT INTO devices (organization_id, id, metadata, hardware_ids, serial_number, created_at)
                     VALUES (?, ?, ?, ?, ?, ?)
-                    ON CONFLICT DO UPDATE SET status = 'active', metadata = excluded.metadata,
+                    ON CONFLICT DO UPDATE SET status = 'active',
+                        metadata = iif(status = 'registered', json_patch(metadata, excluded.metadata),
+                            excluded.metadata),
                         hardware_ids = iif(excluded.hardware_ids = '[]', hardware_ids, excluded.hardware_ids),
                         serial_number = iif(excluded.serial_number = '', serial_number, excluded.serial_number)
-                    WHERE status IN ('revoked', 'discovered')""",
+                    WHERE status IN ('revoked', 'discovered', 'registered')""",
                     (
                         organization_id,
                         device_id,

@@ -39,9 +39,8 @@ from gateway.web.mqtt_requests import (
     PublishRequest,
     SubscribeRequest,
     TestRequest,
-    parsed,
-    read,
 )
+from gateway.web.requests import parsed, read
 
 _PAGE = 100
 _PAGE_AT_MOST = 1_000

@@ -1,14 +1,12 @@
 """What `mqtt-broker` is asked, in the documented fields; unknown ones are refused."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, JsonValue
 from pydantic_core import to_json
 
-from gateway.callers import Caller
-from gateway.model.errors import BadInput
 from gateway.operations.devices import OVERLAP_MS
-from gateway.web.authorization import Forbidden
+from gateway.web.requests import Request
 
 MESSAGES_AT_ONCE = 100
 """That one request may publish."""
@@ -16,17 +14,11 @@ TOPICS_AT_ONCE = 50
 """Filters of one subscription."""
 
 
-class Request(BaseModel):
+class BrokerRequest(Request):
     """What every operation may name: the platform's documents do, and there is one broker."""
 
-    model_config = ConfigDict(extra="forbid")
-
     operation: str = ""
-    organization_id: str | None = None
     integration_id: str | None = None
-
-
-_Asked = TypeVar("_Asked", bound=Request)
 
 
 class NewMessage(BaseModel):
@@ -47,7 +39,7 @@ class NewMessage(BaseModel):
         return self.payload.encode() if isinstance(self.payload, str) else to_json(self.payload)
 
 
-class PublishRequest(Request):
+class PublishRequest(BrokerRequest):
     """`publish`."""
 
     messages: list[NewMessage] = Field(min_length=1, max_length=MESSAGES_AT_ONCE)
@@ -59,21 +51,21 @@ def _without_credentials(url: HttpUrl) -> HttpUrl:
     return url
 
 
-class SubscribeRequest(Request):
+class SubscribeRequest(BrokerRequest):
     """`subscribe`."""
 
     topics: list[str] = Field(min_length=1, max_length=TOPICS_AT_ONCE)
     callback_url: Annotated[HttpUrl, AfterValidator(_without_credentials)] | None = None
 
 
-class TestRequest(Request):
+class TestRequest(BrokerRequest):
     """`test`: nothing more."""
 
 
 _Action = Literal["create", "list", "rotate", "revoke"]
 
 
-class CredentialsRequest(Request):
+class CredentialsRequest(BrokerRequest):
     """`credentials`: whose, and what is to become of it."""
 
     action: _Action = "create"
@@ -85,24 +77,3 @@ class Named(BaseModel):
     """As much of a body as says what is asked."""
 
     operation: str = ""
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def read(model: type[_Model], body: bytes) -> _Model:
-    """Read a body. Raises BadInput with its first fault; what was sent is not repeated, as it may be secret."""
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise BadInput("invalid_request", f"{where}: {first['msg']}.", hint="See the README, mqtt-broker.") from None
-
-
-def parsed(model: type[_Asked], body: bytes, caller: Caller) -> _Asked:
-    """Read a request. Raises BadInput, and Forbidden when it names another organisation than the token's."""
-    asked = read(model, body)
-    if asked.organization_id not in (None, caller.organization_id):
-        raise Forbidden(f"The token is for {caller.organization_id}.", hint="Leave organization_id out, or name that.")
-    return asked

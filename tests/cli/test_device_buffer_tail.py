@@ -158,3 +158,14 @@ async def test_run_ends_with_0_when_it_is_told_to(tmp_path: Path) -> None:
             process.kill()
     assert process.returncode == 0
     assert b"Traceback" not in err
+
+
+@pytest.mark.usefixtures("site")
+async def test_device_metadata_changes_what_it_names_and_shows_all_of_it(config: str) -> None:
+    assert (await neurogate("device", "metadata", "kitchen", "room=Küche", "floor=2", "-c", config)).code == 0
+    ran = await neurogate("device", "metadata", "kitchen", "zone=b", "--remove", "floor", "-c", config)
+    assert (ran.code, ran.out) == (0, "room=Küche\nzone=b\n")
+    ran = await neurogate("device", "metadata", "hall", "zone=c", "--json", "-c", config)
+    shown = json.loads(ran.out)
+    assert (shown["status"], shown["metadata"]) == ("registered", {"zone": "c"})
+    assert (await neurogate("device", "metadata", "kitchen", "-c", config)).code == 2
