@@ -24,7 +24,8 @@ class HttpListeners:
         self._live = live
         self._mqtt = [WebSockets(door, _MQTT_PATH)]
         body = http.max_body_bytes
-        self._main = WebServer(
+        server = partial(WebServer, trusted_proxies=http.trusted_proxies)
+        self._main = server(
             "http.port",
             http.host,
             http.port,
@@ -33,12 +34,12 @@ class HttpListeners:
             max_body_bytes=body,
         )
         self._servers = [self._main]
-        apart = partial(WebServer, max_connections=_CONNECTIONS_WITHOUT_MQTT)
+        apart = partial(server, max_connections=_CONNECTIONS_WITHOUT_MQTT)
         if mqtt.websocket_port:
             sockets = WebSockets(door, "/", _MQTT_PATH)
             self._mqtt.append(sockets)
             self._servers.append(
-                WebServer("mqtt.websocket_port", mqtt.host, mqtt.websocket_port, [sockets], max_connections=most)
+                server("mqtt.websocket_port", mqtt.host, mqtt.websocket_port, [sockets], max_connections=most)
             )
         if http.websocket_port:
             self._servers.append(apart("http.websocket_port", http.host, http.websocket_port, [live]))

@@ -69,7 +69,7 @@ class WebSockets:
         connection = Connection(self._door)
         self._open.add(connection)
         try:
-            await _Wire(socket, request.transport).carry(connection)
+            await _Wire(socket, request.transport, request.remote).carry(connection)
         finally:
             self._open.discard(connection)
         return socket
@@ -83,8 +83,9 @@ def _offers_mqtt(headers: Mapping[str, str]) -> bool:
 class _Wire(asyncio.Transport):
     """A WebSocket that looks to a connection like its socket."""
 
-    def __init__(self, socket: web.WebSocketResponse, below: asyncio.Transport) -> None:
+    def __init__(self, socket: web.WebSocketResponse, below: asyncio.Transport, client: str | None) -> None:
         super().__init__()
+        self._client = client
         self._socket = socket
         self._below = below
         self._may_read = asyncio.Event()
@@ -138,8 +139,11 @@ class _Wire(asyncio.Transport):
     # What a connection asks of its socket
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - asyncio's own signature
-        """Return what is known of the socket below; a proxy's word on the peer is not asked for."""
-        return self._below.get_extra_info(name, default)
+        """Return what is known of the socket below; the peer is the client, also behind a proxy that is trusted."""
+        known = self._below.get_extra_info(name, default)
+        if name == "peername" and known and self._client and self._client != known[0]:
+            return (self._client, 0)  # a proxy does not say the port
+        return known
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send the bytes as one frame, at once; the library's own way may wait, and a connection never does."""

@@ -134,6 +134,21 @@ class HttpSettings(Section):
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="A larger request is refused (413).")
     rate_limit_per_minute: int = Field(100, ge=0, description="Requests per client; 0 lifts the limit.")
     rate_limit_burst: int = Field(20, ge=1, description="Requests a client may send at once.")
+    trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description="Addresses and networks (`10.0.0.0/8`) of proxies whose word on a client's address is believed.",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _refuse_what_is_no_network(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ip_network(network, strict=False)
+            except ValueError:
+                msg = f"{network!r} is neither an address nor a network."
+                raise ValueError(msg) from None
+        return value
 
 
 class StorageSettings(Section):

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.model.errors import PortInUse
 from gateway.web.errors import error_middleware
+from gateway.web.proxies import TrustedProxies
 
 _REQUEST_TIMEOUT_S = 30.0  # for the first request, and between requests
 _SHUTDOWN_S = 2.0
@@ -34,12 +35,14 @@ class WebServer:
         *,
         max_connections: int,
         max_body_bytes: int = 0,
+        trusted_proxies: Sequence[str] = (),
     ) -> None:
         self._setting = setting
         self._host = host
         self._port = port
         self._max_connections = max_connections
-        app = web.Application(middlewares=[error_middleware], client_max_size=max_body_bytes)
+        proxies = TrustedProxies(trusted_proxies)
+        app = web.Application(middlewares=[error_middleware, proxies.middleware()], client_max_size=max_body_bytes)
         for group in routes:
             group.add_to(app.router)
         self._runner = web.AppRunner(

@@ -126,6 +126,15 @@ async def test_too_many_requests_wait_as_long_as_they_are_told(tmp_path: Path) -
         assert (await post(site, reading()))[0] == 202
 
 
+async def test_a_client_may_send_20_requests_at_once_and_a_batch_counts_once(site: Site) -> None:
+    batch = json.dumps({"readings": [json.loads(reading())] * 50}).encode()
+    assert [(await post(site, batch))[0] for _ in range(21)] == [202] * 20 + [429]
+    site.clock.advance(60_000)
+    assert [(await post(site, batch))[0] for _ in range(21)] == [202] * 20 + [429]
+    site.clock.advance(600)  # of a hundred in a minute
+    assert [(await post(site, batch))[0] for _ in range(2)] == [202, 429]
+
+
 async def test_p1_what_is_not_on_disk_is_503_and_may_come_again(site: Site, disk: FailingDisk) -> None:
     disk.failing = True
     headers = {"x-api-key": site.kitchen.password} | JSON
