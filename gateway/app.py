@@ -54,6 +54,7 @@ from gateway.web.devices import Devices
 from gateway.web.health import Health
 from gateway.web.live import Live
 from gateway.web.mqtt_broker import MqttBroker
+from gateway.web.mqtt_listener import MqttListener
 from gateway.web.readings import Readings
 from gateway.web.sensor_data import SensorData
 from gateway.web.server import Routes
@@ -63,6 +64,7 @@ logger = logging.getLogger(__name__)
 _BOUNDS_CHECK_S = 1.0
 _CLOCK_CHECK_S = 1.0  # until then, readings from before go out with the wrong time
 _CALLBACK_TIMEOUT_S = 30.0
+_HOOK_BURST = 200
 _LOCK_PATIENCE_S = 2.0  # for a command that has the store for a moment
 
 
@@ -226,6 +228,12 @@ class Gateway:
             ),
             Readings(authorization, site),
             Devices(authorization, site),
+            MqttListener(
+                Authorization(callers, _hook_limits(settings, clock), door.login_delay),
+                publisher.publish,
+                organization_id=settings.gateway.organization_id,
+                secret=settings.ingest.hook_secret.get_secret_value(),
+            ),
         ]
         http = HttpListeners(settings, door, routes, live, Health(self.status, metrics))
         control = ControlServer(data_dir, OPERATIONS, site)
@@ -356,6 +364,11 @@ class Gateway:
     def _running(self) -> _Parts:
         assert self._parts is not None, "the gateway is not running"
         return self._parts
+
+
+def _hook_limits(settings: Settings, clock: Clock) -> RateLimits:
+    """Return the limits of brokers' hooks: each sends what many devices say, a request a message."""
+    return RateLimits(clock, per_minute=settings.ingest.hook_rate_limit_per_minute, burst=_HOOK_BURST)
 
 
 def _message_id(settings: Settings, log: Log, number: int) -> str:

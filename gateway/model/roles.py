@@ -7,6 +7,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 _CHANGES: frozenset[Role] = frozenset({"owner", "admin"})
 _READS: frozenset[Role] = _CHANGES | {"member"}
+_HANDS_IN: frozenset[Role] = _CHANGES | {"device"}
 
 
 def may_change(role: Role) -> bool:
@@ -17,3 +18,8 @@ def may_change(role: Role) -> bool:
 def may_read(role: Role) -> bool:
     """Whether it may look at what there is. A device's token may do neither: it only hands in readings."""
     return role in _READS
+
+
+def may_hand_in(role: Role) -> bool:
+    """Whether it may hand in what devices say."""
+    return role in _HANDS_IN

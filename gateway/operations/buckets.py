@@ -80,6 +80,7 @@ async def read_buckets(
         async for step in steps:
             await asyncio.to_thread(page.add, step.readings)
             wanted.from_ms = page.from_ms - SPEAKS_FOR_MS
+    await log.require_whole()  # it may have been damaged meanwhile
     buckets = await asyncio.to_thread(page.told, site.clock.now_ms())
     has_more = page.from_ms > from_ms
     return BucketsPage(buckets, cursor_of(f"bucket:{bucket_ms}", page.from_ms) if has_more else None)

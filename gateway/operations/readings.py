@@ -74,6 +74,8 @@ async def read_readings(
             if len(found) >= limit or size >= _PAGE_BYTES or looked_at >= _ROWS_AT_MOST:
                 break
 
+    await log.require_whole()  # it may have been damaged meanwhile
+
     def wire() -> list[dict[str, Any]]:
         return [wire_reading(reading, gateway_id=gateway_id, log_uuid=uuid) for reading in found]
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.callers import Caller, Callers
 from gateway.login_delay import LoginDelay
 from gateway.model.errors import NeurogateError
-from gateway.model.roles import may_change, may_read
+from gateway.model.roles import may_change, may_hand_in, may_read
 from gateway.rate_limit import RateLimits
 
 
@@ -65,20 +65,37 @@ class Authorization:
             )
         return caller
 
+    async def hands_in(self, request: web.Request) -> Caller:
+        """Return who asks, if they may hand in what devices say. Raises Unauthorized, Forbidden or TooManyRequests."""
+        caller = await self._caller(request)
+        if not may_hand_in(caller.role):
+            raise Forbidden(
+                f"A token of the role {caller.role} may hand nothing in.", hint="Use one of the role device."
+            )
+        return caller
+
     async def _caller(self, request: web.Request) -> Caller:
         token = bearer_token(request)
         caller = self._callers.authenticate(token) if token else None
         if caller is None:
             if token:
-                await wait_after_failure(self._delay, request)
+                await self.wait_after_failure(request)
             raise Unauthorized(
                 "The token is missing or wrong.",
                 hint="Send it as `Authorization: Bearer …`; neurogate token create makes one.",
             )
-        wait_s = self._limits.take(caller.name)
+        self.take_turn(caller.name)
+        return caller
+
+    def take_turn(self, name: str) -> None:
+        """Count a request. Raises TooManyRequests."""
+        wait_s = self._limits.take(name)
         if wait_s > 0:
             raise TooManyRequests(int(wait_s) + 1)
-        return caller
+
+    async def wait_after_failure(self, request: web.Request) -> None:
+        """Wait before a wrong secret is answered."""
+        await wait_after_failure(self._delay, request)
 
 
 def bearer_token(request: web.Request) -> str:

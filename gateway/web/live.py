@@ -25,7 +25,7 @@ from gateway.live_feed import LiveFeed, Wanted
 from gateway.login_delay import LoginDelay
 from gateway.model.errors import BadInput, NeurogateError, error_document
 from gateway.model.rights import rights_of
-from gateway.model.roles import may_change, may_read
+from gateway.model.roles import may_hand_in, may_read
 from gateway.rate_limit import RateLimits
 from gateway.web.authorization import Forbidden, TooManyRequests, Unauthorized, bearer_token, wait_after_failure
 
@@ -186,7 +186,7 @@ class Live:
                 caller.organization_id,
                 None,
                 may_watch=may_read(caller.role),
-                may_send=may_change(caller.role) or caller.role == "device",
+                may_send=may_hand_in(caller.role),
                 is_current=lambda: self._callers.is_current(caller),
             )
         credential = self._access.authenticate_key(secret)

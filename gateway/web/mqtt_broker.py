@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from gateway.callers import Caller
-from gateway.ingest import Verdict
 from gateway.model.errors import BadInput, NeurogateError, NotFound, error_document
 from gateway.model.reading import rfc3339
 from gateway.operations.credentials import (
@@ -40,21 +39,12 @@ from gateway.web.mqtt_requests import (
     SubscribeRequest,
     TestRequest,
 )
+from gateway.web.publishing import Publishes, as_reading
 from gateway.web.requests import parsed, read
 
 _PAGE = 100
 _PAGE_AT_MOST = 1_000
 _DIGITS = 19  # of a number that SQLite can hold
-
-
-class Publishes(Protocol):
-    """What publishes in the name of an organisation: (organisation, topic, payload, QoS, retain)."""
-
-    def __call__(
-        self, organization_id: str, topic: str, payload: bytes, qos: int, *, retain: bool
-    ) -> Awaitable[Verdict | None]:
-        """Return what became of it as a reading, None if it is none. Raises NeurogateError."""
-        ...
 
 
 class CallbackState(Protocol):
@@ -164,7 +154,7 @@ class MqttBroker:
                 document = error_document(error.code, error.message, error.hint)
                 results.append({"topic": one.topic, "status": "refused", **document})
             else:
-                results.append({"topic": one.topic, "status": "published"} | _as_reading(verdict))
+                results.append({"topic": one.topic, "status": "published"} | as_reading(verdict))
         published = len(results) - len(failures)
         answer: dict[str, object] = {"published": published, "results": results}
         if not published:
@@ -281,14 +271,6 @@ def _number(request: web.Request, name: str, default: int) -> int:
             "invalid_request", f"{name} is {text[:50]!r}, not a number.", hint="Leave it out, or correct it."
         )
     return int(text)
-
-
-def _as_reading(verdict: Verdict | None) -> dict[str, object]:
-    """Say what became of a message as a reading: it is published either way, as one of MQTT is."""
-    if verdict is None:
-        return {}
-    words = {"code": verdict.code, "message": verdict.message, "hint": verdict.hint} if verdict.code else {}
-    return {"reading": "stored" if verdict.stored else "quarantined", **words}
 
 
 def _shown(one: CredentialDetails) -> dict[str, object]:

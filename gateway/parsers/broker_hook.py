@@ -1,0 +1,104 @@
+"""What a customer's MQTT broker POSTs of the messages that it has: one JSON object, a list, or `{"messages": […]}`.
+
+- EMQX 4, plugin `emqx_web_hook`: `{"action": "message_publish", "topic", "payload", "qos", "retain", …}`
+  (apps/emqx_web_hook/README.md of EMQX 4)
+- EMQX 5, a rule with an HTTP action and no body of its own: `{"event": "message.publish", "id", "topic", "payload",
+  "qos", "flags": {"retain", "dup"}, …}` (`eventmsg_publish` in emqx_rule_events.erl)
+- anything else that has a `topic` and a `payload`, for example of a HiveMQ extension: `qos`, `retain`, `id` and
+  `encoding` if need be
+
+Other events of a broker, also those that repeat a message (delivered, acknowledged, dropped), are no messages. A
+payload that is a text is taken as it is, or by base64 if that is said; anything else is its JSON.
+"""
+
+import binascii
+from base64 import b64decode
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic_core import to_json
+
+from gateway.model.errors import BadInput
+from gateway.parsers.standard import explain, load_json
+
+MESSAGES_AT_ONCE = 1_000
+
+_PUBLISHED = frozenset({"message_publish", "message.publish"})
+
+
+class HookMessage(NamedTuple):
+    """One message that a broker hands on."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    id: str
+    """What the broker calls it: the same when it is handed on again. Empty when it has no name."""
+
+
+class _Flags(BaseModel):
+    retain: bool = False
+
+
+class _Message(BaseModel):
+    """The fields that we read; brokers send many more."""
+
+    topic: str
+    payload: JsonValue
+    qos: Literal[0, 1, 2] = 0
+    retain: bool = False
+    flags: _Flags = _Flags()
+    id: str = Field("", max_length=200)
+    encoding: Literal["plain", "base64"] = "plain"
+
+
+def parse_hook(body: bytes, *, is_base64: bool = False) -> list[HookMessage | None]:
+    """Read a body; None stands for what is no message. Raises BadInput; then none of it is to be used.
+
+    `is_base64`: all payloads are in base64, as EMQX 4 sends them with `encode_payload` without saying so.
+    """
+    document = load_json(body)
+    if isinstance(document, dict) and isinstance(document.get("messages"), list):
+        document = document["messages"]
+    values = document if isinstance(document, list) else [document]
+    if not 0 < len(values) <= MESSAGES_AT_ONCE:
+        raise BadInput(
+            "no_messages" if not values else "too_many_messages",
+            f"There are {len(values)} messages in the body.",
+            hint=f"Send 1 to {MESSAGES_AT_ONCE}.",
+        )
+    return [_message(value, is_base64) for value in values]
+
+
+def _message(value: object, is_base64: bool) -> HookMessage | None:
+    if isinstance(value, dict):
+        event = value.get("action", value.get("event"))
+        if event is not None and event not in _PUBLISHED:
+            return None
+    try:
+        message = _Message.model_validate(value)
+    except ValidationError as error:
+        raise BadInput(
+            "invalid_hook", f"This is no message of a broker: {explain(error)}.", hint="It needs a topic and a payload."
+        ) from None
+    return HookMessage(
+        message.topic,
+        _content(message.payload, is_base64 or message.encoding == "base64"),
+        message.qos,
+        message.retain or message.flags.retain,
+        message.id,
+    )
+
+
+def _content(payload: JsonValue, is_base64: bool) -> bytes:
+    if payload is None:
+        return b""
+    if not isinstance(payload, str):
+        return to_json(payload)
+    if not is_base64:
+        return payload.encode()
+    try:
+        return b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadInput("invalid_hook", "A payload is not in base64.", hint="Leave encoding out for a text.") from None
