@@ -35,7 +35,7 @@ BUCKETS_AT_MOST = 1_000
 SPEAKS_FOR_MS = 300_000
 
 _READINGS = 20_000  # in a page of several buckets of time
-_READINGS_AT_MOST = 200_000  # in one bucket of time
+_READINGS_AT_MOST = 100_000  # in one bucket of time
 _FIGURES = 20_000
 _FIGURES_AT_MOST = 100_000
 _NEVER_MS = LAST_CREDIBLE_MS

@@ -57,29 +57,31 @@ async def read_readings(
     uuid, gateway_id = await log.log_uuid(), site.settings.gateway.id
     row = await log.newest_row() + 1 if cursor is None else number_of(cursor, f"row:{uuid}")
     wanted = Wanted(organization_id, device_id, from_ms, to_ms)
-    found: list[StoredReading] = []
+    found: list[dict[str, Any]] = []
     looked_at = size = 0
+
+    def wire(chosen: list[StoredReading]) -> list[dict[str, Any]]:
+        return [wire_reading(reading, gateway_id=gateway_id, log_uuid=uuid) for reading in chosen]
+
     steps = look_back(log, wanted, row, skew_ms=site.settings.clock.max_skew_s * 1000)
     async with aclosing(steps):
         row = 1
         async for step in steps:
             row, looked_at = step.row, looked_at + step.looked_at
+            chosen: list[StoredReading] = []
             for reading in step.readings:
                 if sensor is None or sensor in reading.body.get("sensors", {}):
-                    found.append(reading)
+                    chosen.append(reading)
                     size += reading.size_bytes
-                    if len(found) >= limit or size >= _PAGE_BYTES:
+                    if len(found) + len(chosen) >= limit or size >= _PAGE_BYTES:
                         row = reading.row
                         break
+            found += await asyncio.to_thread(wire, chosen)
             if len(found) >= limit or size >= _PAGE_BYTES or looked_at >= _ROWS_AT_MOST:
                 break
 
     await log.require_whole()  # it may have been damaged meanwhile
-
-    def wire() -> list[dict[str, Any]]:
-        return [wire_reading(reading, gateway_id=gateway_id, log_uuid=uuid) for reading in found]
-
-    return ReadingsPage(await asyncio.to_thread(wire), cursor_of(f"row:{uuid}", row) if row > 1 else None)
+    return ReadingsPage(found, cursor_of(f"row:{uuid}", row) if row > 1 else None)
 
 
 async def opened_log(site: Site) -> LogReader | None:

@@ -19,8 +19,9 @@ from gateway.storage.log_reader import READ, LogReader, corrected
 
 _FIRST_RANGE = 1_000
 _WIDEST_RANGE = 16_000
-_AT_ONCE = 200
-"""Readings that one step may bring: at 64 KiB each, what memory can spare."""
+_AT_ONCE = 50
+"""Readings that one step may bring. Whoever makes something of them has the interpreter for a millisecond or two, and
+nobody is acknowledged meanwhile."""
 
 _OFFSET = "(b.epoch_ms + h.monotonic_ms - h.received_at_ms)"
 _TIME = f"""(h.time_ms + CASE WHEN h.time_source <> {TimeSource.DEVICE.value} AND abs({_OFFSET}) >= {CLOCK_STEP_MS}
@@ -71,7 +72,9 @@ async def look_back(log: LogReader, wanted: Wanted, below: int, *, skew_ms: int)
     to_ms = _ANY_TIME[1] if wanted.to_ms is None else wanted.to_ms
     device = (wanted.device_id, wanted.device_id)
     top, width = below - 1, _FIRST_RANGE
+    loop = asyncio.get_running_loop()
     while top > 0:
+        began = loop.time()
         from_ms = _ANY_TIME[0] if wanted.from_ms is None else wanted.from_ms
         bottom = max(0, top - width)
         rows = list(
@@ -89,6 +92,7 @@ async def look_back(log: LogReader, wanted: Wanted, below: int, *, skew_ms: int)
             top = await _last(log, wanted, bottom)
         width = min(_WIDEST_RANGE, 2 * width) if len(rows) < _AT_ONCE // 2 else width
         yield Step(await asyncio.to_thread(corrected, rows), top + 1, looked_at)
+        await asyncio.sleep(loop.time() - began)  # half of the time is for those who send
 
 
 async def _was_received_before(log: LogReader, row: int, time_ms: int) -> bool:

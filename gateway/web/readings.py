@@ -23,9 +23,6 @@ from gateway.operations.site import Site
 from gateway.parsers.timestamp import number_ms, text_ms
 from gateway.web.authorization import Authorization
 
-_AT_ONCE = 2
-"""Requests that are worked out at the same time, so that they take little from those who send."""
-
 _DEFAULT = 100
 _PARAMETERS = ("device_id", "sensor", "from", "to", "bucket", "limit", "cursor")
 _BUCKET = re.compile(r"([1-9][0-9]{0,4})([smhd])")
@@ -40,7 +37,9 @@ class Readings:
     def __init__(self, authorization: Authorization, site: Site) -> None:
         self._authorization = authorization
         self._site = site
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        # One of each kind at a time: it takes from those who send.
+        self._readings_turn = asyncio.Lock()
+        self._buckets_turn = asyncio.Lock()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Register the route."""
@@ -60,7 +59,7 @@ class Readings:
         from_ms, to_ms = _time("from", query.get("from")), _time("to", query.get("to"))
         device_id, sensor, cursor = (query.get(name) or None for name in ("device_id", "sensor", "cursor"))
         bucket = query.get("bucket")
-        async with self._turn:
+        async with self._readings_turn if bucket is None else self._buckets_turn:
             page: ReadingsPage | BucketsPage
             if bucket is None:
                 page = await read_readings(

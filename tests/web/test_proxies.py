@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import aiohttp
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -83,6 +84,9 @@ async def test_the_login_delay_is_the_clients_behind_a_trusted_proxy_only(tmp_pa
         headers = {"x-api-key": site.kitchen.password, "Content-Type": "application/json", XFF: "198.51.100.7"}
         async with site.http.post(site.url(SENSOR_DATA), data=reading(), headers=headers) as response:
             assert response.status == 202, "a body is read as ever"
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await site.http.ws_connect(site.url("/ws"), headers={XFF: "198.51.100.7", "x-api-key": "wrong"})
+        assert failures(site, "198.51.100.7") == 3
     async with running_site(tmp_path / "not") as site:
         await failed(site, **{XFF: "198.51.100.7"})
         assert (failures(site, "198.51.100.7"), failures(site, "127.0.0.1")) == (0, 1)
