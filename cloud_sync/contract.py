@@ -8,13 +8,16 @@ belong to the engines, so that every integration gets them alike.
 import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import Annotated, ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_sync.egress import Egress
 from gateway.clock import Clock
 from gateway.model.reading import StoredReading
+from gateway.model.selection import Selection
+
+Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class IntegrationConfig(BaseModel):
@@ -42,6 +45,20 @@ class IntegrationConfig(BaseModel):
     batch_max_readings: int = Field(5_000, ge=1, le=5_000, description="Readings in one request at most.")
     batch_max_bytes: int = Field(1_000_000, ge=1_000, description="Payload bytes in one request at most.")
     min_interval_s: float = Field(0.0, ge=0, description="Least time between two requests.")
+    devices: tuple[Name, ...] = Field(
+        (), description="Only readings of these devices: ids, or patterns such as `kitchen-*`; none means all."
+    )
+    organizations: tuple[Name, ...] = Field((), description="Only readings of these organisations; none means all.")
+    sensors: tuple[Name, ...] = Field(
+        (),
+        description="Only these sensors, such as `pir`: a reading is reduced to them, and left out if it has none;"
+        " none means all.",
+    )
+
+    @property
+    def selection(self) -> Selection:
+        """Which readings it wants."""
+        return Selection(self.devices, frozenset(self.organizations), frozenset(self.sensors))
 
 
 @dataclass(slots=True, frozen=True)

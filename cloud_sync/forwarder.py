@@ -55,10 +55,11 @@ from cloud_sync.splitting import BatchSize, Splitting
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
-from gateway.model.reading import StoredReading
 from gateway.model.status import DestinationStatus
 from gateway.storage.log import Log
+from gateway.storage.log_reader import Page
 
+_LOOK_AGAIN_S = 0.05
 _STORE_WAIT_S = 5.0  # until a log that could not be written is tried again
 
 LONE_REJECTIONS = 10
@@ -111,7 +112,8 @@ class Forwarder:
         self._sender = Sender(
             config.name, integration, self._rate, clock, metrics, gateway_id=gateway_id, log_uuid=log.uuid
         )
-        self._batches = FrozenBatches(config.name, log, self._sender, clock, self._logger)
+        self._selection = config.selection
+        self._batches = FrozenBatches(config.name, self._selection, log, self._sender, clock, self._logger)
         self._replay = Replay(config, log.dead_letters, self._sender, self._backoff, clock, self._logger)
         self._dead_letters = metrics.dead_letters.labels(config.name)
         metrics.buffer_oldest.labels(config.name).set_function(self._oldest_seconds)
@@ -161,7 +163,7 @@ class Forwarder:
     async def status(self) -> DestinationStatus:
         """Count what is still to be delivered, and say how it goes."""
         position = self._position
-        undelivered, oldest_ms = await self._log.count_after(position)
+        undelivered, oldest_ms = await self._log.count_after(position, self._selection)
         if self._oldest_ms is not None and position == self._position:
             self._oldest_ms = oldest_ms  # the clock may have been set since it was noted
         dead_letters = (await self._log.dead_letters.counts()).get(self._config.name, 0)
@@ -186,7 +188,7 @@ class Forwarder:
     async def _open(self) -> Encoded | None:
         """Take up what is on disk; returns the batch that was under way."""
         name = self._config.name
-        cursor = await self._log.open_cursor(name, start=self._config.start)
+        cursor = await self._log.open_cursor(name, start=self._config.start, selection=self._selection)
         provisional = [
             letter for letter in await self._log.dead_letters.provisional(name) if letter.reading.row > cursor.position
         ]
@@ -217,28 +219,36 @@ class Forwarder:
     async def _next_batch(self) -> Encoded | None:
         """Wait for the rate limit, then freeze what there is; None when that has been erased."""
         if self._rate.delay_s() > 0:
-            first = await self._log.read(self._reach, limit=1, max_bytes=self._config.batch_max_bytes)
-            if first:
-                self._note_oldest(first[0].received_at_ms)
+            first = await self._select(self._log.last_row, limit=1)
+            if first.readings:
+                self._note_oldest(first.readings[0].received_at_ms)
             await self._rate.ready()
         await self._batches.begin()
         until = self._log.last_row if self._parts.end is None else self._parts.end
-        until = max(until, self._reach)  # while a damaged log is salvaged, its last row is behind
-        readings = await self._log.read(
+        page = await self._select(until, limit=1 if self._at_fault else self._size.readings)
+        rows = [reading.row for reading in page.readings]
+        if (part := self._parts.cut(rows)) < len(rows):
+            page = await self._select(rows[part - 1], limit=part)
+        if page.readings:
+            return await self._batches.freeze(self._reach, page)
+        self._parts.passed(page.last_row, clean=False)
+        if self._provisional:  # only a success may confirm them
+            self._reach = page.last_row
+        else:
+            self._pass(page.last_row)
+        if self._reach >= self._log.last_row and not self._selection.is_everything:
+            await self._sleep(_LOOK_AGAIN_S)  # each commit wakes it, and its readings seldom want anything of it
+        return None
+
+    async def _select(self, until: int, *, limit: int) -> Page:
+        """Read what is wanted of what comes next."""
+        return await self._log.select(
             self._reach,
-            until=until,
-            limit=1 if self._at_fault else self._size.readings,
+            until=max(until, self._reach),  # while a damaged log is salvaged, its last row is behind
+            selection=self._selection,
+            limit=limit,
             max_bytes=self._config.batch_max_bytes,
         )
-        if readings:
-            part = readings[: self._parts.cut([reading.row for reading in readings])]
-            return await self._batches.freeze(self._reach, part)
-        self._parts.passed(until, clean=False)
-        if self._provisional:  # only a success may confirm them
-            self._reach = until
-        else:
-            self._pass(until)
-        return None
 
     # Sending, and what follows from the answer
 
@@ -264,12 +274,12 @@ class Forwarder:
                 self._parts.refused(rows, outcome.rows)
                 self._logger.debug("a batch is split: %s", outcome.reason, extra={"readings": len(rows)})
             case TooLarge() | Rejected():
-                await self._refused(batch.batch.readings[0], outcome)
+                await self._refused(batch, outcome)
             case _:
                 self._size.accepted()
-                self._parts.passed(rows[-1], clean=True)
+                self._parts.passed(batch.last_row, clean=True)
                 self._delivered += len(rows)
-                await self._succeeded(rows[-1])
+                await self._succeeded(batch.last_row)
 
     async def _wait_to_try_again(self, seconds: float) -> None:
         """Wait, but not when the clock turns out to have been wrong: that may have been why it was refused."""
@@ -295,14 +305,14 @@ class Forwarder:
         self._failed(outcome, next_attempt_s=None)
         await asyncio.get_running_loop().create_future()
 
-    async def _refused(self, reading: StoredReading, outcome: TooLarge | Rejected) -> None:
+    async def _refused(self, batch: Encoded, outcome: TooLarge | Rejected) -> None:
         """Set one reading aside; the tenth in a row is too many."""
-        name = self._config.name
+        name, reading = self._config.name, batch.batch.readings[0]
         if self._provisional + 1 < LONE_REJECTIONS:
             await self._log.dead_letters.set_aside(name, reading, outcome.reason, self._clock.now_ms())
             self._provisional += 1
-            self._reach = reading.row
-            self._parts.passed(reading.row, clean=False)
+            self._reach = batch.last_row
+            self._parts.passed(batch.last_row, clean=False)
             self._failures += 1
             if not self._at_fault:
                 self._state, self._last_error = "error", outcome.reason
@@ -329,7 +339,7 @@ class Forwarder:
             )
         if self._failing_since_ms is not None:
             down_s = (self._clock.monotonic_ms() - self._failing_since_ms) / 1000
-            waiting, _ = await self._log.count_after(row)
+            waiting, _ = await self._log.count_after(row, self._selection)
             self._logger.info("delivery works again", extra={"down_s": round(down_s, 1), "undelivered": waiting})
         self._provisional = self._failures = 0
         self._at_fault = False

@@ -7,14 +7,14 @@
 
 import json
 import logging
-import sys
 
 from cloud_sync.contract import Outcome
 from cloud_sync.sender import Encoded, Sender, may_have_arrived, new_batch_id
 from gateway.clock import Clock
-from gateway.model.reading import StoredReading
+from gateway.model.selection import Selection
 from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log
+from gateway.storage.log_reader import Page
 
 
 class OutdatedTimes(Exception):
@@ -24,8 +24,11 @@ class OutdatedTimes(Exception):
 class FrozenBatches:
     """See the module's own words. One batch is under way at a time."""
 
-    def __init__(self, destination: str, log: Log, sender: Sender, clock: Clock, logger: logging.Logger) -> None:
+    def __init__(
+        self, destination: str, selection: Selection, log: Log, sender: Sender, clock: Clock, logger: logging.Logger
+    ) -> None:
         self._destination = destination
+        self._selection = selection
         self._log = log
         self._sender = sender
         self._clock = clock
@@ -41,36 +44,37 @@ class FrozenBatches:
         await self._log.learn_clock()  # it may have been set since somebody looked
         self._may_have_arrived, self._clock_learned = False, self._log.clock_learned
 
-    async def freeze(self, after: int, readings: list[StoredReading]) -> Encoded | None:
-        """Freeze a batch of readings that follow row `after`; None when some have left since they were read.
+    async def freeze(self, after: int, page: Page) -> Encoded | None:
+        """Freeze a batch of what follows row `after`; None when some of it has left since it was read.
 
         Raises StoreFailed.
         """
-        batch = await self._sender.encode(new_batch_id(), readings)
+        batch = await self._sender.encode(new_batch_id(), page.readings, page.last_row)
         attempt = Attempt(
             destination=self._destination,
             batch_id=batch.batch.id,
             after_row=after,
-            last_row=batch.rows[-1],
-            readings=len(readings),
+            last_row=page.last_row,
+            readings=page.rows,
             body_sha256=batch.body_sha256,
             created_at_ms=self._clock.now_ms(),
-            epochs=json.dumps({one.gateway_boot: one.epoch_ms for one in readings if one.epoch_ms is not None}),
+            epochs=json.dumps({one.gateway_boot: one.epoch_ms for one in page.readings if one.epoch_ms is not None}),
         )
         return batch if await self._log.freeze(attempt) else None
 
     async def thaw(self, attempt: Attempt) -> Encoded | None:
         """Make the batch that was under way when the gateway stopped; None when it cannot be the same."""
         self._may_have_arrived = True
-        readings = await self._log.read(
+        page = await self._log.select(
             attempt.after_row,
             until=attempt.last_row,
+            selection=self._selection,
             limit=attempt.readings,
-            max_bytes=sys.maxsize,
+            look_at=attempt.readings,
             epochs={int(boot): epoch for boot, epoch in json.loads(attempt.epochs).items()},
         )
-        if len(readings) == attempt.readings:
-            batch = await self._sender.encode(attempt.batch_id, readings)
+        if page.readings:
+            batch = await self._sender.encode(attempt.batch_id, page.readings, attempt.last_row)
             if batch.body_sha256 == attempt.body_sha256:
                 return batch
         self._logger.warning(
@@ -93,7 +97,7 @@ class FrozenBatches:
         """Whether none of it has been erased since it was read."""
         erasures = self._log.erasures
         if erasures != self._erasures:
-            if await self._log.count_rows(batch.rows[0], batch.rows[-1]) != len(batch.rows):
+            if await self._log.count_of(batch.rows) != len(batch.rows):
                 return False
             self._erasures = erasures
         return True

@@ -71,6 +71,8 @@ class Encoded:
     body_sha256: str
     refused: Rejected | None = None
     """Set when there are no such bytes: it is not sent, and split as if the destination had refused it."""
+    last_row: int = 0
+    """Up to here the log is dealt with when the batch is: rows behind its last reading may have been left out."""
 
     @property
     def rows(self) -> list[int]:
@@ -106,11 +108,12 @@ class Sender:
         self._deliveries = metrics.delivery
         self._latency = metrics.delivery_latency.labels(name)
 
-    async def encode(self, batch_id: str, readings: Sequence[StoredReading]) -> Encoded:
+    async def encode(self, batch_id: str, readings: Sequence[StoredReading], last_row: int = 0) -> Encoded:
         """Write the body, off the event loop."""
-        return await asyncio.to_thread(self._encode, Batch(batch_id, readings, self._gateway_id, self._log_uuid))
+        batch = Batch(batch_id, readings, self._gateway_id, self._log_uuid)
+        return await asyncio.to_thread(self._encode, batch, last_row)
 
-    def _encode(self, batch: Batch) -> Encoded:
+    def _encode(self, batch: Batch, last_row: int) -> Encoded:
         body, refused = b"", _defects(batch.readings)
         if refused is None:
             try:
@@ -118,7 +121,7 @@ class Sender:
             except Exception as error:  # whatever it is, one record must not hold up the others
                 logger.exception("an integration failed, by a fault of ours", extra={"destination": self._name})
                 refused = Rejected(f"it cannot be written for this destination: {error}")
-        return Encoded(batch, body, sha256(body).hexdigest(), refused)
+        return Encoded(batch, body, sha256(body).hexdigest(), refused, last_row)
 
     async def send(self, encoded: Encoded, is_there: IsThere) -> Outcome:
         """Try once, as soon as the rate limit allows. Raises ReadingsErased, if they are not there any more by then."""

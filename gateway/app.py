@@ -239,11 +239,7 @@ class Gateway:
         control = ControlServer(data_dir, OPERATIONS, site)
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
         listeners.callback(stopping.set)
-        for name in inactive:  # its owner has given up its place
-            await log.drop_cursor(name)
-        for destination in destinations:  # before anything can come in: a new one begins with the first reading
-            await log.open_cursor(destination.config.name, start=destination.config.start)
-        await log.all_cursors_opened()
+        await self._open_cursors(log, destinations, inactive)
         forwarders = {
             destination.config.name: Forwarder(destination, log, clock, metrics, settings.gateway.id)
             for destination in destinations
@@ -257,6 +253,14 @@ class Gateway:
         await http.start(listeners)
         await control.start()  # last: now there is something to ask
         return parts
+
+    async def _open_cursors(self, log: Log, destinations: list[Destination], inactive: list[str]) -> None:
+        for name in inactive:  # its owner has given up its place
+            await log.drop_cursor(name)
+        for destination in destinations:  # before anything can come in: a new one begins with the first reading
+            config = destination.config
+            await log.open_cursor(config.name, start=config.start, selection=config.selection)
+        await log.all_cursors_opened()
 
     def _long_lived(self, parts: _Parts) -> dict[str, Callable[[], Awaitable[None]]]:
         forwarders = {f"forwarder {name}": forwarder.run for name, forwarder in parts.forwarders.items()}

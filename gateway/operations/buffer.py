@@ -14,6 +14,7 @@ class Place:
     position: int
     """The last row it has dealt with, as it is on disk."""
     undelivered: int
+    """Of a destination that does not run, also what its filters leave out."""
     oldest_seconds: int | None
     """Age of the oldest reading it still has to get; None when there is none."""
     dead_letters: int
@@ -36,10 +37,11 @@ async def buffer_status(site: Site) -> BufferReport:
     """Return what the log holds, and for each destination what it still has to get."""
     log = await site.log()
     live = None if site.live is None else await site.live.status()
-    states = {} if live is None else {one.name: one.state for one in live.destinations}
+    running = {} if live is None else {one.name: one for one in live.destinations}
     dead = await log.dead_letters.counts()
     places = []
     for cursor in await log.cursors():
+        now = running.get(cursor.name)
         undelivered, oldest_ms = await log.count_after(cursor.position)
         age_s = None if oldest_ms is None else round((site.clock.now_ms() - oldest_ms) / 1000)
         lost = await log.loss(cursor.name)
@@ -47,12 +49,12 @@ async def buffer_status(site: Site) -> BufferReport:
             Place(
                 cursor.name,
                 cursor.position,
-                undelivered,
+                now.undelivered if now else undelivered,
                 age_s,
                 dead.get(cursor.name, 0),
                 lost,
                 await log.dead_letters.loss(cursor.name),
-                states.get(cursor.name),
+                now.state if now else None,
             )
         )
     return BufferReport(await log.buffer() if live is None else live.buffer, places)

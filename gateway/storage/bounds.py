@@ -19,6 +19,7 @@ from gateway.clock import Clock
 from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFull
+from gateway.model.selection import Selection
 from gateway.storage.commit_thread import CommitThread, Done, Transaction
 from gateway.storage.dead_letter_cap import DeadLetterCap
 from gateway.storage.quarantine_cap import TrimQuarantine
@@ -64,6 +65,8 @@ class Bounds:
         self.dead_letters = DeadLetterCap(settings.dead_letters_max_bytes, clock, metrics)
         self.readers: dict[str, int] = {}
         """The active readers, with the newest position that is known of each."""
+        self.selections: dict[str, Selection] = {}
+        """What those want that do not want everything."""
         self.salvaged: set[str] = set()
         """Damaged logs of which the log itself says that all that is readable has been copied."""
         self.lose_until: Callable[[], int] = lambda: NO_LIMIT
@@ -174,7 +177,14 @@ class Bounds:
     def _reclaim(self, rows: int, *, may_lose: bool) -> None:
         if may_lose and self._space.drop_wrecks(self.salvaged):  # a salvage has just ended: first what costs nobody
             may_lose = False
-        step = Reclaim(self.readers, rows, may_lose=may_lose, now_ms=self._clock.now_ms(), lose_until=self.lose_until())
+        step = Reclaim(
+            self.readers,
+            rows,
+            may_lose=may_lose,
+            now_ms=self._clock.now_ms(),
+            lose_until=self.lose_until(),
+            selections=self.selections,
+        )
         self._commit(step, lambda error: self._reclaimed(step, error))
 
     def _reclaimed(self, step: Reclaim, error: Exception | None) -> None:

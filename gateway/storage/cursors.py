@@ -17,6 +17,7 @@ class Attempt:
     last_row: int
     """Inclusive."""
     readings: int
+    """How many the log has there; which of them are wanted follows from what they hold."""
     body_sha256: str
     """Hexadecimal."""
     created_at_ms: int

@@ -27,6 +27,7 @@ from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.reading import CLOCK_STEP_MS, StoredReading
+from gateway.model.selection import EVERYTHING, Selection
 from gateway.storage.bounds import Bounds
 from gateway.storage.commit_thread import CommitThread, Done, Progress, Statement, Statements, Transaction
 from gateway.storage.cursors import Cursor
@@ -34,7 +35,7 @@ from gateway.storage.dead_letters import FORGET_PROVISIONAL, DeadLetters
 from gateway.storage.disk import own
 from gateway.storage.group_commit import Entry, GroupCommit, Owner
 from gateway.storage.log_files import LogFiles, LogStart
-from gateway.storage.log_reader import NEWEST, LogReader
+from gateway.storage.log_reader import NEWEST, ROWS_LOOKED_AT, LogReader, Page
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.migrations import migrate
 from gateway.storage.reclaim import NO_LIMIT
@@ -192,7 +193,12 @@ class Log(GroupCommit, LogReader):
             if not self.bounds.knows_readers:
                 return False
             chunk.shortage = Shortage(
-                dict(self.bounds.readers), self.last_row, [*self._awaited], self.bounds.must_lose, self._clock.now_ms()
+                dict(self.bounds.readers),
+                self.bounds.selections,
+                self.last_row,
+                [*self._awaited],
+                self.bounds.must_lose,
+                self._clock.now_ms(),
             )
         await self.transact(chunk)
         chunk.done()
@@ -280,6 +286,33 @@ class Log(GroupCommit, LogReader):
             if exchanges == self._exchanges:
                 return readings
 
+    async def select(
+        self,
+        after: int,
+        *,
+        until: int,
+        selection: Selection,
+        limit: int,
+        max_bytes: int = NEWEST,
+        epochs: Mapping[int, int] | None = None,
+        look_at: int = ROWS_LOOKED_AT,
+    ) -> Page:
+        """As `LogReader.select`, when a salvage has brought back what it can up to `until`."""
+        while True:
+            exchanges = self._exchanges
+            await self._until_salvaged(after, until)
+            page = await super().select(
+                after,
+                until=until,
+                selection=selection,
+                limit=limit,
+                max_bytes=max_bytes,
+                epochs=epochs,
+                look_at=look_at,
+            )
+            if exchanges == self._exchanges:
+                return page
+
     async def _until_salvaged(self, after: int, last: int) -> None:
         self._awaited.append((after, last))
         try:
@@ -325,8 +358,12 @@ class Log(GroupCommit, LogReader):
 
     # Cursors
 
-    async def open_cursor(self, name: str, *, start: str) -> Cursor:
-        """Return the cursor of that name; a new one starts `now` or at the `oldest` stored row."""
+    async def open_cursor(self, name: str, *, start: str, selection: Selection = EVERYTHING) -> Cursor:
+        """Return the cursor of that name; a new one starts `now` or at the `oldest` stored row.
+
+        Only what the selection wants can be lost to it.
+        """
+        self.bounds.selections[name] = selection
         for cursor in await self.cursors():
             if cursor.name == name:
                 opened = self._up_to_date(cursor)
@@ -356,6 +393,7 @@ class Log(GroupCommit, LogReader):
         """Give up a reader's place; should it come back, it starts anew. Its dead letters stay."""
         self._moves.pop(name, None)
         self.bounds.readers.pop(name, None)
+        self.bounds.selections.pop(name, None)
         self._opened.discard(name)
         await self._execute(("DELETE FROM cursors WHERE name = ?", [(name,)]), (FORGET_PROVISIONAL, [(name,)]))
 

@@ -5,18 +5,20 @@ log from being reused.
 """
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import aiosqlite
 
 from gateway.model.errors import NotFound, StoreFailed
 from gateway.model.reading import NewQuarantine, StoredReading
+from gateway.model.selection import EVERYTHING, Selection
 from gateway.model.status import BufferStatus, Loss
 from gateway.storage.cursors import Attempt, Cursor
 from gateway.storage.dead_letters import DeadLetterReader
@@ -24,15 +26,22 @@ from gateway.storage.stored_row import to_reading
 
 NEWEST = 2**63 - 1
 
-READ = """SELECT h.id, s.organization_id, s.device_id, s.boot_id, h.seq, h.time_ms, h.time_source, h.received_at_ms,
+_ROWS = """SELECT h.id, s.organization_id, s.device_id, s.boot_id, h.seq, h.time_ms, h.time_source, h.received_at_ms,
         h.payload, m.json, h.gateway_boot, h.monotonic_ms, b.epoch_ms
     FROM device_telemetry_history h JOIN streams s ON s.id = h.stream
     LEFT JOIN gateway_boots b ON b.id = h.gateway_boot
-    LEFT JOIN device_metadata m ON m.id = h.metadata
-    WHERE h.id > ? AND h.id <= ?"""
+    LEFT JOIN device_metadata m ON m.id = h.metadata"""
+READ = f"{_ROWS} WHERE h.id > ? AND h.id <= ?"
 """What `corrected` makes readings of: those of a range of rows."""
 
 _READ = f"{READ} ORDER BY h.id LIMIT ?"
+_READ_THESE = f"{_ROWS} WHERE h.id IN (SELECT value FROM json_each(?)) ORDER BY h.id"  # noqa: S608 - only constants
+
+_WHOSE = """SELECT h.id, length(h.payload), s.organization_id, s.device_id
+    FROM device_telemetry_history h CROSS JOIN streams s ON s.id = h.stream
+    WHERE h.id > ? AND h.id <= ? ORDER BY h.id LIMIT ?"""
+_ROWS_AT_ONCE = 5_000
+ROWS_LOOKED_AT = 50_000  # of one page, so that whoever wants nearly nothing still moves on now and then
 
 _SIZES = "SELECT id, length(payload) FROM device_telemetry_history WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
 
@@ -41,6 +50,8 @@ _SIZES = "SELECT id, length(payload) FROM device_telemetry_history WHERE id > ? 
 _COUNT_FEW = "SELECT count(*) FROM device_telemetry_history"
 _FEW_ROWS = 20_000  # so many rows at its end are counted faster in the table itself
 _COUNT = "SELECT count(*) FROM device_telemetry_history INDEXED BY device_telemetry_history_key"
+_COUNT_STREAMS = """SELECT count(*), min(id) FROM device_telemetry_history INDEXED BY device_telemetry_history_key
+    WHERE stream IN (SELECT value FROM json_each(?)) AND id > ?"""
 _EXTENT = f"""SELECT ({_COUNT}), (SELECT coalesce(min(id), 0) FROM device_telemetry_history),
     (SELECT coalesce(max(id), 0) FROM device_telemetry_history)"""  # noqa: S608 - only constants
 
@@ -56,6 +67,17 @@ _LAST_RECEIVED = f"""{_RECEIVED} WHERE h.id = (
 _CURSORS = """SELECT name, position, batch_id, after_row, last_row, readings, body_sha256, created_at_ms,
     epochs FROM cursors"""
 STILL_SALVAGED = "SELECT file FROM salvages WHERE NOT finished LIMIT 1"
+
+
+@dataclass(slots=True, frozen=True)
+class Page:
+    """What a reader wants of the next rows of the log."""
+
+    readings: list[StoredReading]
+    last_row: int
+    """Up to here everything that it wants is in `readings`."""
+    rows: int
+    """How many rows the log has up to there, wanted or not."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -161,11 +183,66 @@ class LogReader:
         # Off the event loop: thousands of rows would hold up everybody's acknowledgements for tens of milliseconds.
         return await asyncio.to_thread(corrected, rows, epochs)
 
-    async def count_after(self, row: int) -> tuple[int, int | None]:
-        """Return how many readings there are after `row`, and when the first of them was received (unix ms)."""
-        count = await self._count_after(row)
-        first = await self.fetch(f"{_RECEIVED} WHERE h.id > ? ORDER BY h.id LIMIT 1", (row,))
-        return count, next((received for (received,) in first), None)
+    async def select(
+        self,
+        after: int,
+        *,
+        until: int,
+        selection: Selection,
+        limit: int,
+        max_bytes: int = NEWEST,
+        epochs: Mapping[int, int] | None = None,
+        look_at: int = ROWS_LOOKED_AT,
+    ) -> Page:
+        """As `read`, but only what is wanted; of a row that is not, hardly more than whose it is gets looked at.
+
+        The page ends when about `look_at` rows were.
+        """
+        if selection.is_everything:
+            readings = await self.read(after, until=until, limit=limit, max_bytes=max_bytes, epochs=epochs)
+            return Page(readings, readings[-1].row if readings else until, len(readings))
+        taken: list[StoredReading] = []
+        last_row = after
+        rows = size = 0
+        while rows < look_at:
+            found = list(await self.fetch(_WHOSE, (last_row, until, _ROWS_AT_ONCE), page=True))
+            ids, looked_at = _choose(found, selection, limit - len(taken), max_bytes - size, at_least=0 if taken else 1)
+            these = await self.fetch(_READ_THESE, (json.dumps(ids),), page=True) if ids else ()
+            wanted = await asyncio.to_thread(_wanted, these, epochs, selection)
+            taken += wanted
+            size += sum(reading.size_bytes for reading in wanted)
+            rows += looked_at
+            if looked_at == len(found) < _ROWS_AT_ONCE:
+                return Page(taken, until, rows)
+            if looked_at:
+                last_row = found[looked_at - 1][0]
+            if taken and (len(taken) >= limit or looked_at < len(found)):
+                break
+        return Page(taken, last_row, rows)
+
+    async def count_of(self, rows: Sequence[int]) -> int:
+        """Return how many of these rows are still there."""
+        ((count,),) = await self.fetch(
+            "SELECT count(*) FROM device_telemetry_history WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(rows),),
+        )
+        return int(count)
+
+    async def count_after(self, row: int, selection: Selection = EVERYTHING) -> tuple[int, int | None]:
+        """Return how many readings there are after `row`, and when the first of them was received (unix ms).
+
+        Of the devices that are wanted: which sensors a reading has is not looked at.
+        """
+        if selection.devices or selection.organizations:
+            streams = await self.fetch("SELECT id, organization_id, device_id FROM streams")
+            wanted = [stream for stream, *whose in streams if selection.wants_device(*whose)]
+            ((count, oldest),) = await self.fetch(_COUNT_STREAMS, (json.dumps(wanted), row))
+            return count, await self._received_ms(oldest - 1 if count else NEWEST)
+        return await self._count_after(row), await self._received_ms(row)
+
+    async def _received_ms(self, after: int) -> int | None:
+        first = await self.fetch(f"{_RECEIVED} WHERE h.id > ? ORDER BY h.id LIMIT 1", (after,))
+        return next((received for (received,) in first), None)
 
     async def _count_after(self, row: int) -> int:
         newest = await self.newest_row()
@@ -182,13 +259,6 @@ class LogReader:
     async def count_between(self, after: int, until: int) -> int:
         """Return how many readings there are with `after` < row <= `until`."""
         ((count,),) = await self.fetch(f"{_COUNT} WHERE id > ? AND id <= ?", (after, until))
-        return int(count)
-
-    async def count_rows(self, first: int, last: int) -> int:
-        """Return how many readings there are with `first` <= row <= `last`, for a narrow range."""
-        ((count,),) = await self.fetch(
-            "SELECT count(*) FROM device_telemetry_history WHERE id BETWEEN ? AND ?", (first, last)
-        )
         return int(count)
 
     async def last_received_ms(self, organization_id: str, device_id: str) -> int | None:
@@ -231,6 +301,28 @@ class LogReader:
             Cursor(name, position, None if batch_id is None else Attempt(name, batch_id, *rest))
             for name, position, batch_id, *rest in rows
         ]
+
+
+def _choose(
+    found: Sequence[Any], selection: Selection, limit: int, max_bytes: int, *, at_least: int
+) -> tuple[list[int], int]:
+    """Return which of these rows are to be read, and how many were looked at to know."""
+    ids: list[int] = []
+    size = 0
+    for number, (row, length, organization_id, device_id) in enumerate(found):
+        if selection.wants_device(organization_id, device_id):
+            size += length
+            if len(ids) >= at_least and (size > max_bytes or len(ids) == limit):
+                return ids, number
+            ids.append(row)
+    return ids, len(found)
+
+
+def _wanted(rows: Iterable[sqlite3.Row], epochs: Mapping[int, int] | None, selection: Selection) -> list[StoredReading]:
+    wanted = [reading for reading in corrected(rows, epochs) if selection.wants(reading)]
+    for reading in wanted:
+        selection.reduce(reading)
+    return wanted
 
 
 def corrected(rows: Iterable[sqlite3.Row], epochs: Mapping[int, int] | None = None) -> list[StoredReading]:

@@ -1,7 +1,8 @@
 """One step of making room: the oldest rows leave, and whatever a reader loses by that is counted, exactly.
 
 - rows that every active reader has passed leave first, and cost nobody anything
-- `may_lose` lets rows go that a reader still needs; the count, the range and the time are kept per destination
+- `may_lose` lets rows go that a reader still needs; the count, the range and the time are kept per destination.
+  Rows that its filters leave out anyway are none of them.
 - where rows are to leave for their age, the oldest is looked at first, and the first that is too young ends the step;
   a row received while the clock was not right is as old as the first right time after it, and until there is one its
   age is not known
@@ -10,12 +11,16 @@
   whose rejection is provisional: they may have to be sent again
 """
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Any
 
+from gateway.model.selection import Selection
 from gateway.storage.space import Pages
+from gateway.storage.stored_row import to_reading
 
 NO_LIMIT = 2**63 - 1
 
@@ -25,6 +30,10 @@ _OLDEST = """SELECT h.id, coalesce(b.epoch_ms + h.monotonic_ms, b.received_by_ms
 
 # One statement: each costs the writing thread several turns of the interpreter, and every commit asks.
 _PAGES = "SELECT * FROM pragma_page_size, pragma_page_count, pragma_freelist_count"
+
+_CONTENTS = """SELECT h.id, s.organization_id, s.device_id, h.payload
+    FROM device_telemetry_history h CROSS JOIN streams s ON s.id = h.stream
+    WHERE h.id IN (SELECT value FROM json_each(?))"""
 
 _READERS = """SELECT name, position, max(coalesce(last_row, 0), coalesce(
         (SELECT max(row) FROM dead_letters WHERE destination = name AND provisional = 1), 0)) FROM cursors"""
@@ -63,6 +72,7 @@ class Reclaim:
     received_before_ms: int | None = None
     lose_until: int = NO_LIMIT
     """Up to where rows may be lost."""
+    selections: Mapping[str, Selection] = field(default_factory=dict)
     deleted: int = 0
     losses: list[Loss] = field(default_factory=list)
     pages: Pages | None = None
@@ -77,8 +87,11 @@ class Reclaim:
         oldest = db.execute(_OLDEST.format(spared=spared), (limit, self.rows))
         ids = [row for row, _ in takewhile(lambda one: self._is_old(one[1]), oldest)]
         self.deleted = len(ids)
+        unwanted: dict[str, set[int]] = {}
+        if self.may_lose and any(not one.is_everything for one in self.selections.values()):
+            unwanted = unwanted_by(self.selections, db.execute(_CONTENTS, (json.dumps(ids),)))
         db.executemany("DELETE FROM device_telemetry_history WHERE id = ?", [(row,) for row in ids])
-        self.losses = count_losses(db, ids, positions, under_way, self.now_ms)
+        self.losses = count_losses(db, ids, positions, under_way, unwanted, self.now_ms)
         self.pages = read_pages(db)
 
     def rolled_back(self) -> None:
@@ -106,18 +119,34 @@ def readers_now(
     return positions, under_way
 
 
+def unwanted_by(
+    selections: Mapping[str, Selection], contents: Iterable[tuple[int, str, str, Any]]
+) -> dict[str, set[int]]:
+    """Return, for each reader with a filter, which of these (row, organisation, device, payload) it leaves out."""
+    filtering = {name: one for name, one in selections.items() if not one.is_everything}
+    unwanted: dict[str, set[int]] = {name: set() for name in filtering}
+    for row, organization_id, device_id, payload in contents:
+        reading = to_reading((row, organization_id, device_id, "", None, 0, 0, 0, payload, None))
+        for name, selection in filtering.items():
+            if not selection.wants(reading):
+                unwanted[name].add(row)
+    return unwanted
+
+
 def count_losses(
     db: sqlite3.Connection,
     rows: Sequence[int],
     positions: Mapping[str, int],
     under_way: Mapping[str, tuple[int, int]],
+    unwanted: Mapping[str, set[int]],
     now_ms: int,
 ) -> list[Loss]:
     """Note, for each reader that still needs some of these rows, that they are lost to it."""
     losses: list[Loss] = []
     for name, position in positions.items():
         _, safe = under_way.get(name, (0, 0))
-        lost = [row for row in rows if row > max(position, safe)]
+        left_out = unwanted.get(name, ())
+        lost = [row for row in rows if row > max(position, safe) and row not in left_out]
         if lost:
             losses.append(Loss(name, len(lost), lost[0], lost[-1]))
             note_loss(db, "losses", losses[-1], now_ms)

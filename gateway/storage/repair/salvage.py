@@ -23,7 +23,8 @@ from pathlib import Path
 
 from pydantic_core import from_json
 
-from gateway.storage.reclaim import NO_LIMIT, Loss, count_losses, read_pages, readers_now
+from gateway.model.selection import Selection
+from gateway.storage.reclaim import NO_LIMIT, Loss, count_losses, read_pages, readers_now, unwanted_by
 from gateway.storage.repair.exchange import HISTORY, own_numbers
 from gateway.storage.repair.sqlite_file import Value
 from gateway.storage.repair.wreck import Row, Table, Wreck, tables
@@ -37,6 +38,7 @@ _SENT_AGAIN_ROWS = (
     10_000  # what a board got no acknowledgement for, it sends again: that is looked for among the newest
 )
 
+_WHOSE = "SELECT organization_id, device_id FROM streams WHERE id = ?"
 _SENT_AGAIN = "SELECT 1 FROM device_telemetry_history WHERE stream = ? AND seq = ? AND id > ?"
 _UNDELIVERED = """SELECT EXISTS (SELECT 1 FROM device_telemetry_history WHERE id <= ? AND id > max(?, coalesce(
     (SELECT max(row) FROM dead_letters WHERE destination = ? AND provisional = 1), 0)))"""
@@ -94,6 +96,7 @@ class Shortage:
 
     readers: Mapping[str, int]
     """Active cursors, with the newest position that is known of them."""
+    selections: Mapping[str, Selection]
     visible: int
     """The row up to which they see the log."""
     awaited: Sequence[tuple[int, int]]
@@ -189,7 +192,7 @@ class Chunk:
             if short.must_lose:
                 needed += [row for row in rest if _is_in(_id(row), under_way.values())]
                 given_up = [row for row in rest if not _is_in(_id(row), under_way.values())]
-                self._give_up(db, given_up, positions, under_way, short.now_ms)
+                self._give_up(db, given_up, positions, under_way, short)
             else:
                 self._held = rest
             rest = needed
@@ -205,11 +208,14 @@ class Chunk:
         rows: list[Row],
         positions: Mapping[str, int],
         under_way: Mapping[str, tuple[int, int]],
-        now_ms: int,
+        short: Shortage,
     ) -> None:
         """Count readings as lost, but those that a board has sent again since."""
-        ids = [_id(row) for row in self._renumbered(db, rows) if not db.execute(_SENT_AGAIN, self._key(row)).fetchone()]
-        self.losses = count_losses(db, ids, positions, under_way, now_ms)
+        lost = [row for row in self._renumbered(db, rows) if not db.execute(_SENT_AGAIN, self._key(row)).fetchone()]
+        stream, payload = (self.table.columns.index(name) for name in ("stream", "payload"))
+        contents = ((_id(row), *db.execute(_WHOSE, (row[stream],)).fetchone(), row[payload]) for row in lost)
+        unwanted = unwanted_by(short.selections, contents)
+        self.losses = count_losses(db, [_id(row) for row in lost], positions, under_way, unwanted, short.now_ms)
 
     def _key(self, row: Row) -> tuple[Value, Value, int]:
         place = self.table.columns.index
