@@ -40,6 +40,11 @@ class IntegrationConfig(BaseModel):
         pattern="^(now|oldest)$",
         description="Where a new destination begins: at the next reading, or at the oldest stored one.",
     )
+    catch_up: str = Field(
+        "oldest_first",
+        pattern="^(oldest_first|newest_first)$",
+        description="After an outage: everything in order, or what comes now first and the backlog beside it.",
+    )
     timeout_s: float = Field(30.0, gt=0, description="How long one request may take.")
     rate_limit_per_minute: int = Field(100, ge=0, description="Requests per minute; 0 lifts the limit.")
     batch_max_readings: int = Field(5_000, ge=1, le=5_000, description="Readings in one request at most.")

@@ -25,6 +25,12 @@ answer did not. After a crash it must be sent again under its own id, and it beg
 that forgotten, the success would move the cursor over a reading that is nowhere.
 
 The newest reading, if it is refused, stays provisional until something succeeds, and the state is `error`.
+
+Newest first: when more than one batch is to be caught up with, and its first reading is old, all that there is becomes
+a backlog with a cursor of its own, in one commit (`_split`). What comes from then on goes first; whenever nothing of it
+is left, the backlog has a turn of one batch, so neither waits for ever. Each is in order, no reading is in both, and
+one batch is in flight all the same. While there is a backlog there is no second one. A success in either confirms what
+was refused in both. When the setting is oldest first again, a backlog that is still there goes first until it ends.
 """
 
 import asyncio
@@ -48,14 +54,16 @@ from cloud_sync.contract import (
     TooLarge,
 )
 from cloud_sync.frozen_batches import FrozenBatches, OutdatedTimes
+from cloud_sync.log_range import LogRange
 from cloud_sync.rate_limit import RateLimit
 from cloud_sync.replay import Replay
 from cloud_sync.sender import OUTCOME_LABELS, Encoded, ReadingsErased, Sender
-from cloud_sync.splitting import BatchSize, Splitting
+from cloud_sync.splitting import BatchSize
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.status import DestinationStatus
+from gateway.storage.cursors import Cursor, backlog_of
 from gateway.storage.log import Log
 from gateway.storage.log_reader import Page
 
@@ -113,18 +121,16 @@ class Forwarder:
             config.name, integration, self._rate, clock, metrics, gateway_id=gateway_id, log_uuid=log.uuid
         )
         self._selection = config.selection
-        self._batches = FrozenBatches(config.name, self._selection, log, self._sender, clock, self._logger)
         self._replay = Replay(config, log.dead_letters, self._sender, self._backoff, clock, self._logger)
         self._dead_letters = metrics.dead_letters.labels(config.name)
         metrics.buffer_oldest.labels(config.name).set_function(self._oldest_seconds)
 
-        self._position = 0  # what is acknowledged, or a dead letter
-        self._reach = 0  # and what was refused provisionally
+        self._live = self._range(Cursor(config.name, 0, None))
+        self._backlog: LogRange | None = None
+        self._is_backlogs_turn = False
         self._provisional = 0
         self._at_fault = False
-        self._parts = Splitting()
         self._size = BatchSize(config.batch_max_readings)
-        self._oldest_ms: int | None = None
         self._state = "idle"
         self._delivered = 0
         self._failures = 0
@@ -146,13 +152,14 @@ class Forwarder:
 
     async def _work(self) -> None:
         """Take up what is on disk, and go on from there."""
-        thawed = await self._open()
-        if thawed is not None:
-            await self._deliver(thawed)
+        for part, batch in await self._open():
+            await self._deliver(part, batch)
         while True:
             await self._wait_for_work()
-            if self._log.last_row > self._reach and (batch := await self._next_batch()) is not None:
-                await self._deliver(batch)
+            if (next_part := self._next_range()) is not None:
+                next_batch = await self._next_batch(next_part)
+                if next_batch is not None:
+                    await self._deliver(next_part, next_batch)
             if self._replay.is_due:
                 await self._take_replay_turn()
 
@@ -162,18 +169,18 @@ class Forwarder:
 
     async def status(self) -> DestinationStatus:
         """Count what is still to be delivered, and say how it goes."""
-        position = self._position
-        undelivered, oldest_ms = await self._log.count_after(position, self._selection)
-        if self._oldest_ms is not None and position == self._position:
-            self._oldest_ms = oldest_ms  # the clock may have been set since it was noted
+        parts = self._ranges
+        counts = [await self._count(part) for part in parts]
+        oldest_ms = next((oldest for undelivered, oldest in counts if undelivered), None)
         dead_letters = (await self._log.dead_letters.counts()).get(self._config.name, 0)
         self._dead_letters.set(dead_letters)
         return DestinationStatus(
             name=self._config.name,
             type=self._config.type,
             state=self._state,
-            position=self._position,
-            undelivered=undelivered,
+            position=parts[0].position,
+            undelivered=sum(undelivered for undelivered, _ in counts),
+            backlog=counts[0][0] if len(parts) > 1 else 0,
             oldest_seconds=self._seconds_since(oldest_ms),
             delivered=self._delivered,
             failures=self._failures,
@@ -183,78 +190,148 @@ class Forwarder:
             dead_letters_lost=await self._log.dead_letters.loss(self._config.name),
         )
 
+    async def _count(self, part: LogRange) -> tuple[int, int | None]:
+        """Return how much of that is still to be delivered, and when the first of it was received."""
+        position = part.position
+        undelivered, oldest_ms = await self._log.count_after(position, self._selection)
+        if part.until is not None:
+            undelivered -= (await self._log.count_after(part.until, self._selection))[0]
+        if part.oldest_ms is not None and position == part.position:
+            part.oldest_ms = oldest_ms  # the clock may have been set since it was noted
+        return undelivered, oldest_ms
+
     # What goes out next
 
-    async def _open(self) -> Encoded | None:
-        """Take up what is on disk; returns the batch that was under way."""
+    @property
+    def _ranges(self) -> list[LogRange]:
+        """What it is still to get, the oldest first."""
+        return [self._live] if self._backlog is None else [self._backlog, self._live]
+
+    def _range(self, cursor: Cursor) -> LogRange:
+        batches = FrozenBatches(
+            cursor.name,
+            self._selection,
+            self._log,
+            self._sender,
+            self._clock,
+            self._logger,
+            min_interval_s=self._config.min_interval_s,
+        )
+        return LogRange(cursor, self._log, self._selection, batches)
+
+    async def _open(self) -> list[tuple[LogRange, Encoded]]:
+        """Take up what is on disk; returns the batches that were under way."""
         name = self._config.name
         cursor = await self._log.open_cursor(name, start=self._config.start, selection=self._selection)
-        provisional = [
-            letter for letter in await self._log.dead_letters.provisional(name) if letter.reading.row > cursor.position
-        ]
-        self._position = self._reach = cursor.position
-        self._provisional = len(provisional)
+        backlog = await self._log.open_backlog(name)
+        self._live = self._range(cursor)
+        self._backlog = None if backlog is None else self._range(backlog)
+        self._is_backlogs_turn = False
+        self._provisional = 0
         self._at_fault = False
-        self._parts.clear()
-        if provisional:
-            self._reach = provisional[-1].reading.row
-            self._oldest_ms = provisional[0].reading.received_at_ms
-            self._state, self._last_error = "error", provisional[-1].reason
+        for letter in await self._log.dead_letters.provisional(name):
+            part = next(one for one in self._ranges if letter.reading.row <= (one.until or letter.reading.row))
+            if letter.reading.row > part.position:
+                part.note_oldest(letter.reading)
+                part.reach = letter.reading.row
+                self._provisional += 1
+                self._state, self._last_error = "error", letter.reason
         await self._replay.open()
-        return await self._batches.thaw(cursor.attempt) if cursor.attempt else None
+        cursors = [cursor] if backlog is None else [backlog, cursor]
+        thawed = [(part, await part.thaw(one)) for part, one in zip(self._ranges, cursors, strict=True)]
+        await self._end_backlog()
+        return [(part, batch) for part, batch in thawed if batch is not None]
+
+    def _next_range(self) -> LogRange | None:
+        """Return where the next batch comes from; None when nothing waits."""
+        waiting = [part for part in self._ranges if part.has_more]
+        if len(waiting) > 1 and self._config.catch_up == "newest_first" and not self._is_backlogs_turn:
+            return self._live
+        return waiting[0] if waiting else None
 
     async def _wait_for_work(self) -> None:
         """Wait until there are readings, or a replay is due."""
-        if self._log.last_row > self._reach or self._replay.is_due:
+        if self._next_range() is not None or self._replay.is_due:
             return
-        if not self._provisional:
-            self._state, self._oldest_ms = "idle", None
-        await _first_of(self._log.wait_beyond(self._reach), self._wait_for_replay())
+        if not self._provisional and self._backlog is None:
+            self._state, self._live.oldest_ms = "idle", None
+        beyond = min(part.reach for part in self._ranges if not part.is_read)
+        await _first_of(self._log.wait_beyond(beyond), self._wait_for_replay())
 
     async def _wait_for_replay(self) -> None:
         await self._replay.wait_wanted()
         while self._replay.waits_s:
             await self._sleep(self._replay.waits_s)
 
-    async def _next_batch(self) -> Encoded | None:
-        """Wait for the rate limit, then freeze what there is; None when that has been erased."""
+    async def _next_batch(self, part: LogRange) -> Encoded | None:
+        """Wait for the rate limit, then freeze what there is; None when nothing of it is wanted, or it was erased."""
+        max_bytes = self._config.batch_max_bytes
         if self._rate.delay_s() > 0:
-            first = await self._select(self._log.last_row, limit=1)
+            first = await part.select(limit=1, max_bytes=max_bytes)
             if first.readings:
-                self._note_oldest(first.readings[0].received_at_ms)
+                part.note_oldest(first.readings[0])
             await self._rate.ready()
-        await self._batches.begin()
-        until = self._log.last_row if self._parts.end is None else self._parts.end
-        page = await self._select(until, limit=1 if self._at_fault else self._size.readings)
+        await part.batches.begin()
+        end = part.end
+        page = await part.select(
+            limit=1 if self._at_fault else self._size.readings, max_bytes=max_bytes, until=part.parts.end
+        )
+        if page.last_row < end and self._may_split(part, page):
+            await self._split(part, end, page)
+            return None
         rows = [reading.row for reading in page.readings]
-        if (part := self._parts.cut(rows)) < len(rows):
-            page = await self._select(rows[part - 1], limit=part)
+        if (first_rows := part.parts.cut(rows)) < len(rows):
+            page = await part.select(limit=first_rows, max_bytes=max_bytes, until=rows[first_rows - 1])
+        self._is_backlogs_turn = part is self._live and page.last_row >= end
         if page.readings:
-            return await self._batches.freeze(self._reach, page)
-        self._parts.passed(page.last_row, clean=False)
-        if self._provisional:  # only a success may confirm them
-            self._reach = page.last_row
-        else:
-            self._pass(page.last_row)
-        if self._reach >= self._log.last_row and not self._selection.is_everything:
-            await self._sleep(_LOOK_AGAIN_S)  # each commit wakes it, and its readings seldom want anything of it
+            return await part.batches.freeze(part.reach, page)
+        await self._leave_out(part, page.last_row)
         return None
 
-    async def _select(self, until: int, *, limit: int) -> Page:
-        """Read what is wanted of what comes next."""
-        return await self._log.select(
-            self._reach,
-            until=max(until, self._reach),  # while a damaged log is salvaged, its last row is behind
-            selection=self._selection,
-            limit=limit,
-            max_bytes=self._config.batch_max_bytes,
+    async def _leave_out(self, part: LogRange, row: int) -> None:
+        """Go on behind rows of which nothing is wanted."""
+        part.parts.passed(row, clean=False)
+        if self._provisional:  # only a success may confirm them
+            part.reach = row
+        else:
+            part.pass_over(row)
+            await self._end_backlog()
+        if self._next_range() is None and not self._selection.is_everything:
+            await self._sleep(_LOOK_AGAIN_S)  # each commit wakes it, and its readings seldom want anything of it
+
+    def _may_split(self, part: LogRange, page: Page) -> bool:
+        """Whether what has waited long may be overtaken by what comes now."""
+        return (
+            self._config.catch_up == "newest_first"
+            and self._backlog is None
+            and not self._provisional
+            and not self._at_fault
+            and part.parts.end is None
+            and bool(page.readings)
+            and part.batches.is_old(page.readings[0])
         )
+
+    async def _split(self, part: LogRange, at: int, page: Page) -> None:
+        """Make a backlog of everything up to row `at`. Nothing is under way; what was frozen has had its answer."""
+        await self._log.split_cursor(part.cursor, at)
+        self._backlog = self._range(Cursor(backlog_of(part.cursor), part.position, None, at))
+        self._backlog.note_oldest(page.readings[0])
+        part.position = part.reach = at
+        part.oldest_ms = None
+        self._is_backlogs_turn = False
+        self._logger.info("a backlog is delivered beside what comes now", extra={"last_row": at})
+
+    async def _end_backlog(self) -> None:
+        """Forget the backlog, if all of it is dealt with."""
+        if self._backlog is not None and self._backlog.until == self._backlog.position:
+            await self._log.end_backlog(self._config.name)
+            self._backlog = None
 
     # Sending, and what follows from the answer
 
-    async def _deliver(self, batch: Encoded) -> None:
+    async def _deliver(self, part: LogRange, batch: Encoded) -> None:
         """Send until the destination has said what becomes of it."""
-        self._note_oldest(batch.received_at_ms)
+        part.note_oldest(batch.batch.readings[0])
         retrying = AsyncRetrying(
             retry=retry_if_result(lambda outcome: not isinstance(outcome, Ok | TooLarge | Rejected)),
             wait=self._backoff,
@@ -262,7 +339,7 @@ class Forwarder:
             before_sleep=self._note_failure,
         )
         try:
-            outcome: Outcome = await retrying(self._attempt, batch)
+            outcome: Outcome = await retrying(self._attempt, part, batch)
         except OutdatedTimes:
             return
         rows = batch.rows
@@ -271,24 +348,25 @@ class Forwarder:
                 self._size.too_large(len(rows))
                 self._logger.debug("a batch is halved: %s", outcome.reason, extra={"readings": len(rows)})
             case Rejected() if len(rows) > 1:
-                self._parts.refused(rows, outcome.rows)
+                part.parts.refused(rows, outcome.rows)
                 self._logger.debug("a batch is split: %s", outcome.reason, extra={"readings": len(rows)})
             case TooLarge() | Rejected():
-                await self._refused(batch, outcome)
+                await self._refused(part, batch, outcome)
             case _:
                 self._size.accepted()
-                self._parts.passed(batch.last_row, clean=True)
+                part.parts.passed(batch.last_row, clean=True)
                 self._delivered += len(rows)
-                await self._succeeded(batch.last_row)
+                part.reach = batch.last_row
+                await self._succeeded()
 
     async def _wait_to_try_again(self, seconds: float) -> None:
         """Wait, but not when the clock turns out to have been wrong: that may have been why it was refused."""
         await _first_of(self._sleep(seconds), self._log.wait_clock_learned(self._log.clock_learned))
 
-    async def _attempt(self, batch: Encoded) -> Outcome:
+    async def _attempt(self, part: LogRange, batch: Encoded) -> Outcome:
         if not self._failures:
             self._state = "sending"
-        outcome = await self._batches.send(batch)
+        outcome = await part.batches.send(batch)
         if isinstance(outcome, Gone):
             await self._end(outcome)
         return outcome
@@ -298,21 +376,21 @@ class Forwarder:
         if isinstance(outcome, Gone):
             await self._end(outcome)
         elif isinstance(outcome, Ok) and self._provisional:
-            await self._succeeded(self._reach)
+            await self._succeeded()
 
     async def _end(self, outcome: Gone) -> None:
         """Keep the place and send no more: it asked us not to come back."""
         self._failed(outcome, next_attempt_s=None)
         await asyncio.get_running_loop().create_future()
 
-    async def _refused(self, batch: Encoded, outcome: TooLarge | Rejected) -> None:
+    async def _refused(self, part: LogRange, batch: Encoded, outcome: TooLarge | Rejected) -> None:
         """Set one reading aside; the tenth in a row is too many."""
         name, reading = self._config.name, batch.batch.readings[0]
         if self._provisional + 1 < LONE_REJECTIONS:
-            await self._log.dead_letters.set_aside(name, reading, outcome.reason, self._clock.now_ms())
+            await self._log.dead_letters.set_aside(part.cursor, reading, outcome.reason, self._clock.now_ms())
             self._provisional += 1
-            self._reach = batch.last_row
-            self._parts.passed(batch.last_row, clean=False)
+            part.reach = batch.last_row
+            part.parts.passed(batch.last_row, clean=False)
             self._failures += 1
             if not self._at_fault:
                 self._state, self._last_error = "error", outcome.reason
@@ -322,16 +400,18 @@ class Forwarder:
             return
         await self._log.dead_letters.withdraw(name)
         self._provisional = 0
-        self._reach = self._position
-        self._parts.clear()
+        for one in self._ranges:
+            one.withdraw()
         self._at_fault = True
         words = f"{LONE_REJECTIONS} readings in a row were refused one by one, so nothing is dead-lettered"
         self._failed(Rejected(f"{words}: {outcome.reason}"), next_attempt_s=LONGEST_WAIT_S)
         await self._sleep(LONGEST_WAIT_S)
 
-    async def _succeeded(self, row: int) -> None:
-        """Move the cursor, which confirms what was refused before, and leave the error behind."""
-        self._pass(row)
+    async def _succeeded(self) -> None:
+        """Move the cursors, which confirms what was refused before, and leave the error behind."""
+        for part in self._ranges:  # in one commit
+            part.pass_over(part.reach)
+        await self._end_backlog()
         if self._provisional:
             self._logger.warning(
                 "refused readings are dead letters now; see: neurogate buffer dead-letters",
@@ -339,16 +419,12 @@ class Forwarder:
             )
         if self._failing_since_ms is not None:
             down_s = (self._clock.monotonic_ms() - self._failing_since_ms) / 1000
-            waiting, _ = await self._log.count_after(row, self._selection)
+            waiting = sum([(await self._count(part))[0] for part in self._ranges])
             self._logger.info("delivery works again", extra={"down_s": round(down_s, 1), "undelivered": waiting})
         self._provisional = self._failures = 0
         self._at_fault = False
         self._failing_since_ms = None
         self._last_error = ""
-
-    def _pass(self, row: int) -> None:
-        self._log.move_cursor(self._config.name, row)
-        self._position = self._reach = row
 
     def _note_failure(self, retry_state: RetryCallState) -> None:
         assert retry_state.outcome is not None
@@ -371,12 +447,8 @@ class Forwarder:
             extra={"outcome": OUTCOME_LABELS[type(outcome)], "next_attempt_s": next_attempt_s},
         )
 
-    def _note_oldest(self, received_at_ms: int) -> None:
-        if not self._provisional:  # else the first of those is the oldest
-            self._oldest_ms = received_at_ms
-
     def _oldest_seconds(self) -> float:
-        return self._seconds_since(self._oldest_ms)
+        return max(self._seconds_since(part.oldest_ms) for part in self._ranges)
 
     def _seconds_since(self, unix_ms: int | None) -> float:
         return 0.0 if unix_ms is None else max(0.0, (self._clock.now_ms() - unix_ms) / 1000)

@@ -2,6 +2,8 @@
 
 - a batch that was under way is made again after a restart, byte for byte, or not at all: then its readings go out anew
 - one that surely has not arrived is given up when the log learns what time it was: its times would be wrong
+- which of its readings are `historical` is frozen with it: those that had waited longer than the destination's own pace
+  explains, that came before the gateway was started, or that newer ones have overtaken
 - one whose readings have been erased does not leave
 """
 
@@ -11,10 +13,14 @@ import logging
 from cloud_sync.contract import Outcome
 from cloud_sync.sender import Encoded, Sender, may_have_arrived, new_batch_id
 from gateway.clock import Clock
+from gateway.model.reading import StoredReading
 from gateway.model.selection import Selection
-from gateway.storage.cursors import Attempt
+from gateway.storage.cursors import Attempt, destination_of
 from gateway.storage.log import Log
 from gateway.storage.log_reader import Page
+
+HISTORICAL_AFTER_MS = 60_000
+"""A reading that has waited this long beyond the least time between two requests was kept by something."""
 
 
 class OutdatedTimes(Exception):
@@ -25,9 +31,19 @@ class FrozenBatches:
     """See the module's own words. One batch is under way at a time."""
 
     def __init__(
-        self, destination: str, selection: Selection, log: Log, sender: Sender, clock: Clock, logger: logging.Logger
+        self,
+        cursor: str,
+        selection: Selection,
+        log: Log,
+        sender: Sender,
+        clock: Clock,
+        logger: logging.Logger,
+        *,
+        min_interval_s: float,
     ) -> None:
-        self._destination = destination
+        self._cursor = cursor
+        self._is_backlog = destination_of(cursor) != cursor
+        self._patience_ms = HISTORICAL_AFTER_MS + min_interval_s * 1000
         self._selection = selection
         self._log = log
         self._sender = sender
@@ -49,9 +65,11 @@ class FrozenBatches:
 
         Raises StoreFailed.
         """
+        historical_until = max((one.row for one in page.readings if self.is_old(one)), default=0)
+        _mark(page, historical_until)
         batch = await self._sender.encode(new_batch_id(), page.readings, page.last_row)
         attempt = Attempt(
-            destination=self._destination,
+            destination=self._cursor,
             batch_id=batch.batch.id,
             after_row=after,
             last_row=page.last_row,
@@ -59,8 +77,17 @@ class FrozenBatches:
             body_sha256=batch.body_sha256,
             created_at_ms=self._clock.now_ms(),
             epochs=json.dumps({one.gateway_boot: one.epoch_ms for one in page.readings if one.epoch_ms is not None}),
+            historical_until=historical_until,
         )
         return batch if await self._log.freeze(attempt) else None
+
+    def is_old(self, reading: StoredReading) -> bool:
+        """Whether the reading has waited so long that it goes out from a backlog.
+
+        By the monotonic clock: the other one may have been wrong when it came, or now.
+        """
+        waited_ms = self._log.waited_ms(reading, self._clock.monotonic_ms())
+        return self._is_backlog or waited_ms is None or waited_ms > self._patience_ms
 
     async def thaw(self, attempt: Attempt) -> Encoded | None:
         """Make the batch that was under way when the gateway stopped; None when it cannot be the same."""
@@ -74,6 +101,7 @@ class FrozenBatches:
             epochs={int(boot): epoch for boot, epoch in json.loads(attempt.epochs).items()},
         )
         if page.readings:
+            _mark(page, attempt.historical_until)
             batch = await self._sender.encode(attempt.batch_id, page.readings, attempt.last_row)
             if batch.body_sha256 == attempt.body_sha256:
                 return batch
@@ -101,3 +129,8 @@ class FrozenBatches:
                 return False
             self._erasures = erasures
         return True
+
+
+def _mark(page: Page, historical_until: int) -> None:
+    for reading in page.readings:
+        reading.historical = reading.row <= historical_until

@@ -5,8 +5,8 @@
 - it takes turns with the live batches, one batch each, so that neither waits for ever; what fails for want of a
   connection is tried again after a backoff of its own, while live readings go on
 
-Replays know no order among the live readings, and ten rejections in a row are no sign against the destination: these
-readings have been refused before.
+A replayed reading is `historical`. Replays know no order among the live readings, and ten rejections in a row are no
+sign against the destination: these readings have been refused before.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from cloud_sync.contract import Gone, IntegrationConfig, Ok, Outcome, Rejected, 
 from cloud_sync.sender import OUTCOME_LABELS, Encoded, Sender, new_batch_id
 from cloud_sync.splitting import BatchSize, Splitting
 from gateway.clock import Clock
+from gateway.model.reading import StoredReading
 from gateway.storage.dead_letters import DeadLetters, FrozenReplay
 
 
@@ -57,7 +58,7 @@ class Replay:
         self._parts.clear()
         frozen = await self._letters.replay_under_way(self._name)
         if frozen is not None:
-            encoded = await self._sender.encode(frozen.batch_id, frozen.readings)
+            encoded = await self._encode(frozen.batch_id, frozen.readings)
             if encoded.body_sha256 == frozen.body_sha256:
                 self._encoded = encoded
             else:
@@ -108,10 +109,15 @@ class Replay:
         if not readings:
             return None
         readings = readings[: self._parts.cut([reading.row for reading in readings])]
-        encoded = await self._sender.encode(new_batch_id(), readings)
+        encoded = await self._encode(new_batch_id(), readings)
         frozen = FrozenReplay(encoded.batch.id, encoded.body_sha256, readings)
         await self._letters.freeze_replay(self._name, frozen)
         return encoded
+
+    async def _encode(self, batch_id: str, readings: list[StoredReading]) -> Encoded:
+        for reading in readings:
+            reading.historical = True
+        return await self._sender.encode(batch_id, readings)
 
     async def _is_there(self, encoded: Encoded) -> bool:
         """Whether none of it has been dropped or erased."""

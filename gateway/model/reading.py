@@ -96,8 +96,12 @@ class StoredReading:
     gateway_boot: int = field(default=0, compare=False)
     epoch_ms: int | None = field(default=None, compare=False)
     """When the gateway's monotonic clock was 0 in that boot, as far as it was known when this was read."""
+    monotonic_ms: int = field(default=0, compare=False)
+    """The gateway's monotonic clock when it was received."""
     defect: str = ""
     """Why its content cannot be read any more; then `body` is empty."""
+    historical: bool = field(default=False, compare=False)
+    """Whether it goes out from a backlog, or again."""
 
     def correct_by(self, offset_ms: int) -> None:
         """Apply what was learned of the gateway's clock after receipt; a device's own time is its own."""
@@ -138,7 +142,7 @@ def wire_reading(reading: StoredReading, *, gateway_id: str, log_uuid: str) -> d
         "time_source": _SHOWN_AS[reading.time_source],
         "received_at": rfc3339(reading.received_at_ms),
         "late": reading.late,
-        "historical": False,
+        "historical": reading.historical,
         "boot_id": reading.boot_id,
         "seq": reading.seq,
         "sensors": body.get("sensors", {}),

@@ -36,7 +36,7 @@ class DestinationStatus:
     state: str
     """`idle`, `sending`, `retrying` (waiting after a failure), `error` (its owner must act) or `inactive`."""
     position: int
-    """The last row it has acknowledged."""
+    """Up to this row it has everything."""
     undelivered: int
     """Readings it still has to get."""
     oldest_seconds: float
@@ -45,6 +45,8 @@ class DestinationStatus:
     """Readings delivered since the gateway started."""
     failures: int
     """Failed attempts since the last success."""
+    backlog: int = 0
+    """Of the undelivered, those of a backlog that newer readings overtake."""
     dead_letters: int = 0
     """Readings it refused for good; they can be replayed."""
     last_error: str = ""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gateway.model.status import BufferStatus, Loss
 from gateway.operations.site import Site
+from gateway.storage.cursors import destination_of
 
 
 @dataclass(slots=True, frozen=True)
@@ -12,7 +13,7 @@ class Place:
 
     name: str
     position: int
-    """The last row it has dealt with, as it is on disk."""
+    """Up to this row it has dealt with everything, as it is on disk."""
     undelivered: int
     """Of a destination that does not run, also what its filters leave out."""
     oldest_seconds: int | None
@@ -40,15 +41,24 @@ async def buffer_status(site: Site) -> BufferReport:
     running = {} if live is None else {one.name: one for one in live.destinations}
     dead = await log.dead_letters.counts()
     places = []
-    for cursor in await log.cursors():
+    cursors = await log.cursors()
+    backlogs = {destination_of(one.name): one for one in cursors if one.until is not None}
+    for cursor in cursors:
+        if cursor.until is not None:
+            continue
         now = running.get(cursor.name)
-        undelivered, oldest_ms = await log.count_after(cursor.position)
+        position = cursor.position
+        undelivered, oldest_ms = await log.count_after(position)
+        if (backlog := backlogs.get(cursor.name)) is not None:
+            position, beyond = backlog.position, await log.count_after(backlog.until or 0)
+            left, oldest_ms = await log.count_after(position)
+            undelivered += left - beyond[0]
         age_s = None if oldest_ms is None else round((site.clock.now_ms() - oldest_ms) / 1000)
         lost = await log.loss(cursor.name)
         places.append(
             Place(
                 cursor.name,
-                cursor.position,
+                position,
                 now.undelivered if now else undelivered,
                 age_s,
                 dead.get(cursor.name, 0),

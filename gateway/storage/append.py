@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
 
 from gateway.model.reading import NewQuarantine, NewReading, Stream
-from gateway.storage.cursors import Attempt
+from gateway.storage.cursors import Attempt, destination_of
 from gateway.storage.dead_letters import CONFIRM
 from gateway.storage.quarantine_cap import TrimQuarantine
 from gateway.storage.reclaim import read_pages
@@ -31,11 +31,11 @@ _QUARANTINE = """INSERT INTO quarantine (organization_id, device_id, source, cod
     VALUES (?, ?, ?, ?, ?, ?, ?)"""
 
 _FREEZE = """UPDATE cursors SET batch_id = ?, after_row = ?, last_row = ?, readings = ?, body_sha256 = ?,
-    created_at_ms = ?, epochs = ? WHERE name = ?"""
+    created_at_ms = ?, epochs = ?, historical_until = ? WHERE name = ?"""
 
 _COUNT = "SELECT count(*) FROM device_telemetry_history WHERE id > ? AND id <= ?"
 
-_MOVE = """UPDATE cursors SET position = ?, batch_id = NULL, after_row = NULL, last_row = NULL, readings = NULL,
+MOVE = """UPDATE cursors SET position = ?, batch_id = NULL, after_row = NULL, last_row = NULL, readings = NULL,
     body_sha256 = NULL, created_at_ms = NULL, epochs = NULL WHERE name = ?"""
 
 _UNSTORABLE = (ValueError, OverflowError, sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
@@ -82,8 +82,8 @@ class Append:
         if self._quarantines:
             self.trim.write(db)
         # Moves first: a freeze belongs to the position after them.
-        db.executemany(_MOVE, [(row, name) for name, row in self.moves.items()])
-        db.executemany(CONFIRM, self.moves.items())
+        db.executemany(MOVE, [(row, name) for name, row in self.moves.items()])
+        db.executemany(CONFIRM, [(destination_of(name), row) for name, row in self.moves.items()])
         for attempt in self.freezes:
             self._freeze(db, attempt)
         self.pages = read_pages(db)

@@ -2,6 +2,18 @@
 
 from dataclasses import dataclass
 
+_BACKLOG = "/backlog"  # no destination's name has a slash
+
+
+def backlog_of(destination: str) -> str:
+    """Return the name of the cursor of a destination's backlog."""
+    return destination + _BACKLOG
+
+
+def destination_of(cursor: str) -> str:
+    """Return whose cursor that is."""
+    return cursor.removesuffix(_BACKLOG)
+
 
 @dataclass(slots=True, frozen=True)
 class Attempt:
@@ -11,6 +23,7 @@ class Attempt:
     """
 
     destination: str
+    """Or rather the cursor: a destination may have two."""
     batch_id: str
     after_row: int
     """Exclusive."""
@@ -23,6 +36,8 @@ class Attempt:
     created_at_ms: int
     epochs: str = "{}"
     """What was known of the gateway's clock (JSON, epoch by boot): what is learned later does not change the batch."""
+    historical_until: int = 0
+    """Readings up to this row go out as `historical`."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -33,3 +48,5 @@ class Cursor:
     position: int
     attempt: Attempt | None
     """What was under way when the position was stored last."""
+    until: int | None = None
+    """The last row it is to deal with, of a backlog; None: whatever comes."""

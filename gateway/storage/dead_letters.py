@@ -22,6 +22,7 @@ from pydantic_core import to_json
 from gateway.model.reading import StoredReading
 from gateway.model.status import Loss
 from gateway.storage.commit_thread import Statement, Transaction
+from gateway.storage.cursors import backlog_of, destination_of
 from gateway.storage.dead_letter_cap import DeadLetterCap, TrimDeadLetters
 from gateway.storage.stored_row import to_reading
 
@@ -194,11 +195,12 @@ class DeadLetters(DeadLetterReader):
 
     # Rejections
 
-    async def set_aside(self, destination: str, reading: StoredReading, reason: str, now_ms: int) -> None:
-        """Note that the reading was refused alone: provisional, and the end of the attempt that is frozen.
+    async def set_aside(self, cursor: str, reading: StoredReading, reason: str, now_ms: int) -> None:
+        """Note that the reading was refused alone: provisional, and the end of the attempt that this cursor has frozen.
 
         Others leave in the same commit, if there are too many.
         """
+        destination = destination_of(cursor)
         letter = (
             destination,
             reading.row,
@@ -217,15 +219,16 @@ class DeadLetters(DeadLetterReader):
             reading.row,
         )
         forget = (_FORGET_OLDER, [(destination, reading.row)])
-        step = _SetAside((forget, (_SET_ASIDE, [letter]), (_END_ATTEMPT, [(destination,)])), self._cap.trim())
+        step = _SetAside((forget, (_SET_ASIDE, [letter]), (_END_ATTEMPT, [(cursor,)])), self._cap.trim())
         await self._transact(step)
         if step.trim.losses:
             self._cap.report(step.trim)
             self.note_settled()
 
     async def withdraw(self, destination: str) -> None:
-        """Take its provisional rejections back: it is the destination that errs. Its frozen attempt ends, too."""
-        await self._write((FORGET_PROVISIONAL, [(destination,)]), (_END_ATTEMPT, [(destination,)]))
+        """Take its provisional rejections back: it is the destination that errs. Its frozen attempts end, too."""
+        cursors = [(destination,), (backlog_of(destination),)]
+        await self._write((FORGET_PROVISIONAL, [(destination,)]), (_END_ATTEMPT, cursors))
 
     # Replays
 

@@ -307,9 +307,9 @@ class GroupCommit(ABC):
             logger.error("commit failed: %s", error, extra={"path": str(self._path)})
         self.failure = failure
         self._metrics.errors.labels("store").inc(len(append.entries))
-        for name, row in append.moves.items():  # a move is not lost: it rides along with a later commit
+        for name in append.moves:  # a move is not lost: it rides along with a later commit
             if name in self.bounds.readers:  # else it was dropped meanwhile
-                self.move_cursor(name, self._moves.get(name, row))
+                self.move_cursor(name, self.bounds.readers[name])
         for owner in filter(None, set(owners)):
             self._tell(partial(owner.failed, failure))
         for _, future in frozen:
@@ -349,8 +349,7 @@ class GroupCommit(ABC):
         self._entries = append.entries + self._entries
         self._owners = owners + self._owners
         self._bytes = _payload_bytes(self._entries)
-        kept = {name: row for name, row in append.moves.items() if name in self.bounds.readers}
-        self._moves = kept | self._moves
+        self._moves |= {name: self.bounds.readers[name] for name in append.moves if name in self.bounds.readers}
         self._freezes = frozen + self._freezes
 
     def _refuse_all(self, error: Exception) -> None:

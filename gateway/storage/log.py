@@ -28,10 +28,11 @@ from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.reading import CLOCK_STEP_MS, StoredReading
 from gateway.model.selection import EVERYTHING, Selection
+from gateway.storage.append import MOVE
 from gateway.storage.bounds import Bounds
 from gateway.storage.commit_thread import CommitThread, Done, Progress, Statement, Statements, Transaction
-from gateway.storage.cursors import Cursor
-from gateway.storage.dead_letters import FORGET_PROVISIONAL, DeadLetters
+from gateway.storage.cursors import Cursor, backlog_of
+from gateway.storage.dead_letters import CONFIRM, FORGET_PROVISIONAL, DeadLetters
 from gateway.storage.disk import own
 from gateway.storage.group_commit import Entry, GroupCommit, Owner
 from gateway.storage.log_files import LogFiles, LogStart
@@ -52,6 +53,8 @@ BUSY_TIMEOUT_S = 10.0  # another program may hold a lock for a moment
 _DELIVERED_AT_ONCE = 2_000
 _EXCHANGE_S = 30.0  # how long a reader waits for a fresh log
 
+_BEGIN_BACKLOG = "INSERT INTO cursors (name, position, until_row) VALUES (?, ?, ?)"
+_FORGET_CURSOR = "DELETE FROM cursors WHERE name = ?"
 _LEARN = """UPDATE gateway_boots SET epoch_ms = ?
     WHERE id = ? OR machine_boot = (SELECT machine_boot FROM gateway_boots WHERE id = ?)"""
 _RECEIVED_BY = """UPDATE gateway_boots SET received_by_ms = ?
@@ -86,6 +89,8 @@ class Log(GroupCommit, LogReader):
         """Of this process: one more after each exchange."""
         self._opened: set[str] = set()
         """Cursors that are on disk."""
+        self._ends: dict[str, int] = {}
+        """Of the cursors that are a backlog's."""
         self._newest = 0
         self._exchanges = 0
         self._awaited: list[tuple[int, int]] = []
@@ -173,7 +178,7 @@ class Log(GroupCommit, LogReader):
         await self._quiet.wait()
         positions = {name: row for name, row in self.bounds.readers.items() if name in self._opened}
         try:
-            start = await self._files.replace(reason, Known(self.uuid, self._newest, positions))
+            start = await self._files.replace(reason, Known(self.uuid, self._newest, positions, self._ends))
         except Exception as error:
             self._refuse_all(error)
             raise
@@ -326,6 +331,10 @@ class Log(GroupCommit, LogReader):
         while self.last_row <= row:
             await asyncio.shield(self._grown)
 
+    def waited_ms(self, reading: StoredReading, monotonic_ms: int) -> int | None:
+        """Return how long the reading has been here; None when it came before this start of the gateway."""
+        return monotonic_ms - reading.monotonic_ms if reading.gateway_boot in self._boots else None
+
     # The clock
 
     async def learn_clock(self) -> None:
@@ -363,18 +372,60 @@ class Log(GroupCommit, LogReader):
 
         Only what the selection wants can be lost to it.
         """
-        self.bounds.selections[name] = selection
-        for cursor in await self.cursors():
-            if cursor.name == name:
-                opened = self._up_to_date(cursor)
-                self._opened.add(name)
-                self.bounds.readers[name] = opened.position
-                return opened
+        self.bounds.selections[name] = self.bounds.selections[backlog_of(name)] = selection
+        await self.open_backlog(name)
+        if (opened := await self._known_cursor(name)) is not None:
+            return opened
         position = 0 if start == "oldest" or self._cursors_lost else self._newest
         await self._execute(("INSERT OR IGNORE INTO cursors (name, position) VALUES (?, ?)", [(name, position)]))
         self._opened.add(name)
         self.bounds.readers[name] = position
         return Cursor(name, position, None)
+
+    async def open_backlog(self, name: str) -> Cursor | None:
+        """Return the cursor of a destination's backlog; None when it has none."""
+        return await self._known_cursor(backlog_of(name))
+
+    async def _known_cursor(self, name: str) -> Cursor | None:
+        for cursor in await self.cursors():
+            if cursor.name == name:
+                opened = self._up_to_date(cursor)
+                self._opened.add(name)
+                self.bounds.readers[name] = opened.position
+                if opened.until is not None:
+                    self._ends[name] = opened.until
+                return opened
+        return None
+
+    async def split_cursor(self, name: str, at: int) -> None:
+        """Make a backlog of what the cursor still has before it up to row `at`, and go on with it behind that.
+
+        Both at once, and nothing of that may be under way. Raises StoreFailed.
+        """
+        backlog, position = backlog_of(name), self.bounds.readers[name]
+        self._opened.add(backlog)
+        self.bounds.readers[backlog], self._ends[backlog] = position, at  # before it is on disk: it is needed at once
+        try:
+            await self._execute((_BEGIN_BACKLOG, [(backlog, position, at)]), (MOVE, [(at, name)]))
+        except StoreFailed:
+            self._forget_cursor(backlog)
+            raise
+        self.bounds.readers[name] = at
+        if name in self._moves:
+            self._moves[name] = at
+
+    async def end_backlog(self, name: str) -> None:
+        """Forget a backlog that has been dealt with. Raises StoreFailed."""
+        backlog = backlog_of(name)
+        end = self._ends.get(backlog, 0)
+        await self._execute((CONFIRM, [(name, end)]), (_FORGET_CURSOR, [(backlog,)]))
+        self._forget_cursor(backlog)
+
+    def _forget_cursor(self, name: str) -> None:
+        self._moves.pop(name, None)
+        self.bounds.readers.pop(name, None)
+        self._ends.pop(name, None)
+        self._opened.discard(name)
 
     async def all_cursors_opened(self) -> None:
         """Hear that every destination has opened its cursor: one that is new from now on is no lost one."""
@@ -387,15 +438,15 @@ class Log(GroupCommit, LogReader):
         attempt = stored.attempt
         if attempt is not None and attempt.last_row <= position:
             attempt = None
-        return Cursor(stored.name, position, attempt)
+        return Cursor(stored.name, position, attempt, stored.until)
 
     async def drop_cursor(self, name: str) -> None:
         """Give up a reader's place; should it come back, it starts anew. Its dead letters stay."""
-        self._moves.pop(name, None)
-        self.bounds.readers.pop(name, None)
-        self.bounds.selections.pop(name, None)
-        self._opened.discard(name)
-        await self._execute(("DELETE FROM cursors WHERE name = ?", [(name,)]), (FORGET_PROVISIONAL, [(name,)]))
+        cursors = name, backlog_of(name)
+        for cursor in cursors:
+            self._forget_cursor(cursor)
+            self.bounds.selections.pop(cursor, None)
+        await self._execute((_FORGET_CURSOR, [(one,) for one in cursors]), (FORGET_PROVISIONAL, [(name,)]))
 
     # What others have the writing thread do
 

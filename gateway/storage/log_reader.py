@@ -64,8 +64,8 @@ _LAST_RECEIVED = f"""{_RECEIVED} WHERE h.id = (
         WHERE s.organization_id = ? AND s.device_id = ?
     )"""  # noqa: S608 - only constants
 
-_CURSORS = """SELECT name, position, batch_id, after_row, last_row, readings, body_sha256, created_at_ms,
-    epochs FROM cursors"""
+_CURSORS = """SELECT name, position, until_row, batch_id, after_row, last_row, readings, body_sha256, created_at_ms,
+    epochs, historical_until FROM cursors"""
 STILL_SALVAGED = "SELECT file FROM salvages WHERE NOT finished LIMIT 1"
 
 
@@ -295,11 +295,11 @@ class LogReader:
         return sum(file.stat().st_size for file in files if file.exists())
 
     async def cursors(self) -> list[Cursor]:
-        """Return every reader's place, by name."""
+        """Return every reader's place, by name; a destination with a backlog has two."""
         rows = await self.fetch(f"{_CURSORS} ORDER BY name")
         return [
-            Cursor(name, position, None if batch_id is None else Attempt(name, batch_id, *rest))
-            for name, position, batch_id, *rest in rows
+            Cursor(name, position, None if batch_id is None else Attempt(name, batch_id, *rest), until)
+            for name, position, until, batch_id, *rest in rows
         ]
 
 
@@ -331,7 +331,7 @@ def corrected(rows: Iterable[sqlite3.Row], epochs: Mapping[int, int] | None = No
     for row in rows:
         *stored, gateway_boot, monotonic_ms, epoch_ms = row
         reading = to_reading(tuple(stored))
-        reading.gateway_boot = gateway_boot
+        reading.gateway_boot, reading.monotonic_ms = gateway_boot, monotonic_ms
         reading.epoch_ms = epoch_ms if epochs is None else epochs.get(gateway_boot)
         if reading.epoch_ms is not None:
             reading.correct_by(reading.epoch_ms + monotonic_ms - reading.received_at_ms)

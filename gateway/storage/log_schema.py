@@ -70,7 +70,7 @@ LOG_MIGRATIONS = (
             BEGIN UPDATE quarantine_kept SET bytes = bytes + {quarantine_size("new")}; END""",  # noqa: S608 - only constants
         f"""CREATE TRIGGER quarantine_gone AFTER DELETE ON quarantine
             BEGIN UPDATE quarantine_kept SET bytes = bytes - ({quarantine_size("old")}); END""",  # noqa: S608 - only constants
-        # A cursor and, while one is under way, the attempt that it froze.
+        # A cursor and, while one is under way, the attempt that it froze; until_row is the end of a backlog.
         """CREATE TABLE cursors (
             name TEXT PRIMARY KEY,
             position INTEGER NOT NULL,
@@ -80,7 +80,9 @@ LOG_MIGRATIONS = (
             readings INTEGER,
             body_sha256 TEXT,
             created_at_ms INTEGER,
-            epochs TEXT
+            epochs TEXT,
+            historical_until INTEGER,
+            until_row INTEGER
         ) WITHOUT ROWID""",
         # What a destination refused, with all that is needed to send it again when the log no longer has it.
         """CREATE TABLE dead_letters (

@@ -19,6 +19,7 @@ from itertools import takewhile
 from typing import Any
 
 from gateway.model.selection import Selection
+from gateway.storage.cursors import destination_of
 from gateway.storage.space import Pages
 from gateway.storage.stored_row import to_reading
 
@@ -35,8 +36,9 @@ _CONTENTS = """SELECT h.id, s.organization_id, s.device_id, h.payload
     FROM device_telemetry_history h CROSS JOIN streams s ON s.id = h.stream
     WHERE h.id IN (SELECT value FROM json_each(?))"""
 
-_READERS = """SELECT name, position, max(coalesce(last_row, 0), coalesce(
-        (SELECT max(row) FROM dead_letters WHERE destination = name AND provisional = 1), 0)) FROM cursors"""
+_READERS = "SELECT name, position, coalesce(until_row, 9223372036854775807), coalesce(last_row, 0) FROM cursors"
+_PROVISIONAL = """SELECT coalesce(max(row), 0) FROM dead_letters
+    WHERE destination = ? AND provisional = 1 AND row <= ?"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,11 +81,11 @@ class Reclaim:
 
     def write(self, db: sqlite3.Connection) -> None:
         """Delete the oldest rows that may leave."""
-        positions, under_way = readers_now(db, self.readers)
-        limit = min(positions.values(), default=NO_LIMIT)
+        needs = readers_now(db, self.readers)
+        limit = min((need.position for need in needs.values()), default=NO_LIMIT)
         if self.may_lose:
             limit = max(limit, self.lose_until)
-        spared = "".join(f" AND NOT (h.id > {after} AND h.id <= {last})" for after, last in under_way.values())
+        spared = "".join(f" AND NOT (h.id > {one.position} AND h.id <= {one.safe})" for one in needs.values())
         oldest = db.execute(_OLDEST.format(spared=spared), (limit, self.rows))
         ids = [row for row, _ in takewhile(lambda one: self._is_old(one[1]), oldest)]
         self.deleted = len(ids)
@@ -91,7 +93,7 @@ class Reclaim:
         if self.may_lose and any(not one.is_everything for one in self.selections.values()):
             unwanted = unwanted_by(self.selections, db.execute(_CONTENTS, (json.dumps(ids),)))
         db.executemany("DELETE FROM device_telemetry_history WHERE id = ?", [(row,) for row in ids])
-        self.losses = count_losses(db, ids, positions, under_way, unwanted, self.now_ms)
+        self.losses = count_losses(db, ids, needs, unwanted, self.now_ms)
         self.pages = read_pages(db)
 
     def rolled_back(self) -> None:
@@ -105,18 +107,24 @@ class Reclaim:
         return before is None or (received_ms is not None and received_ms < before)
 
 
-def readers_now(
-    db: sqlite3.Connection, readers: Mapping[str, int]
-) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
-    """Return every active reader's position, and the rows of its attempt under way (after, last)."""
-    positions: dict[str, int] = {}
-    under_way: dict[str, tuple[int, int]] = {}
-    for name, stored, last in db.execute(_READERS):
+@dataclass(slots=True, frozen=True)
+class Need:
+    """The rows that one reader still needs: those beyond its position, up to the end of what it is to get."""
+
+    position: int
+    until: int
+    safe: int
+    """Rows up to here are under way, if it is beyond the position."""
+
+
+def readers_now(db: sqlite3.Connection, readers: Mapping[str, int]) -> dict[str, Need]:
+    """Return what each active reader needs, by the name of its cursor."""
+    needs: dict[str, Need] = {}
+    for name, stored, until, last in db.execute(_READERS).fetchall():
         if name in readers:
-            positions[name] = max(stored, readers[name])
-            if last > positions[name]:
-                under_way[name] = (positions[name], last)
-    return positions, under_way
+            ((provisional,),) = db.execute(_PROVISIONAL, (destination_of(name), until))
+            needs[name] = Need(max(stored, readers[name]), until, max(last, provisional))
+    return needs
 
 
 def unwanted_by(
@@ -136,19 +144,17 @@ def unwanted_by(
 def count_losses(
     db: sqlite3.Connection,
     rows: Sequence[int],
-    positions: Mapping[str, int],
-    under_way: Mapping[str, tuple[int, int]],
+    needs: Mapping[str, Need],
     unwanted: Mapping[str, set[int]],
     now_ms: int,
 ) -> list[Loss]:
     """Note, for each reader that still needs some of these rows, that they are lost to it."""
     losses: list[Loss] = []
-    for name, position in positions.items():
-        _, safe = under_way.get(name, (0, 0))
+    for name, need in needs.items():
         left_out = unwanted.get(name, ())
-        lost = [row for row in rows if row > max(position, safe) and row not in left_out]
+        lost = [row for row in rows if max(need.position, need.safe) < row <= need.until and row not in left_out]
         if lost:
-            losses.append(Loss(name, len(lost), lost[0], lost[-1]))
+            losses.append(Loss(destination_of(name), len(lost), lost[0], lost[-1]))
             note_loss(db, "losses", losses[-1], now_ms)
     return losses
 

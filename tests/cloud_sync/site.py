@@ -119,7 +119,13 @@ async def until(condition: Callable[[], bool]) -> None:
 async def deliver_all(site: Site, destination: Scripted) -> Forwarder:
     """Run until everything is delivered and return the forwarder, stopped."""
     async with running(site.forwarder(destination)) as forwarder:
-        await until(lambda: forwarder._state == "idle" and forwarder._position == site.log.last_row)
+        await until(
+            lambda: (
+                forwarder._state == "idle"
+                and forwarder._backlog is None
+                and forwarder._live.position == site.log.last_row
+            )
+        )
     return forwarder
 
 

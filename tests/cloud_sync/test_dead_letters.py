@@ -80,7 +80,7 @@ async def letters(site: Site, *, provisional: bool = False) -> list[int]:
 
 
 def settled(forwarder: Forwarder, site: Site) -> Callable[[], bool]:
-    return lambda: forwarder._reach == site.log.last_row
+    return lambda: forwarder._live.reach == site.log.last_row
 
 
 def columns(path: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -168,7 +168,7 @@ async def test_p4_the_newest_reading_stays_provisional_until_something_succeeds(
             assert len(server.requests) == requests, "it is not sent again by itself"
             assert columns(tmp_path / "log.db", "SELECT position FROM cursors") == [(2,)]
             await append(site.log, 1, first_seq=3)
-            await until(lambda: forwarder._position == 4)
+            await until(lambda: forwarder._live.position == 4)
             assert (await forwarder.status()).state in {"sending", "idle"}
         assert server.order == [1, 2, 4]
     # the move and the confirmation were one commit
@@ -181,7 +181,7 @@ async def test_p4_the_cursor_and_its_dead_letters_move_in_one_commit(tmp_path: P
         await append(site.log, 3)
         destination = Remote(Server({2}))
         forwarder = await deliver_all(site, destination)
-        assert forwarder._position == 3
+        assert forwarder._live.position == 3
         on_disk = "SELECT (SELECT position FROM cursors), provisional FROM dead_letters"
         assert columns(tmp_path / "log.db", on_disk) == [(1, 1)]  # the move waits for a commit, and so does the other
         await until(lambda: columns(tmp_path / "log.db", on_disk) == [(3, 0)])
@@ -197,7 +197,7 @@ async def test_p4_erased_readings_confirm_nothing(tmp_path: Path) -> None:
             db.commit()
         async with running(site.forwarder(destination)) as forwarder:
             await until(settled(forwarder, site))
-            assert (forwarder._position, await letters(site, provisional=True)) == (0, [1])
+            assert (forwarder._live.position, await letters(site, provisional=True)) == (0, [1])
 
 
 async def refuse_everything(site: Site, forwarder: Forwarder, *, rounds: int) -> list[float]:
@@ -254,7 +254,7 @@ async def test_p4_a_destination_that_is_repaired_while_it_waits_gets_everything(
 
     forwarder._sleep = repaired
     async with running(forwarder):
-        await until(lambda: forwarder._position == 500)
+        await until(lambda: forwarder._live.position == 500)
         status = await forwarder.status()
     assert await letters(site) == [3]
     assert server.order == [row for row in range(1, 501) if row != 3]
@@ -356,7 +356,7 @@ async def resume(copy: Path, server: Server) -> list[tuple[Any, ...]]:
         open_site(copy / "log.db") as site,
         running(site.forwarder(Remote(server, batch_max_readings=8))) as forwarder,
     ):
-        await until(lambda: forwarder._position == site.log.last_row)
+        await until(lambda: forwarder._live.position == site.log.last_row)
         await replays_settled(forwarder)
     return columns(copy / "log.db", "SELECT row, provisional, attempts FROM dead_letters ORDER BY row")
 
@@ -432,7 +432,7 @@ async def test_p4_a_replay_is_taken_up_while_the_gateway_runs(site: Site) -> Non
     server = Server({3})
     await append(site.log, 5)
     async with running(site.forwarder(Remote(server))) as forwarder:
-        await until(lambda: forwarder._position == 5)
+        await until(lambda: forwarder._live.position == 5)
         await flush(site)
         server.poison.clear()
         await site.log.dead_letters.request_replay([(NAME, 3)])
@@ -440,7 +440,7 @@ async def test_p4_a_replay_is_taken_up_while_the_gateway_runs(site: Site) -> Non
         await until(lambda: 3 in server.accepted)
         await until(lambda: forwarder._replay._encoded is None)
         assert await letters(site) == []
-        assert forwarder._position == 5
+        assert forwarder._live.position == 5
 
 
 async def test_p4_a_replay_that_is_refused_again_says_so_and_frees_the_others(site: Site) -> None:
@@ -465,7 +465,7 @@ async def test_p4_more_than_ten_renewed_rejections_change_nothing_for_live_readi
     async with running(site.forwarder(Remote(server))) as forwarder:
         await replays_settled(forwarder)
         await append(site.log, 1, first_seq=40)
-        await until(lambda: forwarder._position == 41)
+        await until(lambda: forwarder._live.position == 41)
     assert await letters(site) == sorted(server.poison)
     assert site.waits == []
 
@@ -498,7 +498,7 @@ async def test_p4_a_replay_that_cannot_be_delivered_holds_no_live_reading_up(sit
     async with running(site.forwarder(destination)) as forwarder:
         for number in range(20):
             await append(site.log, 1, first_seq=5 + number)
-            await until(lambda: forwarder._position == site.log.last_row)
+            await until(lambda: forwarder._live.position == site.log.last_row)
         await until(lambda: len([batch for batch, _ in destination.sent if batch.readings[0].row == 3]) > 5)
     assert await letters(site) == [3]
     replays = {batch.id for batch, _ in destination.sent if batch.readings[0].row == 3}
@@ -515,7 +515,7 @@ async def test_a_replay_that_succeeds_confirms_what_was_provisional(site: Site) 
         server.poison.clear()
         await request_all(site)
         forwarder.replay()
-        await until(lambda: forwarder._position == 5)
+        await until(lambda: forwarder._live.position == 5)
         await until(lambda: forwarder._state == "idle")
         assert (await letters(site), await letters(site, provisional=True)) == ([5], [])
 

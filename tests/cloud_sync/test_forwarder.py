@@ -54,7 +54,7 @@ async def test_a_new_destination_starts_at_the_next_reading_unless_asked(site: S
     destination = Scripted(start="now")
     forwarder = site.forwarder(destination)
     async with running(forwarder):
-        await until(lambda: forwarder._position == 2)
+        await until(lambda: forwarder._live.position == 2)
         await append(site.log, 1, first_seq=2)
         await until(lambda: bool(destination.sent))
     assert destination.accepted == [3]
@@ -152,7 +152,7 @@ async def test_rows_that_were_all_erased_are_passed(tmp_path: Path) -> None:
         db.close()
         destination = Scripted()
         forwarder = await deliver_all(site, destination)
-        assert (destination.sent, forwarder._position) == ([], 3)
+        assert (destination.sent, forwarder._live.position) == ([], 3)
 
 
 async def test_it_waits_longer_each_time_and_starts_afresh_after_a_success(site: Site) -> None:
@@ -186,7 +186,7 @@ async def test_a_failure_is_shown_and_keeps_the_place(
 
     forwarder._sleep = sleep
     async with running(forwarder):
-        await until(lambda: forwarder._position == 1)
+        await until(lambda: forwarder._live.position == 1)
         recovered = await forwarder.status()
     assert [(s.state, s.position, s.undelivered, s.failures, s.last_error) for s in shown] == [
         (state, 0, 1, failures, "why") for failures in (1, 2, 3)

@@ -40,7 +40,7 @@ async def poisoned(data_dir: Path) -> AsyncIterator[tuple[Site, Receiver]]:
         cloud["url"] = str(server.make_url("/hook"))
         async with running_site(data_dir, integrations=[cloud]) as site:
             await send(site, range(1, 7))
-            await until(lambda: site.gateway._running.forwarders["cloud"]._position == 6, "delivery")
+            await until(lambda: site.gateway._running.forwarders["cloud"]._live.position == 6, "delivery")
             await flushed(site)
             yield site, receiver
 

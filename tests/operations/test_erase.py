@@ -186,7 +186,7 @@ async def test_a_batch_in_memory_is_not_sent_again_after_the_erasure(tmp_path: P
             await until(lambda: len(cloud.sent) == 1)
             await run(site.log)
             cloud.held.set()  # only now the first attempt fails
-            await until(lambda: forwarder._position == 6)
+            await until(lambda: forwarder._live.position == 6)
         assert cloud.devices == [{"bedroom", "kitchen"}, {"kitchen"}]
         assert cloud.ids[0] != cloud.ids[1]
 

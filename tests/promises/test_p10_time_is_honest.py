@@ -359,7 +359,7 @@ class SetsTheClock(Timed):
 
 async def deliver(gateway: Gateway, destination: Scripted) -> None:
     async with running(forwarder(gateway, destination)) as running_forwarder:
-        await until(lambda: running_forwarder._position == gateway.log.last_row)
+        await until(lambda: running_forwarder._live.position == gateway.log.last_row)
 
 
 async def test_p10_a_retry_is_the_same_bytes_though_the_clock_was_set_in_between(tmp_path: Path) -> None:

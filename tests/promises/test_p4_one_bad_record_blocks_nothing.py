@@ -89,7 +89,7 @@ async def dead_letters(site: Site) -> list[tuple[int, str]]:
 async def test_p4_one_poison_reading_among_five_thousand(site: Site, status: int) -> None:
     receiver = Receiver({3_456}, status)
     async with serving(receiver) as server, running(site.forwarder(webhook("cloud", server, **BIG))) as forwarder:
-        await until(lambda: forwarder._position == READINGS)
+        await until(lambda: forwarder._live.position == READINGS)
     assert await dead_letters(site) == [(3_456, f"HTTP {status} gas_concentration: out of range")]
     assert receiver.got_each_once_in_order([row for row in range(1, READINGS + 1) if row != 3_456])
     if status != 413:  # sizes grow again slowly
@@ -100,7 +100,7 @@ async def test_p4_one_poison_reading_among_five_thousand(site: Site, status: int
 async def test_p4_several_poison_readings(site: Site) -> None:
     receiver = Receiver({1, 2, 700, 2_500, 2_501, 4_999})
     async with serving(receiver) as server, running(site.forwarder(webhook("cloud", server, **BIG))) as forwarder:
-        await until(lambda: forwarder._position == READINGS)
+        await until(lambda: forwarder._live.position == READINGS)
     assert [row for row, _ in await dead_letters(site)] == sorted(receiver.poison)
     assert receiver.got_each_once_in_order([row for row in range(1, READINGS + 1) if row not in receiver.poison])
     assert receiver.requests < 100
@@ -123,7 +123,7 @@ async def test_p4_a_receiver_that_refuses_everything_gets_everything_when_it_is_
 
         forwarder._sleep = sleep
         async with running(forwarder):
-            await until(lambda: forwarder._position == READINGS)
+            await until(lambda: forwarder._live.position == READINGS)
     assert len(shown) == 3
     for one, letters, seconds in shown:
         assert (one.state, one.position, one.undelivered, letters, seconds) == ("error", 0, READINGS, [], 300)
@@ -134,9 +134,9 @@ async def test_p4_a_receiver_that_refuses_everything_gets_everything_when_it_is_
 async def test_p4_a_limit_on_bytes_shrinks_the_batches_and_lets_them_grow_again(site: Site) -> None:
     receiver = Receiver(max_bytes=100_000)
     async with serving(receiver) as server, running(site.forwarder(webhook("cloud", server, **BIG))) as forwarder:
-        await until(lambda: forwarder._position >= 1_000)
+        await until(lambda: forwarder._live.position >= 1_000)
         receiver.max_bytes = 1_000_000_000
-        await until(lambda: forwarder._position == READINGS)
+        await until(lambda: forwarder._live.position == READINGS)
         assert forwarder._size.readings > 200
     assert receiver.got_each_once_in_order(list(range(1, READINGS + 1)))
     assert await dead_letters(site) == []

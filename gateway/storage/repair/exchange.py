@@ -55,6 +55,8 @@ class Known:
     last_row: int = 0
     positions: dict[str, int] = field(default_factory=dict)
     """Of every cursor."""
+    ends: dict[str, int] = field(default_factory=dict)
+    """Of those cursors that are a backlog's."""
 
 
 def own_numbers(db: sqlite3.Connection) -> list[str]:
@@ -124,9 +126,9 @@ def _begin_with(db: sqlite3.Connection, wreck: Wreck, known: Known, salvage: tup
         db.execute("INSERT OR REPLACE INTO meta VALUES ('log_uuid', ?)", (uuid.uuid4().hex,))
     for name, position in known.positions.items():
         db.execute(
-            "INSERT INTO cursors (name, position) VALUES (?, ?)"
+            "INSERT INTO cursors (name, position, until_row) VALUES (?, ?, ?)"
             " ON CONFLICT DO UPDATE SET position = max(position, excluded.position)",
-            (name, position),
+            (name, position, known.ends.get(name)),
         )
     if "cursors" in wreck.lost and not known.positions:
         db.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (CURSORS_LOST,))

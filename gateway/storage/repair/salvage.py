@@ -24,7 +24,8 @@ from pathlib import Path
 from pydantic_core import from_json
 
 from gateway.model.selection import Selection
-from gateway.storage.reclaim import NO_LIMIT, Loss, count_losses, read_pages, readers_now, unwanted_by
+from gateway.storage.cursors import destination_of
+from gateway.storage.reclaim import NO_LIMIT, Loss, Need, count_losses, read_pages, readers_now, unwanted_by
 from gateway.storage.repair.exchange import HISTORY, own_numbers
 from gateway.storage.repair.sqlite_file import Value
 from gateway.storage.repair.wreck import Row, Table, Wreck, tables
@@ -41,7 +42,7 @@ _SENT_AGAIN_ROWS = (
 _WHOSE = "SELECT organization_id, device_id FROM streams WHERE id = ?"
 _SENT_AGAIN = "SELECT 1 FROM device_telemetry_history WHERE stream = ? AND seq = ? AND id > ?"
 _UNDELIVERED = """SELECT EXISTS (SELECT 1 FROM device_telemetry_history WHERE id <= ? AND id > max(?, coalesce(
-    (SELECT max(row) FROM dead_letters WHERE destination = ? AND provisional = 1), 0)))"""
+    (SELECT max(row) FROM dead_letters WHERE destination = ? AND provisional = 1 AND row <= ?), 0)))"""
 _UNFINISHED = """SELECT id, file, reason, floor, frontier, rescued, unreadable_rows, unreadable_pages FROM salvages
     WHERE NOT finished ORDER BY id"""
 _PROGRESS = """UPDATE salvages SET frontier = ?, finished = ?, rescued = rescued + ?,
@@ -179,20 +180,24 @@ class Chunk:
 
     def _needed(self, db: sqlite3.Connection, short: Shortage) -> list[Row]:
         """Return the readings that are to be written though there is no room."""
-        positions, under_way = readers_now(db, short.readers)
-        behind = max(short.visible, min(positions.values(), default=NO_LIMIT))
+        needs = readers_now(db, short.readers)
+        under_way = [(need.position, need.safe) for need in needs.values()]
+        behind = max(short.visible, min((need.position for need in needs.values()), default=NO_LIMIT))
         passed = [row for row in self.rows if _id(row) <= behind]
         rest = [row for row in self.rows if _id(row) > behind]
         self._remove_repeats(db, self._renumbered(db, passed))
-        undelivered = (db.execute(_UNDELIVERED, (short.visible, at, name)) for name, at in positions.items())
+        undelivered = (
+            db.execute(_UNDELIVERED, (min(short.visible, need.until), need.position, destination_of(name), need.until))
+            for name, need in needs.items()
+        )
         self.readers_waited = not any(found for ((found,),) in undelivered)
         if not self.readers_waited:
             needed = list(takewhile(lambda row: _is_in(_id(row), short.awaited), rest))
             rest = rest[len(needed) :]
             if short.must_lose:
-                needed += [row for row in rest if _is_in(_id(row), under_way.values())]
-                given_up = [row for row in rest if not _is_in(_id(row), under_way.values())]
-                self._give_up(db, given_up, positions, under_way, short)
+                needed += [row for row in rest if _is_in(_id(row), under_way)]
+                given_up = [row for row in rest if not _is_in(_id(row), under_way)]
+                self._give_up(db, given_up, needs, short)
             else:
                 self._held = rest
             rest = needed
@@ -206,8 +211,7 @@ class Chunk:
         self,
         db: sqlite3.Connection,
         rows: list[Row],
-        positions: Mapping[str, int],
-        under_way: Mapping[str, tuple[int, int]],
+        needs: Mapping[str, Need],
         short: Shortage,
     ) -> None:
         """Count readings as lost, but those that a board has sent again since."""
@@ -215,7 +219,7 @@ class Chunk:
         stream, payload = (self.table.columns.index(name) for name in ("stream", "payload"))
         contents = ((_id(row), *db.execute(_WHOSE, (row[stream],)).fetchone(), row[payload]) for row in lost)
         unwanted = unwanted_by(short.selections, contents)
-        self.losses = count_losses(db, [_id(row) for row in lost], positions, under_way, unwanted, short.now_ms)
+        self.losses = count_losses(db, [_id(row) for row in lost], needs, unwanted, short.now_ms)
 
     def _key(self, row: Row) -> tuple[Value, Value, int]:
         place = self.table.columns.index
