@@ -37,6 +37,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
@@ -69,6 +70,9 @@ from gateway.storage.log_reader import Page
 
 _LOOK_AGAIN_S = 0.05
 _STORE_WAIT_S = 5.0  # until a log that could not be written is tried again
+
+DELIVERY_STATES = ("ok", "waiting after failures", "trying", "stopped")
+"""What `DestinationStatus.delivery` may say."""
 
 LONE_REJECTIONS = 10
 """So many readings in a row, refused one by one, are the destination's error and not theirs."""
@@ -124,6 +128,9 @@ class Forwarder:
         self._replay = Replay(config, log.dead_letters, self._sender, self._backoff, clock, self._logger)
         self._dead_letters = metrics.dead_letters.labels(config.name)
         metrics.buffer_oldest.labels(config.name).set_function(self._oldest_seconds)
+        for state in DELIVERY_STATES:
+            metrics.delivery_state.labels(config.name, state).set_function(partial(self._is_delivery, state))
+        metrics.next_attempt.labels(config.name).set_function(lambda: self._next_attempt_s() or 0.0)
 
         self._live = self._range(Cursor(config.name, 0, None))
         self._backlog: LogRange | None = None
@@ -135,6 +142,9 @@ class Forwarder:
         self._delivered = 0
         self._failures = 0
         self._failing_since_ms: int | None = None
+        self._is_trying = False
+        self._has_ended = False
+        self._waits_until_ms: int | None = None
         self._last_error = ""
 
     async def run(self) -> None:
@@ -180,6 +190,8 @@ class Forwarder:
             state=self._state,
             position=parts[0].position,
             undelivered=sum(undelivered for undelivered, _ in counts),
+            delivery=self._delivery(),
+            next_attempt_s=self._next_attempt_s(),
             backlog=counts[0][0] if len(parts) > 1 else 0,
             oldest_seconds=self._seconds_since(oldest_ms),
             delivered=self._delivered,
@@ -366,7 +378,11 @@ class Forwarder:
     async def _attempt(self, part: LogRange, batch: Encoded) -> Outcome:
         if not self._failures:
             self._state = "sending"
-        outcome = await part.batches.send(batch)
+        self._is_trying, self._waits_until_ms = True, None
+        try:
+            outcome = await part.batches.send(batch)
+        finally:
+            self._is_trying = False
         if isinstance(outcome, Gone):
             await self._end(outcome)
         return outcome
@@ -380,6 +396,7 @@ class Forwarder:
 
     async def _end(self, outcome: Gone) -> None:
         """Keep the place and send no more: it asked us not to come back."""
+        self._has_ended = True
         self._failed(outcome, next_attempt_s=None)
         await asyncio.get_running_loop().create_future()
 
@@ -440,12 +457,30 @@ class Forwarder:
             self._failing_since_ms = self._clock.monotonic_ms()
         self._failures += 1
         self._last_error = outcome.reason
+        if next_attempt_s is not None:
+            self._waits_until_ms = self._clock.monotonic_ms() + round(next_attempt_s * 1000)
         self._logger.log(
             logging.DEBUG if goes_on and self._state == before else logging.WARNING,
             "delivery failed: %s",
             outcome.reason,
             extra={"outcome": OUTCOME_LABELS[type(outcome)], "next_attempt_s": next_attempt_s},
         )
+
+    def _delivery(self) -> str:
+        """Say in plain words what an electrician's circuit breaker would: closed, open or half-open."""
+        if self._failing_since_ms is None:
+            return "ok"
+        if self._is_trying:
+            return "trying"
+        return "stopped" if self._has_ended else "waiting after failures"
+
+    def _is_delivery(self, state: str) -> float:
+        return float(self._delivery() == state)
+
+    def _next_attempt_s(self) -> float | None:
+        if self._waits_until_ms is None or self._delivery() != "waiting after failures":
+            return None
+        return max(0.0, (self._waits_until_ms - self._clock.monotonic_ms()) / 1000)
 
     def _oldest_seconds(self) -> float:
         return max(self._seconds_since(part.oldest_ms) for part in self._ranges)

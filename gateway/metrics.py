@@ -108,6 +108,18 @@ class Metrics:
             ["destination", "outcome"],
             registry=registry,
         )
+        self.delivery_state = Gauge(
+            "neurogate_delivery_state",
+            "1 for what a destination's delivery does now: ok, waiting after failures, trying, stopped.",
+            ["destination", "state"],
+            registry=registry,
+        )
+        self.next_attempt = Gauge(
+            "neurogate_next_attempt_seconds",
+            "Time until the next attempt of a destination that waits after failures, else 0.",
+            ["destination"],
+            registry=registry,
+        )
         self.delivery_latency = Histogram(
             "neurogate_delivery_latency_seconds", "Length of one attempt.", ["destination"], registry=registry
         )

@@ -14,7 +14,7 @@ from gateway.cli.options import ConfigFile, JsonOutput
 from gateway.config import load
 from gateway.model.reading import rfc3339
 from gateway.model.status import Loss
-from gateway.operations.buffer import buffer_status
+from gateway.operations.buffer import Place, buffer_status
 
 app = typer.Typer(no_args_is_help=True, help="What the log holds, and how far each destination is.")
 
@@ -36,13 +36,20 @@ def status(as_json: JsonOutput = False, config: ConfigFile = None) -> None:
     log = report.buffer
     print(f"{log.readings:,} readings (rows {log.oldest_row} to {log.newest_row}), {log.bytes / 1e6:,.1f} MB on disk")
     print(f"{log.quarantined:,} in quarantine")
-    table = Table("destination", "state", "position", "undelivered", "oldest", "dead letters", "lost", box=None)
+    columns = ("state", "delivery", "position", "undelivered", "oldest", "dead letters", "lost")
+    table = Table("destination", *columns, box=None)
     for one in report.destinations:
         age = "" if one.oldest_seconds is None else f"{one.oldest_seconds} s"
         dead = ", ".join(filter(None, [f"{one.dead_letters:,}", _lost(one.dead_letters_lost, " lost")]))
-        table.add_row(one.name, one.state or "", str(one.position), f"{one.undelivered:,}", age, dead, _lost(one.lost))
+        figures = (str(one.position), f"{one.undelivered:,}", age, dead, _lost(one.lost))
+        table.add_row(one.name, one.state or "", _delivery(one), *figures)
     if report.destinations:
         Console().print(table)
+
+
+def _delivery(place: Place) -> str:
+    after = "" if place.next_attempt_s is None else f", next attempt in {place.next_attempt_s:.0f} s"
+    return f"{place.delivery or ''}{after}"
 
 
 def _lost(loss: Loss | None, word: str = "") -> str:

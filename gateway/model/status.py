@@ -45,6 +45,10 @@ class DestinationStatus:
     """Readings delivered since the gateway started."""
     failures: int
     """Failed attempts since the last success."""
+    delivery: str = "ok"
+    """`ok`, `waiting after failures`, `trying` (after failures) or `stopped` (it wants nothing more)."""
+    next_attempt_s: float | None = None
+    """How long until the next attempt; None unless it waits."""
     backlog: int = 0
     """Of the undelivered, those of a backlog that newer readings overtake."""
     dead_letters: int = 0

@@ -24,6 +24,8 @@ class Place:
     """What had to leave before it was replayed."""
     state: str | None
     """Of a destination that runs: what it does, see DestinationStatus."""
+    delivery: str | None
+    next_attempt_s: float | None
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,6 +67,8 @@ async def buffer_status(site: Site) -> BufferReport:
                 lost,
                 await log.dead_letters.loss(cursor.name),
                 now.state if now else None,
+                now.delivery if now else None,
+                now.next_attempt_s if now else None,
             )
         )
     return BufferReport(await log.buffer() if live is None else live.buffer, places)

@@ -22,6 +22,7 @@ from cloud_sync.contract import (
     TooLarge,
     WrongAddress,
 )
+from cloud_sync.forwarder import DELIVERY_STATES
 from cloud_sync.receiver.server import Receiver
 from gateway.clock import SystemClock
 from tests.cloud_sync.samples import STANDARD_SECRET, append
@@ -193,6 +194,45 @@ async def test_a_failure_is_shown_and_keeps_the_place(
     ]
     assert site.waits[0] == first_wait
     assert (recovered.failures, recovered.last_error, recovered.delivered) == (0, "", 1)
+
+
+async def test_what_its_delivery_does_is_shown_in_plain_words(site: Site) -> None:
+    shown: list[tuple[str, float | None]] = []
+    metrics: list[list[float | None]] = []
+
+    async def look() -> None:
+        status = await forwarder.status()
+        shown.append((status.delivery, status.next_attempt_s))
+        states = (site.metric("neurogate_delivery_state", state=state) for state in DELIVERY_STATES)
+        metrics.append([*states, site.metric("neurogate_next_attempt_seconds")])
+
+    class Looks(Scripted):
+        async def send(self, batch: Batch, body: bytes) -> Outcome:
+            await look()
+            return await super().send(batch, body)
+
+    async def sleep(seconds: float) -> None:
+        await look()
+        await site.sleep(seconds)
+
+    await append(site.log, 1)
+    forwarder = site.forwarder(Looks(DOWN, RetryAfter(10.0, "busy"), Ok(), Gone("no more")))
+    forwarder._sleep = sleep
+    async with running(forwarder):
+        await until(lambda: forwarder._state == "idle" and forwarder._live.position == 1)
+        await look()
+        await append(site.log, 1, first_seq=1)
+        await until(lambda: forwarder._state == "error")
+        await look()
+    waiting = "waiting after failures"
+    assert shown == [
+        ("ok", None), (waiting, 1), ("trying", None), (waiting, 11), ("trying", None),
+        ("ok", None), ("ok", None), ("stopped", None),
+    ]  # fmt: skip
+    assert metrics == [
+        [1, 0, 0, 0, 0], [0, 1, 0, 0, 1], [0, 0, 1, 0, 0], [0, 1, 0, 0, 11], [0, 0, 1, 0, 0],
+        [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 1, 0],
+    ]  # fmt: skip
 
 
 async def test_gone_ends_the_sending_and_keeps_the_place(site: Site) -> None:
