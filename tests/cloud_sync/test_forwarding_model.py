@@ -39,6 +39,7 @@ class Run:
     """From one start of the gateway to the next."""
 
     readings: int
+    are_old: bool
     overflow: int
     newest_first: bool
     batch: int
@@ -52,12 +53,13 @@ _runs = st.lists(
     st.builds(
         Run,
         readings=st.integers(0, 12),
-        overflow=st.sampled_from([0, 0, 0, 3, 8]),
-        newest_first=st.booleans(),
+        are_old=st.booleans(),
+        overflow=st.sampled_from([0, 0, 0, 3, 10]),
+        newest_first=st.sampled_from([True, True, False]),
         batch=st.integers(1, 4),
         answers=st.lists(_answers, max_size=8),
     ),
-    min_size=1,
+    min_size=2,
     max_size=4,
 )
 
@@ -161,6 +163,7 @@ async def overflow(site: Site, world: World, count: int) -> None:
 async def one_run(path: Path, world: World, run: Run) -> None:
     async with open_site(path) as site:
         await come_in(site, world, run.readings)
+        site.clock.advance(100_000 * run.are_old)
         destination = Faulty(world, site, run)
         config = destination.config
         await site.log.open_cursor(config.name, start="oldest", selection=config.selection)
@@ -168,36 +171,27 @@ async def one_run(path: Path, world: World, run: Run) -> None:
             await overflow(site, world, run.overflow)
         world.had_backlog = await site.log.open_backlog(config.name) is not None
         async with running(site.forwarder(destination)) as forwarder:
-            await until(
-                lambda: (
-                    destination.hangs
-                    or (
-                        forwarder._state != "sending"
-                        and forwarder._backlog is None
-                        and forwarder._live.reach == site.log.last_row
-                    )
-                )
-            )
-            await asyncio.sleep(0)
+            await until(lambda: destination.hangs or forwarder._next_range() is None)
 
 
 async def everything(path: Path, world: World, runs: list[Run]) -> None:
     for run in runs:
         await one_run(path, world, run)
-    await one_run(path, world, Run(1, 0, runs[-1].newest_first, 4, [Answer()] * 300))
+    await one_run(path, world, Run(1, runs[-1].are_old, 0, runs[-1].newest_first, 4, [Answer()] * 300))
     async with open_site(path) as site:
-        letters = {letter.reading.row for letter in await site.log.dead_letters.letters()}
+        found = await site.log.dead_letters.letters()
         loss = await site.log.loss("cloud")
         backlog = await site.log.open_backlog("cloud")
+    letters = {letter.reading.row for letter in found}
     assert world.all_wanted == world.acknowledged | letters | world.lost
     assert not world.acknowledged & world.lost
     assert not letters & world.lost
     assert (loss.readings if loss else 0) == len(world.lost)
     assert all(map(world.is_refused, letters))
-    assert backlog is None
+    assert backlog is None or any(letter.provisional for letter in found)  # which a success confirms some day
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(runs=_runs, wanted=st.sampled_from([(), ("a",), ("a", "c"), ("z",)]), refused=st.sampled_from([0, 0, 5]))
 def test_everything_that_is_wanted_arrives(runs: list[Run], wanted: tuple[str, ...], refused: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
