@@ -20,6 +20,20 @@ from gateway.model.selection import Selection
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
+class Report(BaseModel):
+    """Report on change: a reading that says nothing new is left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    on_change: bool = Field(
+        default=True, description="Leave out a reading that says nothing new since the last one sent."
+    )
+    dead_band: dict[Annotated[str, Field(pattern=r"^.+\..+$")], Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description='By "sensor.field": a value that differs by no more says nothing new.'
+    )
+    heartbeat_s: float = Field(300.0, gt=0, description="After so long, a reading goes out even without a change.")
+
+
 class IntegrationConfig(BaseModel):
     """Settings that every integration has; an integration adds its own. Unknown keys are refused."""
 
@@ -58,6 +72,9 @@ class IntegrationConfig(BaseModel):
         (),
         description="Only these sensors, such as `pir`: a reading is reduced to them, and left out if it has none;"
         " none means all.",
+    )
+    report: Report = Field(
+        Report(on_change=False), description="Only readings that say something new: see its own settings."
     )
 
     @property

@@ -43,6 +43,7 @@ from typing import Protocol
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from cloud_sync.backoff import LONGEST_WAIT_S, Backoff
+from cloud_sync.changes import Changes
 from cloud_sync.contract import (
     Forwards,
     Gone,
@@ -229,7 +230,11 @@ class Forwarder:
             self._logger,
             min_interval_s=self._config.min_interval_s,
         )
-        return LogRange(cursor, self._log, self._selection, batches)
+        return LogRange(cursor, self._log, self._selection, self._new_changes(), batches)
+
+    def _new_changes(self) -> Changes | None:
+        report = self._config.report
+        return Changes(report.dead_band, report.heartbeat_s * 1000) if report.on_change else None
 
     async def _open(self) -> list[tuple[LogRange, Encoded]]:
         """Take up what is on disk; returns the batches that were under way."""
@@ -286,14 +291,17 @@ class Forwarder:
         await part.batches.begin()
         end = part.end
         page = await part.select(
-            limit=1 if self._at_fault else self._size.readings, max_bytes=max_bytes, until=part.parts.end
+            limit=1 if self._at_fault and part.changes is None else self._size.readings,
+            max_bytes=max_bytes,
+            until=part.parts.end,
         )
         if page.last_row < end and self._may_split(part, page):
             await self._split(part, end, page)
             return None
         rows = [reading.row for reading in page.readings]
-        if (first_rows := part.parts.cut(rows)) < len(rows):
-            page = await part.select(limit=first_rows, max_bytes=max_bytes, until=rows[first_rows - 1])
+        first_rows = min(part.parts.cut(rows), 1 if self._at_fault else len(rows))
+        if first_rows < len(rows):
+            page = await part.select(limit=self._size.readings, max_bytes=max_bytes, until=rows[first_rows - 1])
         self._is_backlogs_turn = part is self._live and page.last_row >= end
         if page.readings:
             return await part.batches.freeze(part.reach, page)
@@ -308,7 +316,7 @@ class Forwarder:
         else:
             part.pass_over(row)
             await self._end_backlog()
-        if self._next_range() is None and not self._selection.is_everything:
+        if self._next_range() is None:
             await self._sleep(_LOOK_AGAIN_S)  # each commit wakes it, and its readings seldom want anything of it
 
     def _may_split(self, part: LogRange, page: Page) -> bool:
@@ -328,6 +336,7 @@ class Forwarder:
         await self._log.split_cursor(part.cursor, at)
         self._backlog = self._range(Cursor(backlog_of(part.cursor), part.position, None, at))
         self._backlog.note_oldest(page.readings[0])
+        self._backlog.changes, part.changes = part.changes, self._new_changes()
         part.position = part.reach = at
         part.oldest_ms = None
         self._is_backlogs_turn = False
@@ -369,6 +378,8 @@ class Forwarder:
                 part.parts.passed(batch.last_row, clean=True)
                 self._delivered += len(rows)
                 part.reach = batch.last_row
+                if part.changes is not None:
+                    part.changes.sent(batch.batch.readings)
                 await self._succeeded()
 
     async def _wait_to_try_again(self, seconds: float) -> None:
@@ -406,8 +417,8 @@ class Forwarder:
         if self._provisional + 1 < LONE_REJECTIONS:
             await self._log.dead_letters.set_aside(part.cursor, reading, outcome.reason, self._clock.now_ms())
             self._provisional += 1
-            part.reach = batch.last_row
-            part.parts.passed(batch.last_row, clean=False)
+            part.reach = reading.row  # what was left out behind it may have been so for its sake
+            part.parts.passed(reading.row, clean=False)
             self._failures += 1
             if not self._at_fault:
                 self._state, self._last_error = "error", outcome.reason

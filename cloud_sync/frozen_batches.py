@@ -78,6 +78,7 @@ class FrozenBatches:
             created_at_ms=self._clock.now_ms(),
             epochs=json.dumps({one.gateway_boot: one.epoch_ms for one in page.readings if one.epoch_ms is not None}),
             historical_until=historical_until,
+            chosen=json.dumps(batch.rows) if len(batch.rows) < page.rows else None,
         )
         return batch if await self._log.freeze(attempt) else None
 
@@ -100,6 +101,9 @@ class FrozenBatches:
             look_at=attempt.readings,
             epochs={int(boot): epoch for boot, epoch in json.loads(attempt.epochs).items()},
         )
+        if attempt.chosen is not None:
+            chosen = frozenset(json.loads(attempt.chosen))
+            page.readings[:] = [reading for reading in page.readings if reading.row in chosen]
         if page.readings:
             _mark(page, attempt.historical_until)
             batch = await self._sender.encode(attempt.batch_id, page.readings, attempt.last_row)

@@ -4,6 +4,9 @@ A destination has one that is open, and, when it catches up newest first, perhap
 overtaken. Each has its own cursor on disk, its own frozen attempt, and its own search for a culprit.
 """
 
+from dataclasses import replace
+
+from cloud_sync.changes import Changes
 from cloud_sync.frozen_batches import FrozenBatches
 from cloud_sync.sender import Encoded
 from cloud_sync.splitting import Splitting
@@ -17,7 +20,9 @@ from gateway.storage.log_reader import Page
 class LogRange:
     """See the module's own words; for the forwarder's task."""
 
-    def __init__(self, cursor: Cursor, log: Log, selection: Selection, batches: FrozenBatches) -> None:
+    def __init__(
+        self, cursor: Cursor, log: Log, selection: Selection, changes: Changes | None, batches: FrozenBatches
+    ) -> None:
         self.cursor = cursor.name
         self.position = cursor.position
         """What is acknowledged, left out, or a dead letter."""
@@ -25,6 +30,8 @@ class LogRange:
         """And what was refused provisionally."""
         self.until = cursor.until
         """The end of a backlog; None when there is none."""
+        self.changes = changes
+        """What it knows of each sensor; None when every reading is wanted."""
         self.parts = Splitting()
         self.batches = batches
         self.oldest_ms: int | None = None
@@ -53,13 +60,14 @@ class LogRange:
 
     async def select(self, *, limit: int, max_bytes: int, until: int | None = None) -> Page:
         """Read what is wanted of what comes next."""
-        return await self._log.select(
+        page = await self._log.select(
             self.reach,
             until=max(self.end if until is None else until, self.reach),  # while a salvage runs, the end is behind
             selection=self._selection,
             limit=limit,
             max_bytes=max_bytes,
         )
+        return page if self.changes is None else replace(page, readings=self.changes.choose(page.readings))
 
     def pass_over(self, row: int) -> None:
         """Move the cursor: everything up to that row is dealt with."""

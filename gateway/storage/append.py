@@ -31,7 +31,7 @@ _QUARANTINE = """INSERT INTO quarantine (organization_id, device_id, source, cod
     VALUES (?, ?, ?, ?, ?, ?, ?)"""
 
 _FREEZE = """UPDATE cursors SET batch_id = ?, after_row = ?, last_row = ?, readings = ?, body_sha256 = ?,
-    created_at_ms = ?, epochs = ?, historical_until = ? WHERE name = ?"""
+    created_at_ms = ?, epochs = ?, historical_until = ?, chosen = ? WHERE name = ?"""
 
 _COUNT = "SELECT count(*) FROM device_telemetry_history WHERE id > ? AND id <= ?"
 

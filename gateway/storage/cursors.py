@@ -30,7 +30,7 @@ class Attempt:
     last_row: int
     """Inclusive."""
     readings: int
-    """How many the log has there; which of them are wanted follows from what they hold."""
+    """How many the log has there, sent or not."""
     body_sha256: str
     """Hexadecimal."""
     created_at_ms: int
@@ -38,6 +38,8 @@ class Attempt:
     """What was known of the gateway's clock (JSON, epoch by boot): what is learned later does not change the batch."""
     historical_until: int = 0
     """Readings up to this row go out as `historical`."""
+    chosen: str | None = None
+    """The rows that are sent (JSON); None: all."""
 
 
 @dataclass(slots=True, frozen=True)

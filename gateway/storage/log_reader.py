@@ -65,7 +65,7 @@ _LAST_RECEIVED = f"""{_RECEIVED} WHERE h.id = (
     )"""  # noqa: S608 - only constants
 
 _CURSORS = """SELECT name, position, until_row, batch_id, after_row, last_row, readings, body_sha256, created_at_ms,
-    epochs, historical_until FROM cursors"""
+    epochs, historical_until, chosen FROM cursors"""
 STILL_SALVAGED = "SELECT file FROM salvages WHERE NOT finished LIMIT 1"
 
 

@@ -82,6 +82,7 @@ LOG_MIGRATIONS = (
             created_at_ms INTEGER,
             epochs TEXT,
             historical_until INTEGER,
+            chosen TEXT,
             until_row INTEGER
         ) WITHOUT ROWID""",
         # What a destination refused, with all that is needed to send it again when the log no longer has it.
