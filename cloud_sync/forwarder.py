@@ -289,12 +289,10 @@ class Forwarder:
                 part.note_oldest(first.readings[0])
             await self._rate.ready()
         await part.batches.begin()
-        end = part.end
-        page = await part.select(
-            limit=1 if self._at_fault and part.changes is None else self._size.readings,
-            max_bytes=max_bytes,
-            until=part.parts.end,
-        )
+        end, limit = part.end, self._size.readings
+        if self._at_fault and part.changes is None:
+            limit = 1
+        page = await part.select(limit=limit, max_bytes=max_bytes, until=part.parts.end)
         if page.last_row < end and self._may_split(part, page):
             await self._split(part, end, page)
             return None

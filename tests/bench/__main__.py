@@ -1,6 +1,7 @@
 """`scripts/bench`: measure this machine, print one table.
 
 `rates` is what the gateway takes in, into a log that is not empty, and what it delivers, from a board to a receiver.
+`destinations` is what five destinations that fail cost five others.
 `backlog` is what a week of undelivered readings costs: the start, catching up, memory, and those who send readings.
 `fanout` is one message to ten subscribers, in turns with mosquitto and stock amqtt.
 `broker` is what connections cost, and what one client can do to the others.
@@ -22,9 +23,11 @@ from rich.table import Table
 from tests.bench.backlog import backlog
 from tests.bench.broker import broker
 from tests.bench.brokers import NotInstalled
+from tests.bench.destinations import destinations
 from tests.bench.fanout import fanout
 from tests.bench.measurements import Row, end_to_end, ingest
 
+_DESTINATIONS_SHARE = 10  # each reading is delivered five times, in each turn
 _TURN_S = 5.0
 """Each turn of a comparison."""
 
@@ -34,13 +37,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = ["rates", "backlog", "fanout", "broker"]
+    what = ["rates", "backlog", "fanout", "broker", "destinations"]
     parser.add_argument("what", nargs="?", choices=what, default="rates", help="by default rates")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: does it run?")
     parser.add_argument("--seconds", type=float, default=60, help="length of the ingest measurement of rates")
     parser.add_argument("--rows", type=int, default=1_000_000, help="readings in the log before")
     parser.add_argument("--readings", type=int, default=300_000, help="readings sent end to end by rates")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each comparison of backlog and fanout")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="turns of each comparison of backlog, fanout and destinations"
+    )
     parser.add_argument("--folder", type=Path, help="where the data goes (default: beside the checkout's temp files)")
     arguments = parser.parse_args()
     scale = 10 if arguments.quick else 1
@@ -72,6 +77,9 @@ async def _measure(base: Path, arguments: argparse.Namespace, scale: int) -> lis
             seconds=_TURN_S / scale,
             rounds=arguments.rounds,
         )
+    if arguments.what == "destinations":
+        readings = arguments.rows // scale // _DESTINATIONS_SHARE
+        return await destinations(base / "destinations", readings=readings, rounds=arguments.rounds)
     if arguments.what == "broker":
         return await broker(base / "broker", boards=1_000 // scale, stuck_mb=200 // scale)
     if arguments.what == "fanout":

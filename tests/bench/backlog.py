@@ -52,7 +52,7 @@ async def backlog(folder: Path, *, connections: int, rows: int, seconds: float, 
     )
     filled = time.perf_counter() - filled
     table = [("undelivered readings, received over the last 7 days", f"{rows:,} (made in {filled:.0f} s)")]
-    async with _never_answers() as deaf_port, site.receiver(folder) as receiver_port:
+    async with never_answers() as deaf_port, site.receiver(folder) as receiver_port:
         destinations = {
             ALONE: None,
             STUCK: site.Destination(deaf_port, "stuck"),
@@ -154,7 +154,7 @@ def _compare(ingest: dict[str, _Ingest], connections: int) -> list[Row]:
 
 
 @asynccontextmanager
-async def _never_answers() -> AsyncIterator[int]:
+async def never_answers() -> AsyncIterator[int]:
     """Listen, take everything in, and say nothing."""
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -138,11 +138,11 @@ def _reading(log: Log, device_id: str, number: int, received_ms: int) -> NewRead
 
 
 @asynccontextmanager
-async def gateway(folder: Path, destination: Destination | None = None) -> AsyncIterator[Site]:
+async def gateway(folder: Path, *destinations: Destination | None) -> AsyncIterator[Site]:
     """Run the gateway on a prepared folder."""
     config = folder / "neurogate.toml"
     text = _CONFIG.format(data_dir=folder)
-    if destination is not None:
+    for destination in filter(None, destinations):
         text += _WEBHOOK.format(**asdict(destination), secret=folder / "webhook.secret")
     config.write_text(text)
     running = await asyncio.create_subprocess_exec(
