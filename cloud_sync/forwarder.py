@@ -37,7 +37,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
@@ -48,19 +47,18 @@ from cloud_sync.contract import (
     Forwards,
     Gone,
     IntegrationConfig,
-    NotConnected,
     Ok,
     Outcome,
     Rejected,
-    RetryAfter,
     TooLarge,
 )
 from cloud_sync.frozen_batches import FrozenBatches, OutdatedTimes
 from cloud_sync.log_range import LogRange
 from cloud_sync.rate_limit import RateLimit
 from cloud_sync.replay import Replay
-from cloud_sync.sender import OUTCOME_LABELS, Encoded, ReadingsErased, Sender
+from cloud_sync.sender import Encoded, ReadingsErased, Sender
 from cloud_sync.splitting import BatchSize
+from cloud_sync.standing import Standing
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
@@ -71,9 +69,6 @@ from gateway.storage.log_reader import Page
 
 _LOOK_AGAIN_S = 0.05
 _STORE_WAIT_S = 5.0  # until a log that could not be written is tried again
-
-DELIVERY_STATES = ("ok", "waiting after failures", "trying", "stopped")
-"""What `DestinationStatus.delivery` may say."""
 
 LONE_REJECTIONS = 10
 """So many readings in a row, refused one by one, are the destination's error and not theirs."""
@@ -129,9 +124,6 @@ class Forwarder:
         self._replay = Replay(config, log.dead_letters, self._sender, self._backoff, clock, self._logger)
         self._dead_letters = metrics.dead_letters.labels(config.name)
         metrics.buffer_oldest.labels(config.name).set_function(self._oldest_seconds)
-        for state in DELIVERY_STATES:
-            metrics.delivery_state.labels(config.name, state).set_function(partial(self._is_delivery, state))
-        metrics.next_attempt.labels(config.name).set_function(lambda: self._next_attempt_s() or 0.0)
 
         self._live = self._range(Cursor(config.name, 0, None))
         self._backlog: LogRange | None = None
@@ -139,14 +131,8 @@ class Forwarder:
         self._provisional = 0
         self._at_fault = False
         self._size = BatchSize(config.batch_max_readings)
-        self._state = "idle"
+        self._standing = Standing(config.name, clock, metrics, self._logger)
         self._delivered = 0
-        self._failures = 0
-        self._failing_since_ms: int | None = None
-        self._is_trying = False
-        self._has_ended = False
-        self._waits_until_ms: int | None = None
-        self._last_error = ""
 
     async def run(self) -> None:
         """Deliver until cancelled. What the other side or the disk does never ends it; a defect of ours does."""
@@ -157,7 +143,7 @@ class Forwarder:
                 except ReadingsErased:  # what is in memory is not what is on disk any more: take that up
                     continue
                 except StoreFailed as error:  # nothing is sent that could not be frozen; what is on disk still holds
-                    self._state, self._last_error = "retrying", error.message
+                    self._standing.err("retrying", error.message)
                     self._logger.warning("the log cannot note what is sent: %s", error.message)
                     await self._sleep(_STORE_WAIT_S)
 
@@ -188,17 +174,17 @@ class Forwarder:
         return DestinationStatus(
             name=self._config.name,
             type=self._config.type,
-            state=self._state,
+            state=self._standing.state,
             position=parts[0].position,
             undelivered=sum(undelivered for undelivered, _ in counts),
-            delivery=self._delivery(),
-            next_attempt_s=self._next_attempt_s(),
+            delivery=self._standing.delivery,
+            next_attempt_s=self._standing.next_attempt_s,
             backlog=counts[0][0] if len(parts) > 1 else 0,
             oldest_seconds=self._seconds_since(oldest_ms),
             delivered=self._delivered,
-            failures=self._failures,
+            failures=self._standing.failures,
             dead_letters=dead_letters,
-            last_error=self._last_error,
+            last_error=self._standing.last_error,
             lost=await self._log.loss(self._config.name),
             dead_letters_lost=await self._log.dead_letters.loss(self._config.name),
         )
@@ -252,7 +238,7 @@ class Forwarder:
                 part.note_oldest(letter.reading)
                 part.reach = letter.reading.row
                 self._provisional += 1
-                self._state, self._last_error = "error", letter.reason
+                self._standing.err("error", letter.reason)
         await self._replay.open()
         cursors = [cursor] if backlog is None else [backlog, cursor]
         thawed = [(part, await part.thaw(one)) for part, one in zip(self._ranges, cursors, strict=True)]
@@ -271,7 +257,7 @@ class Forwarder:
         if self._next_range() is not None or self._replay.is_due:
             return
         if not self._provisional and self._backlog is None:
-            self._state, self._live.oldest_ms = "idle", None
+            self._standing.state, self._live.oldest_ms = "idle", None
         beyond = min(part.reach for part in self._ranges if not part.is_read)
         await _first_of(self._log.wait_beyond(beyond), self._wait_for_replay())
 
@@ -385,13 +371,11 @@ class Forwarder:
         await _first_of(self._sleep(seconds), self._log.wait_clock_learned(self._log.clock_learned))
 
     async def _attempt(self, part: LogRange, batch: Encoded) -> Outcome:
-        if not self._failures:
-            self._state = "sending"
-        self._is_trying, self._waits_until_ms = True, None
+        self._standing.tries()
         try:
             outcome = await part.batches.send(batch)
         finally:
-            self._is_trying = False
+            self._standing.tried()
         if isinstance(outcome, Gone):
             await self._end(outcome)
         return outcome
@@ -405,8 +389,7 @@ class Forwarder:
 
     async def _end(self, outcome: Gone) -> None:
         """Keep the place and send no more: it asked us not to come back."""
-        self._has_ended = True
-        self._failed(outcome, next_attempt_s=None)
+        self._standing.failed(outcome, next_attempt_s=None)
         await asyncio.get_running_loop().create_future()
 
     async def _refused(self, part: LogRange, batch: Encoded, outcome: TooLarge | Rejected) -> None:
@@ -417,9 +400,9 @@ class Forwarder:
             self._provisional += 1
             part.reach = reading.row  # what was left out behind it may have been so for its sake
             part.parts.passed(reading.row, clean=False)
-            self._failures += 1
+            self._standing.failures += 1
             if not self._at_fault:
-                self._state, self._last_error = "error", outcome.reason
+                self._standing.err("error", outcome.reason)
                 self._logger.warning(
                     "a reading was refused and is set aside: %s", outcome.reason, extra={"row": reading.row}
                 )
@@ -430,7 +413,7 @@ class Forwarder:
             one.withdraw()
         self._at_fault = True
         words = f"{LONE_REJECTIONS} readings in a row were refused one by one, so nothing is dead-lettered"
-        self._failed(Rejected(f"{words}: {outcome.reason}"), next_attempt_s=LONGEST_WAIT_S)
+        self._standing.failed(Rejected(f"{words}: {outcome.reason}"), next_attempt_s=LONGEST_WAIT_S)
         await self._sleep(LONGEST_WAIT_S)
 
     async def _succeeded(self) -> None:
@@ -441,55 +424,18 @@ class Forwarder:
         if self._provisional:
             self._logger.warning(
                 "refused readings are dead letters now; see: neurogate buffer dead-letters",
-                extra={"readings": self._provisional, "reason": self._last_error},
+                extra={"readings": self._provisional, "reason": self._standing.last_error},
             )
-        if self._failing_since_ms is not None:
-            down_s = (self._clock.monotonic_ms() - self._failing_since_ms) / 1000
+        if (down_s := self._standing.down_s) is not None:
             waiting = sum([(await self._count(part))[0] for part in self._ranges])
             self._logger.info("delivery works again", extra={"down_s": round(down_s, 1), "undelivered": waiting})
-        self._provisional = self._failures = 0
+        self._provisional = 0
         self._at_fault = False
-        self._failing_since_ms = None
-        self._last_error = ""
+        self._standing.succeeded()
 
     def _note_failure(self, retry_state: RetryCallState) -> None:
         assert retry_state.outcome is not None
-        self._failed(retry_state.outcome.result(), next_attempt_s=round(retry_state.upcoming_sleep, 1))
-
-    def _failed(self, outcome: Outcome, *, next_attempt_s: float | None) -> None:
-        """Remember a failure, and log it unless it only goes on; without a next attempt it is for good."""
-        assert not isinstance(outcome, Ok)
-        goes_on = self._failing_since_ms is not None
-        before = self._state
-        self._state = "retrying" if isinstance(outcome, NotConnected | RetryAfter) else "error"
-        if not goes_on:
-            self._failing_since_ms = self._clock.monotonic_ms()
-        self._failures += 1
-        self._last_error = outcome.reason
-        if next_attempt_s is not None:
-            self._waits_until_ms = self._clock.monotonic_ms() + round(next_attempt_s * 1000)
-        self._logger.log(
-            logging.DEBUG if goes_on and self._state == before else logging.WARNING,
-            "delivery failed: %s",
-            outcome.reason,
-            extra={"outcome": OUTCOME_LABELS[type(outcome)], "next_attempt_s": next_attempt_s},
-        )
-
-    def _delivery(self) -> str:
-        """Say in plain words what an electrician's circuit breaker would: closed, open or half-open."""
-        if self._failing_since_ms is None:
-            return "ok"
-        if self._is_trying:
-            return "trying"
-        return "stopped" if self._has_ended else "waiting after failures"
-
-    def _is_delivery(self, state: str) -> float:
-        return float(self._delivery() == state)
-
-    def _next_attempt_s(self) -> float | None:
-        if self._waits_until_ms is None or self._delivery() != "waiting after failures":
-            return None
-        return max(0.0, (self._waits_until_ms - self._clock.monotonic_ms()) / 1000)
+        self._standing.failed(retry_state.outcome.result(), next_attempt_s=round(retry_state.upcoming_sleep, 1))
 
     def _oldest_seconds(self) -> float:
         return max(self._seconds_since(part.oldest_ms) for part in self._ranges)

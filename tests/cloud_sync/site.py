@@ -121,7 +121,7 @@ async def deliver_all(site: Site, destination: Scripted) -> Forwarder:
     async with running(site.forwarder(destination)) as forwarder:
         await until(
             lambda: (
-                forwarder._state == "idle"
+                forwarder._standing.state == "idle"
                 and forwarder._backlog is None
                 and forwarder._live.position == site.log.last_row
             )

@@ -153,7 +153,7 @@ async def test_p4_the_newest_reading_stays_provisional_until_something_succeeds(
         await append(site.log, 3)
         async with running(site.forwarder(Remote(server))) as forwarder:
             await until(settled(forwarder, site))
-            await until(lambda: forwarder._state == "error")
+            await until(lambda: forwarder._standing.state == "error")
             status = await forwarder.status()
         assert (status.position, status.undelivered, status.dead_letters) == (2, 1, 0)
         assert status.last_error == "cannot be read"
@@ -161,7 +161,7 @@ async def test_p4_the_newest_reading_stays_provisional_until_something_succeeds(
     requests = len(server.requests)
     async with open_site(tmp_path / "log.db") as site:  # also after a restart
         async with running(site.forwarder(Remote(server))) as forwarder:
-            await until(lambda: forwarder._state == "error")
+            await until(lambda: forwarder._standing.state == "error")
             site.clock.advance(7_000)
             assert site.metric("neurogate_buffer_oldest_seconds") == 7
             await asyncio.sleep(0.05)
@@ -516,7 +516,7 @@ async def test_a_replay_that_succeeds_confirms_what_was_provisional(site: Site) 
         await request_all(site)
         forwarder.replay()
         await until(lambda: forwarder._live.position == 5)
-        await until(lambda: forwarder._state == "idle")
+        await until(lambda: forwarder._standing.state == "idle")
         assert (await letters(site), await letters(site, provisional=True)) == ([5], [])
 
 
@@ -526,7 +526,7 @@ async def test_a_destination_that_has_gone_gets_no_replay(site: Site) -> None:
     await request_all(site)
     destination = Remote(server, Gone("no more"))
     async with running(site.forwarder(destination)) as forwarder:
-        await until(lambda: forwarder._state == "error")
+        await until(lambda: forwarder._standing.state == "error")
         await append(site.log, 1, first_seq=3)
         await asyncio.sleep(0.02)
     assert len(destination.sent) == 1

@@ -22,8 +22,8 @@ from cloud_sync.contract import (
     TooLarge,
     WrongAddress,
 )
-from cloud_sync.forwarder import DELIVERY_STATES
 from cloud_sync.receiver.server import Receiver
+from cloud_sync.standing import DELIVERY_STATES
 from gateway.clock import SystemClock
 from tests.cloud_sync.samples import STANDARD_SECRET, append
 from tests.cloud_sync.site import DOWN, Scripted, Site, deliver_all, open_site, running, serving, until, webhook
@@ -219,10 +219,10 @@ async def test_what_its_delivery_does_is_shown_in_plain_words(site: Site) -> Non
     forwarder = site.forwarder(Looks(DOWN, RetryAfter(10.0, "busy"), Ok(), Gone("no more")))
     forwarder._sleep = sleep
     async with running(forwarder):
-        await until(lambda: forwarder._state == "idle" and forwarder._live.position == 1)
+        await until(lambda: forwarder._standing.state == "idle" and forwarder._live.position == 1)
         await look()
         await append(site.log, 1, first_seq=1)
-        await until(lambda: forwarder._state == "error")
+        await until(lambda: forwarder._standing.state == "error")
         await look()
     waiting = "waiting after failures"
     assert shown == [
@@ -239,7 +239,7 @@ async def test_gone_ends_the_sending_and_keeps_the_place(site: Site) -> None:
     await append(site.log, 1)
     destination = Scripted(Gone("no more"))
     async with running(site.forwarder(destination)) as forwarder:
-        await until(lambda: forwarder._state == "error")
+        await until(lambda: forwarder._standing.state == "error")
         await append(site.log, 1, first_seq=1)
         await site.sleep(1_000_000)
         status = await forwarder.status()
@@ -344,7 +344,7 @@ async def test_a_defect_of_an_integration_is_not_hidden(site: Site, caplog: pyte
     await append(site.log, 20)
     async with running(site.forwarder(Defective())) as forwarder:
         await until(lambda: "an integration failed, by a fault of ours" in caplog.text)
-        await until(lambda: forwarder._state == "error")
+        await until(lambda: forwarder._standing.state == "error")
         status = await forwarder.status()
     assert (status.undelivered, status.dead_letters) == (20, 0)
     assert "it cannot be written for this destination" in status.last_error
@@ -398,7 +398,7 @@ async def test_p7_no_secret_is_in_a_log_line_or_the_status(site: Site, caplog: p
 
     await append(site.log, 5)
     async with serving(echo) as server, running(site.forwarder(webhook("cloud", server))) as forwarder:
-        await until(lambda: forwarder._failures > 3)
+        await until(lambda: forwarder._standing.failures > 3)
         shown = f"{await forwarder.status()} {caplog.text}"
     assert "withheld" in shown
     assert STANDARD_SECRET.removeprefix("whsec_") not in shown

@@ -484,7 +484,7 @@ async def test_p10_the_age_of_the_oldest_reading_follows_the_correction(tmp_path
         metric = ("neurogate_buffer_oldest_seconds", {"destination": "cloud"})
         hanging = Forwarder(Timed(*[NotConnected("away")] * 99), gateway.log, clock, metrics, "site-1")
         async with running(hanging):
-            await until(lambda: hanging._failures > 0)
+            await until(lambda: hanging._standing.failures > 0)
             clock.now, clock.synced = NOW, True
             assert metrics.registry.get_sample_value(*metric) == NOW / 1000 - 7
             await gateway.log.learn_clock()
