@@ -21,8 +21,9 @@ from cloud_sync.registry import integration_class, load_config
 from gateway import __version__
 from gateway.access import Access
 from gateway.broker.door import Door
+from gateway.broker.names import too_long
 from gateway.broker.publisher import Publisher
-from gateway.broker.self_test import self_test
+from gateway.broker.self_test import BrokerTest
 from gateway.callers import Callers
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
@@ -223,7 +224,8 @@ class Gateway:
                 publisher.publish,
                 messages,
                 callbacks,
-                partial(self_test, site, door),
+                BrokerTest(site, door).run,
+                partial(too_long, settings=settings.mqtt),
                 site,
             ),
             Readings(authorization, site),

@@ -43,6 +43,12 @@ class Verdict:
     hint: str = ""
 
 
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return what is told of a message with several readings."""
+    nothing = Verdict(stored=False, code="no_readings", message="There is no reading in it.", hint="Send at least one.")
+    return min(verdicts, key=lambda one: (one.stored, not one.code), default=nothing)
+
+
 class Ingest:
     """See the module's own words."""
 

@@ -12,7 +12,7 @@ from gateway.broker.delivery import Delivery
 from gateway.broker.names import too_long
 from gateway.broker.packets import MalformedPacket, Message, check_topic
 from gateway.config import MqttSettings
-from gateway.ingest import Ingest, Verdict
+from gateway.ingest import Ingest, Verdict, worst
 from gateway.model.errors import BadInput, StoreFailed
 from gateway.model.rights import rights_of
 from gateway.model.topics import is_telemetry
@@ -69,7 +69,7 @@ class Publisher:
         verdict = None
         if is_telemetry(topic):
             try:
-                verdict = (await self._ingest.take_document(device, payload, source=topic))[0]
+                verdict = worst(await self._ingest.take_document(device, payload, source=topic))
             except BadInput as error:
                 verdict = Verdict(stored=False, code=error.code, message=error.message, hint=error.hint)
         await self._hand_on(Message(hub.namespace + topic, payload, qos, retain))
@@ -83,8 +83,7 @@ class Publisher:
         reply = None
         if parser.reads(topic):
             verdicts = await self._ingest.take_message(routed, message.payload, source=topic)
-            # Of a message with several readings the worst is told.
-            verdict = min(verdicts, key=lambda one: (one.stored, not one.code))
+            verdict = worst(verdicts)
             reply = parser.reply(topic)
         await self._hand_on(replace(message, topic=hub.namespace + topic))
         if reply is not None:

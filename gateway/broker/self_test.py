@@ -10,12 +10,10 @@ from typing import Protocol
 
 import aiomqtt
 
-from gateway.operations.credentials import add_credential, list_credentials, revoke_credential
+from gateway.operations.credentials import SELF_TEST
+from gateway.operations.devices import take_effect
 from gateway.operations.site import Site
-from gateway.storage.credentials import NewPassword
-
-PREFIX = "self-test-"
-"""How the names of the credentials begin that live for one test."""
+from gateway.storage.credentials import Credentials, NewPassword
 
 _PATIENCE_S = 5.0
 
@@ -38,37 +36,46 @@ class SelfTest:
     round_trip_ms: float | None = None
 
 
-async def self_test(site: Site, broker: Listens, organization_id: str) -> SelfTest:
-    """Log in over TCP, subscribe, publish with QoS 1 and wait for the message. Raises StoreFailed."""
-    host, port = broker.address
-    topic = f"{organization_id}/devices/{PREFIX}/commands/{secrets.token_hex(8)}"
-    async with _credential(site) as who:
+class BrokerTest:
+    """Tests one broker; one test at a time."""
+
+    def __init__(self, site: Site, broker: Listens) -> None:
+        self._site = site
+        self._broker = broker
+        self._turn = asyncio.Lock()
+
+    async def run(self) -> SelfTest:
+        """Log in over TCP, subscribe, publish with QoS 1 and wait for the message. Raises StoreFailed."""
+        async with self._turn, self._credential() as who:
+            host, port = self._broker.address
+            topic = f"{who.username}/devices/none/commands/1"  # of no organisation: nobody else's
+            try:
+                async with (
+                    asyncio.timeout(_PATIENCE_S),
+                    aiomqtt.Client(host, port, username=who.username, password=who.password) as client,
+                ):
+                    await client.subscribe(topic, qos=1)
+                    began = time.perf_counter()
+                    await client.publish(topic, b"?", qos=1)
+                    await anext(aiter(client.messages))
+                    taken_ms = (time.perf_counter() - began) * 1000
+            except TimeoutError:
+                return SelfTest(success=False, message=f"The broker did not answer within {_PATIENCE_S:g} s.")
+            except aiomqtt.MqttError as error:
+                return SelfTest(success=False, message=f"The broker refused or broke off: {error}.")
+        words = "Logged in, subscribed, and a message came back."
+        return SelfTest(success=True, message=words, round_trip_ms=round(taken_ms, 1))
+
+    @asynccontextmanager
+    async def _credential(self) -> AsyncIterator[NewPassword]:
+        """Make a credential of the site for the test; one that a killed gateway has left goes as well."""
+        credentials = Credentials(await self._site.state())
+        who = await credentials.add(SELF_TEST + secrets.token_hex(8), None)
+        await take_effect(self._site)
         try:
-            async with (
-                asyncio.timeout(_PATIENCE_S),
-                aiomqtt.Client(host, port, username=who.username, password=who.password) as client,
-            ):
-                await client.subscribe(topic, qos=1)
-                began = time.perf_counter()
-                await client.publish(topic, b"?", qos=1)
-                await anext(aiter(client.messages))
-                taken_ms = (time.perf_counter() - began) * 1000
-        except TimeoutError:
-            return SelfTest(success=False, message=f"The broker did not answer within {_PATIENCE_S:g} s.")
-        except aiomqtt.MqttError as error:
-            return SelfTest(success=False, message=f"The broker refused or broke off: {error}.")
-    return SelfTest(
-        success=True, message="Logged in, subscribed, and a message came back.", round_trip_ms=round(taken_ms, 1)
-    )
-
-
-@asynccontextmanager
-async def _credential(site: Site) -> AsyncIterator[NewPassword]:
-    """Make a credential of the site for the test; one that a killed gateway has left goes as well."""
-    who = await add_credential(site, name=PREFIX + secrets.token_hex(8), organization_id=None)
-    try:
-        yield who
-    finally:
-        for one in await list_credentials(site):
-            if one.username.startswith(PREFIX):
-                await revoke_credential(site, username=one.username)
+            yield who
+        finally:
+            for one in await credentials.all():
+                if one.username.startswith(SELF_TEST):
+                    await credentials.revoke(one.username)
+            await take_effect(self._site)

@@ -5,11 +5,15 @@ A change holds, everywhere, when the operation returns.
 
 from dataclasses import dataclass
 
+from gateway.model.errors import BadInput
 from gateway.model.rights import Rights
 from gateway.operations.devices import OVERLAP_MS, revoke_device, take_effect, up_to_date_state
 from gateway.operations.site import Site
 from gateway.parsers.routes import ParserRoutes
 from gateway.storage.credentials import CredentialRow, Credentials, NewPassword, no_credential
+
+SELF_TEST = "self-test-"
+"""How the names of credentials begin that live as long as a test of the broker."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -52,6 +56,8 @@ async def add_credential(site: Site, *, name: str, organization_id: str | None) 
 
     Raises BadInput or AlreadyExists.
     """
+    if name.startswith(SELF_TEST):
+        raise BadInput("invalid_credential_id", f"{SELF_TEST}… are names of the gateway's own.", hint="Choose another.")
     credentials = Credentials(await site.state())
     new = await credentials.add(name, organization_id)
     await take_effect(site)

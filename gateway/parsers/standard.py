@@ -1,13 +1,13 @@
 """The parser `standard`: one JSON object, validated strictly; one bad sensor does not spoil the others."""
 
 import contextlib
-import math
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from gateway.model.errors import BadInput
+from gateway.model.json_values import is_finite
 from gateway.model.sensors import SENSORS
 from gateway.model.telemetry import Envelope, Telemetry
 
@@ -56,7 +56,7 @@ def parse_object(value: Any, data: bytes | None) -> Parsed:
     """Validate one parsed JSON value; `data` is what it came from, when it was the whole of it. Raises BadInput."""
     if not isinstance(value, dict):
         raise BadInput("not_an_object", f"A reading is a JSON object, not {_json_type(value)}.", hint=_HINT)
-    if not _is_finite({name: field for name, field in value.items() if name != "sensors"}):
+    if not is_finite({name: field for name, field in value.items() if name != "sensors"}):
         raise BadInput("not_finite", "The reading holds a number too large to be one.", hint="Leave the field out.")
     try:
         _validate_envelope(value)
@@ -86,7 +86,7 @@ def explain(error: ValidationError) -> str:
 def _bad_sensors(sensors: dict[str, Any]) -> list[BadSensor]:
     bad = []
     for name, fields in sensors.items():
-        if not _is_finite(fields):
+        if not is_finite(fields):
             bad.append(BadSensor(name, f"{name}: holds a number too large to be one"))
             continue
         validate = _validate_sensor.get(name)
@@ -96,16 +96,6 @@ def _bad_sensors(sensors: dict[str, Any]) -> list[BadSensor]:
         except ValidationError as error:
             bad.append(BadSensor(name, f"{name}: {explain(error)}"))
     return bad
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_finite, value))
-    return True
 
 
 def _json_type(value: Any) -> str:

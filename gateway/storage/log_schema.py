@@ -174,6 +174,8 @@ LOG_MIGRATIONS = (
             payload BLOB NOT NULL,
             qos INTEGER NOT NULL
         )""",
+        # The highest id of a message that was given: none is given twice. It is copied before the messages, too.
+        "CREATE TABLE mqtt_message_ids (one INTEGER PRIMARY KEY, newest INTEGER NOT NULL)",
         # What subscriptions of the HTTP API have heard, and how far each callback has got, with the batch that may
         # be on its way (see mqtt_messages.py).
         """CREATE TABLE mqtt_messages (
@@ -193,14 +195,22 @@ LOG_MIGRATIONS = (
             until INTEGER NOT NULL,
             messages INTEGER NOT NULL
         ) WITHOUT ROWID""",
-        # What the messages take, so that their cap costs no scan; and the highest id: none is given twice.
-        "CREATE TABLE mqtt_messages_kept (messages INTEGER NOT NULL, bytes INTEGER NOT NULL, newest INTEGER NOT NULL)",
-        "INSERT INTO mqtt_messages_kept VALUES (0, 0, 0)",
-        f"""CREATE TRIGGER mqtt_message_added AFTER INSERT ON mqtt_messages
-            BEGIN UPDATE mqtt_messages_kept SET messages = messages + 1, bytes = bytes + {message_size("new")},
-                newest = max(newest, new.id); END""",  # noqa: S608 - only constants
-        f"""CREATE TRIGGER mqtt_message_gone AFTER DELETE ON mqtt_messages
-            BEGIN UPDATE mqtt_messages_kept SET messages = messages - 1,
-                bytes = bytes - ({message_size("old")}); END""",  # noqa: S608 - only constants
+        # What they take, so that their cap costs no scan, and up to where some have left for want of room.
+        """CREATE TABLE mqtt_messages_kept (
+            organization_id TEXT PRIMARY KEY,
+            messages INTEGER NOT NULL,
+            bytes INTEGER NOT NULL,
+            left_until INTEGER NOT NULL DEFAULT 0
+        ) WITHOUT ROWID""",
+        f"""CREATE TRIGGER mqtt_message_added AFTER INSERT ON mqtt_messages BEGIN
+            INSERT INTO mqtt_messages_kept VALUES (new.organization_id, 1, {message_size("new")}, 0)
+                ON CONFLICT DO UPDATE SET messages = messages + 1, bytes = bytes + excluded.bytes;
+            INSERT INTO mqtt_message_ids VALUES (1, new.id)
+                ON CONFLICT DO UPDATE SET newest = max(newest, excluded.newest);
+        END""",  # noqa: S608 - only constants
+        f"""CREATE TRIGGER mqtt_message_gone AFTER DELETE ON mqtt_messages BEGIN
+            UPDATE mqtt_messages_kept SET messages = messages - 1, bytes = bytes - ({message_size("old")})
+                WHERE organization_id = old.organization_id;
+        END""",  # noqa: S608 - only constants
     ),
 )

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from base64 import b64encode
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from pydantic_core import from_json
 
 from gateway.clock import Clock
 from gateway.metrics import Metrics
+from gateway.model.json_values import is_finite
 from gateway.model.reading import rfc3339
 from gateway.model.topics import matches
 from gateway.storage.log import Log
@@ -32,7 +34,8 @@ from gateway.storage.state import State
 logger = logging.getLogger(__name__)
 
 _TOPICS_REMEMBERED = 10_000
-_LOOKED_AT_ONCE = 500
+_LOOKED_AT_ONCE = 100
+_BYTES_AT_ONCE = 1_000_000
 _KNOWN_SINCE_MS = 1_577_836_800_000  # 2020: an earlier time is that of a clock which was not set yet
 
 
@@ -121,8 +124,6 @@ class MqttMessages:
 
     async def open(self) -> None:
         """Take in what is on disk. Raises StoreFailed."""
-        ((self._given,),) = await self._log.fetch("SELECT newest FROM mqtt_messages_kept")
-        self.newest = self._given
         rows = await self._log.fetch(
             "SELECT subscription, position, batch_id, after, until, messages FROM mqtt_callbacks"
         )
@@ -132,6 +133,11 @@ class MqttMessages:
         for row in await self._rows.all():
             self._add(row, known.pop(row.id, None))
         self._store.later([_forget(name) for name in known])
+        ids = [newest for (newest,) in await self._log.fetch("SELECT newest FROM mqtt_message_ids")]
+        # A log that was lost or damaged may know less than those who have read from it.
+        ids += [row.start for row in self.subscriptions.values()]
+        ids += [one.batch.until if one.batch else one.acknowledged for one in self.positions.values()]
+        self._given = self.newest = max(ids, default=0)
 
     def _add(self, row: SubscriptionRow, position: Position | None) -> None:
         self.subscriptions[row.id] = row
@@ -144,7 +150,7 @@ class MqttMessages:
         self, organization_id: str, topics: tuple[str, ...], callback_url: str | None
     ) -> SubscriptionRow:
         """Subscribe an organisation to topic filters, from now on. Raises BadInput or StoreFailed."""
-        row = await self._rows.add(organization_id, topics, callback_url, self._given)
+        row = await self._rows.add(organization_id, topics, callback_url, self.newest)
         self._add(row, None)
         return row
 
@@ -217,18 +223,30 @@ class MqttMessages:
 
     # What is read
 
+    async def has_missed(self, organization_id: str, after: int) -> bool:
+        """Whether messages of the organisation beyond id `after` have left for want of room."""
+        rows = await self._log.fetch(
+            "SELECT left_until FROM mqtt_messages_kept WHERE organization_id = ?", (organization_id,)
+        )
+        return any(left_until > after for (left_until,) in rows)
+
     async def read(
-        self, row: SubscriptionRow, after: int, *, until: int, limit: int
+        self, row: SubscriptionRow, after: int, *, until: int, limit: int, max_bytes: int = _BYTES_AT_ONCE
     ) -> tuple[list[StoredMessage], int]:
-        """Return messages beyond id `after` that a subscription wants, and the id up to which it has been looked."""
+        """Return messages beyond id `after` that a subscription wants, and the id up to which it has been looked.
+
+        At least one if there is one; no further ones beyond `limit`, or when their payloads have `max_bytes`.
+        """
         found: list[StoredMessage] = []
+        size = 0
         while after < until and len(found) < limit:
             looked_at = await self._page(row.organization_id, after, until)
             for message in looked_at:
                 after = message.id
                 if any(matches(message.topic, one) for one in row.topics):
                     found.append(message)
-                    if len(found) == limit:
+                    size += len(message.payload)
+                    if len(found) == limit or size >= max_bytes:
                         return found, after
             if len(looked_at) < _LOOKED_AT_ONCE:
                 return found, until
@@ -267,10 +285,10 @@ class MqttMessages:
 
 
 def _decoded(payload: bytes) -> tuple[str, object]:
-    try:
-        return "json", from_json(payload, allow_inf_nan=False)
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        value = from_json(payload, allow_inf_nan=False)
+        if is_finite(value):
+            return "json", value
     try:
         return "text", payload.decode()
     except UnicodeDecodeError:

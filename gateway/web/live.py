@@ -20,7 +20,7 @@ from pydantic_core import to_json
 
 from gateway.access import Access, Credential, Device
 from gateway.callers import Callers
-from gateway.ingest import Ingest
+from gateway.ingest import Ingest, worst
 from gateway.live_feed import LiveFeed, Wanted
 from gateway.login_delay import LoginDelay
 from gateway.model.errors import BadInput, NeurogateError, error_document
@@ -32,7 +32,8 @@ from gateway.web.authorization import Forbidden, TooManyRequests, Unauthorized, 
 _AUTH_S = 10.0
 _HEARTBEAT_S = 30.0
 _STUCK_S = 30.0  # a client that reads nothing for so long is dropped
-_SOCKETS_AT_MOST = 200
+_SOCKETS_AT_MOST = 200  # that have logged in
+_STRANGERS_AT_MOST = 50  # that have not yet: they take no place from those who have
 _HINT = "The types are auth, subscribe, unsubscribe and reading."
 
 
@@ -116,7 +117,7 @@ class Live:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Speak with one client until it has enough."""
-        if self._is_stopping or len(self._open) >= _SOCKETS_AT_MOST:
+        if self._is_stopping:
             raise web.HTTPServiceUnavailable
         socket = web.WebSocketResponse(
             heartbeat=_HEARTBEAT_S, compress=False, max_msg_size=self._max_message_bytes, timeout=1.0
@@ -125,8 +126,12 @@ class Live:
             raise BadInput("not_a_websocket", "Only WebSockets are spoken here.", hint="Use ws:// and an upgrade.")
         secret = request.headers.get("x-api-key") or bearer_token(request)
         peer = await self._authenticate(secret, request) if secret else None
+        known = sum(one.peer is not None for one in self._open)
+        if known >= _SOCKETS_AT_MOST or (peer is None and len(self._open) - known >= _STRANGERS_AT_MOST):
+            raise web.HTTPServiceUnavailable
         await socket.prepare(request)
         one = _Socket(socket, request)
+        one.peer = peer
         self._open.add(one)
         try:
             await self._talk(one, peer)
@@ -210,7 +215,7 @@ class Live:
         if wait_s > 0:
             raise TooManyRequests(int(wait_s) + 1)
         device = self._sender(peer, asked.data)
-        (verdict, *_) = await self._ingest.take_document(device, to_json(asked.data), source="ws")
+        verdict = worst(await self._ingest.take_document(device, to_json(asked.data), source="ws"))
         if not verdict.stored:
             raise BadInput(verdict.code, verdict.message, hint=verdict.hint)
         await one.say({"type": "ack", "ref": asked.ref})

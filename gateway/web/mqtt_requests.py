@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, JsonValue, field_validator
 from pydantic_core import to_json
 
+from gateway.model.json_values import is_finite
 from gateway.operations.devices import OVERLAP_MS
 from gateway.web.requests import Request
 
@@ -30,6 +31,14 @@ class NewMessage(BaseModel):
     payload: JsonValue
     qos: Literal[0, 1, 2] = 0
     retain: bool = False
+
+    @field_validator("payload")
+    @classmethod
+    def _refuse_what_json_cannot_express(cls, value: JsonValue) -> JsonValue:
+        if not is_finite(value):
+            msg = "it holds a number too large to be one"
+            raise ValueError(msg)
+        return value
 
     @property
     def content(self) -> bytes:
@@ -68,7 +77,7 @@ _Action = Literal["create", "list", "rotate", "revoke"]
 class CredentialsRequest(BrokerRequest):
     """`credentials`: whose, and what is to become of it."""
 
-    action: _Action = "create"
+    action: _Action
     username: str | None = None
     overlap_h: float = Field(OVERLAP_MS / 3_600_000, ge=0, le=8_760)
 

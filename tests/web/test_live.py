@@ -124,6 +124,23 @@ async def test_who_says_nothing_is_closed(site: Site, monkeypatch: pytest.Monkey
         assert await watcher.is_closed() == aiohttp.WSCloseCode.POLICY_VIOLATION
 
 
+async def test_p9_strangers_take_no_place_from_who_has_a_token(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.web.live._STRANGERS_AT_MOST", 1)
+    async with watching(site) as stranger:
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            async with watching(site):
+                pass
+        async with watching(site, await token(site)) as watcher:
+            assert (await watcher.ask(type="subscribe"))["type"] == "subscribed"
+        assert (await stranger.ask(type="subscribe"))["error"]["code"] == "unauthorized"
+
+
+async def test_a_document_without_a_reading_is_told_so(site: Site) -> None:
+    async with watching(site, site.kitchen.password) as board:
+        answer = await board.ask(type="reading", data={"readings": []}, ref=1)
+        assert (answer["ref"], answer["error"]["code"]) == (1, "no_readings")
+
+
 async def test_p1_a_reading_is_acknowledged_when_it_is_on_disk(site: Site) -> None:
     async with watching(site, site.kitchen.password) as board:
         data = json.loads(reading(boot_id="b", seq=1))

@@ -15,10 +15,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from standardwebhooks.webhooks import Webhook
 
-from gateway.broker.self_test import PREFIX
 from gateway.cli.gateway_link import connect
 from gateway.model.roles import Role
-from gateway.operations.credentials import list_credentials
+from gateway.operations.credentials import SELF_TEST, list_credentials
 from gateway.operations.erase import erase_device
 from gateway.operations.tokens import create_token, revoke_token
 from gateway.storage.passwords import derived_secret
@@ -314,6 +313,84 @@ async def test_p9_a_callback_goes_only_where_egress_allows(tmp_path: Path) -> No
     assert receiver.posts == []
 
 
+async def test_p8_who_publishes_much_loses_their_own_and_is_told(tmp_path: Path) -> None:
+    async with running(tmp_path, mqtt={"messages_max_count": 32}) as api:
+        new = await api.site.command(create_token, name="other", organization_id="acme", role="owner")
+        theirs = Api(api.site, new.token)
+        ours, loud = await api.subscribe("devices/#"), await theirs.subscribe("devices/#")
+        await api.publish(STATUS, "ours")
+        await theirs.post(operation="publish", messages=[{"topic": STATUS, "payload": number} for number in range(60)])
+        assert [one["payload"] for one in await api.messages(ours)] == ["ours"]
+        left = [one["payload"] for one in await theirs.messages(loud)]
+        assert left == list(range(60 - len(left), 60))
+        assert 25 <= len(left) <= 31
+        for one, subscription, missed in ((api, ours, False), (theirs, loud, True)):
+            _, page = await one.ask("GET", f"{API}/messages?subscription_id={subscription['id']}")
+            assert page["missed"] is missed
+        _, page = await theirs.ask("GET", f"{API}/messages?subscription_id={loud['id']}&after={page['next']}")
+        assert (page["messages"], page["missed"]) == ([], False)
+
+
+async def test_a_page_holds_so_many_bytes_and_the_next_goes_on(api: Api) -> None:
+    subscription = await api.subscribe("devices/#")
+    for _ in range(3):
+        await api.post(operation="publish", messages=[{"topic": STATUS, "payload": "x" * 60_000}] * 10)
+    _, page = await api.ask("GET", f"{API}/messages?subscription_id={subscription['id']}&limit=1000")
+    assert len(page["messages"]) == 17
+    assert len(await api.messages(subscription, after=page["next"])) == 13
+
+
+async def test_a_number_that_is_none_is_text(api: Api) -> None:
+    subscription = await api.subscribe("devices/#")
+    async with RawClient.login(api.site) as client:
+        client.send(publish(STATUS, b"[1e999]", qos=1, packet_id=7))
+        await client.packet()
+    (message,) = await api.messages(subscription)
+    assert (message["payload"], message["encoding"]) == ("[1e999]", "text")
+
+
+async def test_a_path_and_a_body_that_contradict_each_other_are_refused(api: Api) -> None:
+    status, answer = await api.ask("POST", "/api/v1/mqtt-hybrid/publish", {"operation": "test"})
+    assert (status, answer["error"]["code"]) == (400, "contradiction")
+
+
+async def test_who_subscribes_is_heard_again_when_the_log_is_gone(tmp_path: Path) -> None:
+    """And no id is given a second time to somebody who has seen it."""
+    async with running(tmp_path) as api:
+        await api.subscribe("devices/#")
+        for number in range(5):
+            await api.publish(STATUS, number)
+        second = await api.subscribe("devices/#")
+        kitchen = api.site.kitchen
+    for end in ("", "-wal", "-shm"):
+        (tmp_path / f"log.db{end}").unlink(missing_ok=True)
+    async with running_site(tmp_path, kitchen=kitchen) as site:
+        again = Api(site, api.token)
+        await again.publish(STATUS, "after")
+        (message,) = await again.messages(second)
+        assert message["payload"] == "after"
+        assert message["id"].endswith("m6")
+
+
+async def test_p6_no_message_id_comes_again_when_the_log_is_damaged(tmp_path: Path) -> None:
+    async with running(tmp_path) as api:
+        subscription = await api.subscribe("devices/#")
+        for number in range(5):
+            await api.publish(STATUS, number)
+        api.site.clock.advance(8 * 86_400_000)
+        api.site.gateway._running.messages.expire()
+        await api.site.gateway._running.messages._store.written()
+        assert await api.messages(subscription) == []
+        kitchen = api.site.kitchen
+    with (tmp_path / "log.db").open("r+b") as file:
+        file.write(b"garbage garbage ")
+    async with running_site(tmp_path, kitchen=kitchen) as site:
+        again = Api(site, api.token)
+        await again.publish(STATUS, "after")
+        (message,) = await again.messages(subscription)
+        assert int(message["id"].rpartition("m")[2]) > 5
+
+
 async def test_a_subscription_ends(api: Api) -> None:
     async with receiving() as receiver:
         subscription = await api.subscribe("devices/+/status", callback_url=receiver.url)
@@ -333,6 +410,8 @@ async def test_a_subscription_ends(api: Api) -> None:
         ({"topics": ["#"]}, "foreign_topic"),
         ({"topics": ["org_other/devices/#"]}, "foreign_topic"),
         ({"topics": ["devices/a#"]}, "foreign_topic"),
+        ({"topics": ["devices" + "/a" * 40]}, "invalid_topic"),
+        ({"topics": ["devices/" + "a" * 1_100]}, "invalid_topic"),
         ({"topics": ["devices/#"], "callback_url": "ftp://x"}, "invalid_request"),
         ({"topics": ["devices/#"], "callback_url": "http://user:geheim@x/"}, "invalid_request"),
     ],
@@ -352,12 +431,21 @@ async def test_a_test_is_a_real_login_and_leaves_nothing(api: Api, path: str) ->
     assert (status, answer["success"]) == (200, True)
     assert answer["round_trip_ms"] > 0
     names = [one.username for one in await api.site.command(list_credentials)]
-    assert not [name for name in names if name.startswith(PREFIX)]
+    assert not [name for name in names if name.startswith(SELF_TEST)]
+
+
+async def test_tests_at_once_do_not_hinder_each_other_nor_reach_anybody_else(api: Api) -> None:
+    subscription = await api.subscribe("devices/#", "org_default/devices/#")
+    answers = await asyncio.gather(*(api.post(operation="test") for _ in range(3)))
+    assert [answer["success"] for _, answer in answers] == [True] * 3
+    assert await api.messages(subscription) == []
+    status, answer = await api.post(operation="credentials", action="create", username=f"{SELF_TEST}mine")
+    assert (status, answer["error"]["code"]) == (400, "invalid_credential_id")
 
 
 async def test_credentials_of_the_organisation(api: Api) -> None:
     hybrid = "/functions/v1/mqtt-hybrid/credentials"
-    status, new = await api.ask("POST", hybrid, {"organization_id": "default"})
+    status, new = await api.ask("POST", hybrid, {"organization_id": "default", "action": "create"})
     assert (status, new["topic_prefix"]) == (201, "org_default/devices/#")
     async with aiomqtt.Client(
         "127.0.0.1", api.site.mqtt_port, username=new["username"], password=new["password"]
@@ -410,7 +498,7 @@ async def test_what_each_role_may(tmp_path: Path, role: Role, reads: int, change
 async def test_p8_an_organisation_sees_only_its_own(api: Api) -> None:
     other = (await api.site.command(create_token, name="other", organization_id="acme", role="owner")).token
     subscription = await api.subscribe("devices/#")
-    await api.post(operation="credentials", username="hub")
+    await api.post(operation="credentials", action="create", username="hub")
     theirs = Api(api.site, other)
     assert (await theirs.ask("GET", f"{API}/subscriptions"))[1] == {"subscriptions": []}
     assert (await theirs.ask("GET", f"{API}/messages?subscription_id={subscription['id']}"))[0] == 404
@@ -430,6 +518,9 @@ async def test_p8_an_organisation_sees_only_its_own(api: Api) -> None:
         ({"operation": "dance"}, "unknown_operation"),
         ({"operation": "publish"}, "invalid_request"),
         ({"operation": "publish", "messages": [{"topic": STATUS, "payload": 1, "qos": 3}]}, "invalid_request"),
+        ('{"operation": "publish", "messages": [{"topic": "a", "payload": {"t": NaN}}]}', "invalid_request"),
+        ('{"operation": "publish", "messages": [{"topic": "a", "payload": 1e999}]}', "invalid_request"),
+        ({"operation": "credentials"}, "invalid_request"),
         ({"operation": "test", "surprise": 1}, "invalid_request"),
     ],
 )
