@@ -174,6 +174,11 @@ class Access:
         """Whether there is a credential of that name."""
         return username in self._by_username
 
+    def namespace_of(self, username: str) -> str | None:
+        """Return what stands before the topics of that name's credential behind the door; None when there is none."""
+        login = self._by_username.get(username)
+        return None if login is None else login.passwords[0][1].namespace
+
     def is_current(self, credential: Credential) -> bool:
         """Whether the password that the credential came in by is still good."""
         login = self._by_username.get(credential.username)

@@ -33,6 +33,8 @@ from gateway.storage.mqtt_store import Change, Done, MqttStore
 
 MaySubscribe = Callable[[str, str], bool]
 """(client id behind the door, topic filter) → whether the filter lies inside the client's rights."""
+NamespaceOf = Callable[[str], str | None]
+"""username → what stands before the topics of its credential behind the door; None when there is no such credential."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +90,8 @@ class Delivery:
         self.sent = 0
         """Messages that left, or were queued for a client that is there."""
 
-    async def restore(self, is_known: Callable[[str], bool]) -> None:
-        """Take in what is on disk, but for sessions of credentials that are no longer known. Raises StoreFailed."""
+    async def restore(self, namespace_of: NamespaceOf) -> None:
+        """Take in what is on disk, but for sessions whose credential is gone. Raises StoreFailed."""
         kept = await self._store.load()
         over = self.retained.restore(kept.retained)
         self._store.later(over)
@@ -97,7 +99,7 @@ class Delivery:
         for one in kept.sessions.values():
             session, too_many = self.sessions.restore(one)
             self._missed("outbox_full", too_many)
-            if not is_known(session.username):
+            if namespace_of(session.username) != session.namespace:
                 self.sessions.drop(session)
                 continue
             for name, qos in session.subscriptions.items():
@@ -107,10 +109,10 @@ class Delivery:
         """Return when all that is to be kept is on disk; nothing is from then on. Raises StoreFailed."""
         await self._store.close()
 
-    def forget_strangers(self, is_known: Callable[[str], bool]) -> None:
-        """End the sessions of credentials that are no longer known: their clients cannot come back."""
+    def forget_strangers(self, namespace_of: NamespaceOf) -> None:
+        """End the sessions whose credential is gone: their clients cannot come back."""
         for session in self.sessions:
-            if session.link is None and not is_known(session.username):
+            if session.link is None and namespace_of(session.username) != session.namespace:
                 self.sessions.drop(session)
 
     async def forget(self, prefixes: tuple[str, ...]) -> None:

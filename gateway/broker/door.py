@@ -112,7 +112,7 @@ class Door:
     async def start(self) -> None:
         """Open the port, for clients that find what they were promised. Raises PortInUse or StoreFailed."""
         _allow_open_files(_PORTS * self.settings.max_connections + _SPARE_FILES)
-        await self.delivery.restore(self._access.is_known)
+        await self.delivery.restore(self._access.namespace_of)
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
@@ -277,7 +277,7 @@ class Door:
                 ending.append(connection.lost)
         if ending:
             await asyncio.wait(ending, timeout=_TAKE_OVER_S)
-        self.delivery.forget_strangers(self._access.is_known)
+        self.delivery.forget_strangers(self._access.namespace_of)
 
     def _may_subscribe(self, local_id: str, topic_filter: str) -> bool:
         connection = self._clients.get(local_id)

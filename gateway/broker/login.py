@@ -38,7 +38,7 @@ async def log_in(door: "Door", connection: "Connection", connect: Connect) -> No
     connection.credential = credential
     await door.take_over(connection)
     try:
-        await door.delivery.sessions.clear_way(connection.local_id, clean=connect.clean_session)
+        await door.delivery.sessions.clear_way(connection.local_id, credential.namespace, clean=connect.clean_session)
     except StoreFailed as error:
         connection.refuse(packets.CONNACK_UNAVAILABLE, "store_failed", error.message)
     if not connection.is_open:

@@ -165,15 +165,16 @@ class Sessions:
                 session.outbox.resume(session.link)
         return session.outbox
 
-    async def clear_way(self, client_id: str, *, clean: bool) -> None:
+    async def clear_way(self, client_id: str, namespace: str, *, clean: bool) -> None:
         """Return when a client may have the session that it asks for. Raises StoreFailed.
 
-        A session that it does not want any more is gone from the disk; one that it does is on disk as it was left.
+        A session that it does not want any more, or that was another organisation's under the same name, is gone from
+        the disk; one that it does want is on disk as it was left.
         """
         old = self._sessions.get(client_id)
         if old is None:
             return
-        if clean:
+        if clean or old.namespace != namespace:
             self._forget(old)
             if old.is_persistent:
                 await self._store.written(mqtt_store.end_session(old.number))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.access import Access
+from gateway.broker.door import Door
+from gateway.cli.gateway_link import ask
 from gateway.login_delay import FIRST_S, LONGEST_S
 from gateway.operations.credentials import (
     add_credential,
@@ -212,6 +215,55 @@ async def test_a_session_ends_with_its_credential_and_the_next_of_that_name_gets
         client.send(subscribe("#"))
         assert await client.packet() == b"\x90\x03\x00\x01\x80"
         assert await client.is_alive()
+
+
+async def leave_session(site: Site, hub: NewPassword) -> None:
+    """Subscribe in a persistent session, and go."""
+    async with RawClient.login(site, hub, "same", clean=False) as client:
+        client.send(subscribe("devices/#", qos=1))
+        await client.packet()
+        client.send(DISCONNECT)
+        await client.rest()
+
+
+async def find_nothing(site: Site, hub: NewPassword) -> None:
+    """Come back as who was never here, and hear topics as everybody does."""
+    async with RawClient.open(site, connect("same", hub.username, hub.password, clean=False)) as client:
+        assert await client.packet() == ACCEPTED
+        client.send(subscribe("devices/#"))
+        await client.expect(b"\x90\x03\x00\x01\x00")
+        client.send(publish("devices/x/status", b"ours"))
+        await client.expect(publish("devices/x/status", b"ours"))
+
+
+async def test_p8_a_username_that_moved_to_another_organisation_while_all_was_stopped_has_no_session(
+    tmp_path: Path,
+) -> None:
+    async with running_site(tmp_path) as site:
+        await leave_session(site, await hub_of(site, "one"))
+    await asyncio.to_thread(ask, site.settings, revoke_credential, username="hub")
+    new = await asyncio.to_thread(lambda: ask(site.settings, add_credential, name="hub", organization_id="two"))
+    async with running_site(tmp_path, kitchen=site.kitchen) as site:
+        assert len(site.gateway._running.door.delivery.sessions) == 0
+        await find_nothing(site, new)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_p8_a_username_that_moved_to_another_organisation_at_once_has_no_session(
+    site: Site, monkeypatch: pytest.MonkeyPatch, *, is_told: bool
+) -> None:
+    """The door sees only that there is a credential of that name before and after, or not even that yet."""
+    await leave_session(site, await hub_of(site, "one"))
+    door: Door = site.gateway._running.door
+    refresh = Access.refresh
+    monkeypatch.setattr(Access, "refresh", lambda _: asyncio.sleep(0))
+    await site.command(revoke_credential, username="hub")
+    new = await hub_of(site, "two")
+    if not is_told:
+        monkeypatch.setattr(door._access, "on_change", [])
+    await refresh(door._access)
+    assert len(door.delivery.sessions) == (0 if is_told else 1)
+    await find_nothing(site, new)
 
 
 async def test_a_will_of_a_hub_is_a_reading_of_the_device_it_names(site: Site) -> None:
