@@ -3,8 +3,8 @@
 - messages leave in the order they were queued, at most 100 unacknowledged at a time
 - what was sent and not acknowledged leaves again when the client is back: under its packet id, with DUP, in order
 - a message for a persistent session is on disk before it leaves, and so is its PUBREC before the PUBREL
-- messages, bytes and age are bounded; what was sent once does not leave for its age: the client would take the next
-  message under its packet id for it
+- messages, bytes and age are bounded; only what was sent with QoS 2, a window at most, does not leave for its age: the
+  client may hold its packet id, and would take the next message under it for the same
 
 An acknowledgement is noted on disk later: after a power cut its message may go out again, as QoS 1 allows, and the
 PUBREL of QoS 2, which changes nothing.
@@ -24,6 +24,7 @@ IN_FLIGHT = 100
 """A subscriber gets so many in the time that an acknowledgement takes. With 20, and 4 ms in a busy gateway, that is
 5,000 a second: whoever hears as much could never make up for a moment's delay, and its outbox ran over."""
 _LAST_PACKET_ID = 65_535
+_EXACTLY_ONCE = 2
 
 
 class Link(Protocol):
@@ -118,10 +119,18 @@ class Outbox:
         return outgoing
 
     def restore(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
-        """Take in what was on disk; returns what is too much by now."""
+        """Take in what was on disk; returns what is too much by now.
+
+        There, all that was queued for a client that was there counts as sent. Messages leave in order, no more than a
+        window without a PUBREC, and that is on disk before it is answered: of QoS 2 only the first can have been sent.
+        """
         too_many = []
+        unreceived = 0
         for outgoing in messages:
             self._position = outgoing.position
+            if outgoing.qos == _EXACTLY_ONCE and not outgoing.is_released:
+                unreceived += 1
+                outgoing.was_sent = outgoing.was_sent and unreceived <= IN_FLIGHT
             if len(self._ids) >= self._max_messages or not self._share.take(_size(outgoing)):
                 too_many.append(outgoing)
                 continue
@@ -294,4 +303,5 @@ def _size(outgoing: Outgoing) -> int:
 
 
 def _may_leave(outgoing: Outgoing) -> bool:
-    return outgoing.is_ready and not outgoing.was_sent and not outgoing.is_released
+    """Whether nobody misses its packet id; after a reconnect QoS 1 is a new message whatever its id (MQTT-4.3.2-4)."""
+    return outgoing.is_ready and not (outgoing.qos == _EXACTLY_ONCE and outgoing.was_sent)

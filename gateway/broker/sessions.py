@@ -151,7 +151,7 @@ class Sessions:
             outgoing.qos,
             outgoing.retain,
             queued_at_ms,
-            sent=session.link is not None,  # it leaves as soon as it is there, or soon after
+            sent=session.link is not None,  # it may leave as soon as it is there, without another write
             released=False,
         )
         return mqtt_store.queue_message(session.number, message)

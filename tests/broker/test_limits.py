@@ -207,6 +207,31 @@ async def test_p5_what_waited_too_long_for_a_client_is_given_up_and_counted(tmp_
             await client.expect(publish(STATUS, b"2", qos=1, packet_id=2))
 
 
+@pytest.mark.parametrize(("qos", "stays"), [(1, 0), (2, outbox.IN_FLIGHT)])
+async def test_p5_what_waited_too_long_for_a_client_that_was_there_goes_after_a_restart(
+    tmp_path: Path, qos: int, stays: int
+) -> None:
+    """Most of it never was sent, though it was queued while its client was there. What was with QoS 2 must stay."""
+    count = 3 * outbox.IN_FLIGHT
+    settings = {"outbox_max_age_s": 60, "max_inflight": count}
+    async with (
+        running_site(tmp_path, mqtt=settings) as site,
+        subscriber(site, "silent", qos=qos, clean=False),
+        RawClient.login(site, client_id="board") as board,
+    ):
+        for packet_id in range(1, count + 1):
+            board.send(publish(STATUS, b"x", qos=qos, packet_id=packet_id))
+            assert (await board.packet())[0] in (0x40, 0x50)
+    async with running_site(tmp_path, kitchen=site.kitchen, mqtt=settings) as site:
+        box = session_of(site, "silent").outbox
+        assert box is not None
+        assert len(box) == count
+        site.clock.advance(60_001)
+        site.gateway._running.door.delivery.expire()
+        assert len(box) == stays
+        assert await dropped(site, "outbox_expired") == count - stays
+
+
 async def test_p9_a_client_subscribes_to_so_many_filters_and_no_more(tmp_path: Path) -> None:
     names = [f"{STATUS}/{number}" for number in range(5)]
     async with running_site(tmp_path, mqtt={"max_subscriptions": 3}) as site, RawClient.login(site) as client:

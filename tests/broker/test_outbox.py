@@ -154,18 +154,44 @@ def test_a_stuck_client_is_sent_nothing_until_it_reads() -> None:
     assert client.got == [sent(1)]
 
 
-def test_what_was_sent_once_does_not_leave_for_its_age() -> None:
+@pytest.mark.parametrize(("qos", "stays"), [(1, 0), (2, IN_FLIGHT)])
+def test_only_what_was_sent_with_qos_2_does_not_leave_for_its_age(qos: int, stays: int) -> None:
     disk = Disk()
     box, client = outbox(disk, most=IN_FLIGHT + 2), Client()
     box.resume(client)
     for number in range(1, IN_FLIGHT + 3):
-        outgoing = box.put(message(number), 1, now_ms=number)
+        outgoing = box.put(message(number, qos), qos, now_ms=number)
         assert outgoing is not None
         box.ready(outgoing)
-    box.suspend()
     assert box.expire(1_000) == 2
     assert disk.forgotten == [IN_FLIGHT + 1, IN_FLIGHT + 2]
-    assert len(box) == IN_FLIGHT
+    box.suspend()
+    assert box.expire(1_000) == IN_FLIGHT - stays
+    assert len(box) == stays
+
+
+def test_of_what_the_disk_says_was_sent_the_first_window_was_at_most() -> None:
+    """Of QoS 2, and without what has its PUBREC: that of QoS 1 may have been acknowledged, and the disk not know it."""
+    box, client, count = outbox(Disk(), most=1_000), Client(), IN_FLIGHT + 20
+    kept = [
+        Outgoing(
+            n,
+            n,
+            f"{SPACE}t",
+            b"%d" % n,
+            qos,
+            retain=False,
+            queued_ms=0,
+            is_ready=True,
+            was_sent=True,
+            is_released=n == 1,
+        )
+        for n, qos in enumerate([2, *[1] * 150, *[2] * count], 1)
+    ]
+    assert box.restore(kept) == []
+    assert box.expire(1) == 150 + 20
+    box.resume(client)
+    assert client.got == [pubrel(1), *(sent(n, 2, dup=True) for n in range(152, 152 + IN_FLIGHT - 1))]
 
 
 def test_a_packet_id_in_use_is_passed_over() -> None:
