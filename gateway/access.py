@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from gateway.clock import Clock
 from gateway.model.errors import BadInput, StoreFailed
 from gateway.model.rights import Rights
-from gateway.model.topics import addressed_device, is_name, is_of_devices
+from gateway.model.topics import addressed_device, is_for_device, is_name, is_of_devices
 from gateway.parsers.contract import Found, Parser
 from gateway.parsers.routes import ParserRoutes
 from gateway.storage.credentials import CredentialRow, Credentials, Usage
@@ -47,7 +47,8 @@ class Device:
     readings: int = 0
     last_seen_ms: int = 0
     is_known: bool = True
-    """False of one that could not be registered: then this object is for one message, and is not to be kept."""
+    """False of one that is not registered, as there is no room or it is only spoken to: then this object is for one
+    message, and is not to be kept."""
 
 
 @dataclass(slots=True, eq=False)
@@ -204,16 +205,20 @@ class Access:
         credential.statistics.connections += 1
         credential.statistics.last_connected_ms = self._clock.now_ms()
 
-    def sender(self, credential: Credential, topic: str) -> Device | None:
+    def sender(self, credential: Credential, topic: str, *, is_read: bool = False) -> Device | None:
         """Return the device in whose name something is published, None if it is in nobody's.
 
-        One that is unknown is noted as discovered.
+        One that is unknown is noted as discovered, unless it is only spoken to: `is_read` says that a parser reads
+        there what it has said.
         """
         if credential.device is not None or credential.organization_id is None:
             return credential.device
         device_id = addressed_device(credential.organization_id, topic)
         if device_id is None:
             return None
+        if is_for_device(topic) and not is_read:
+            key = (credential.organization_id, device_id)
+            return self._devices.get(key) or Device(*key, is_known=False)
         return self.heard(credential.organization_id, device_id)
 
     def heard(self, organization_id: str, device_id: str) -> Device:
@@ -236,7 +241,9 @@ class Access:
         if sender is not None and speaker is not None and speaker != sender.device_id:
             return None
         if is_of_devices(topic):
-            sender = self.sender(credential, topic) if credential.rights.may_publish(topic) else None
+            if not credential.rights.may_publish(topic):
+                return None
+            sender = self.sender(credential, topic, is_read=parser.reads(topic))
             if sender is None:
                 return None
         return Routed(parser, credential.organization_id, sender, self._device_of)

@@ -309,6 +309,21 @@ async def test_a_topic_of_no_possible_device_discovers_nothing(timed: Access, st
     assert timed.devices == []
 
 
+@pytest.mark.parametrize(
+    "topic", ["devices/{}/commands/1", "org_acme/devices/{}/config", "neurobuild/sensors/{}/commands"]
+)
+async def test_a_device_that_is_spoken_to_is_not_discovered(timed: Access, state: State, topic: str) -> None:
+    await state.add_device("acme", "kitchen")
+    hub, _ = await hub_of(state, timed)
+    assert timed.sender(hub, topic.format("kitchen")) is timed.device("acme", "kitchen")
+    spoken_to = timed.sender(hub, topic.format("typo"))
+    assert spoken_to is not None
+    assert (spoken_to.device_id, spoken_to.is_known) == ("typo", False)
+    assert [one.device_id for one in timed.devices] == ["kitchen"]
+    timed.sender(hub, "devices/typo/status")
+    assert [one.device_id for one in timed.devices] == ["kitchen", "typo"]
+
+
 async def test_a_hub_that_invents_devices_cannot_fill_the_state_and_loses_no_reading(
     timed: Access, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ when every topic it matches, whatever topics there may be, is matched by one of 
 
 from dataclasses import dataclass
 
-from gateway.model.topics import is_topic_filter, matches
+from gateway.model.topics import FOR_DEVICES, is_topic_filter, matches
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,13 +62,9 @@ def site_rights() -> Rights:
     They hear everything, and tell every device what to do; they cannot speak in a device's name.
     """
     told = tuple(
-        f"+/{form}/+/{what}/#" for form in ("neurobuild/sensors", "+/devices", "devices") for what in _FOR_DEVICES
+        f"+/{form}/+/{what}/#" for form in ("neurobuild/sensors", "+/devices", "devices") for what in FOR_DEVICES
     )
     return Rights(told, ("#", "$SYS/#"))
-
-
-_FOR_DEVICES = ("commands", "config")
-"""What a device is told, below its own prefix."""
 
 
 def covers(right: str, topic_filter: str) -> bool:

@@ -11,6 +11,9 @@ import re
 
 DATA = "neurobuild/sensors/{device_id}/data"
 
+FOR_DEVICES = ("commands", "config")
+"""What a device is told, below its own prefixes."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 
 
@@ -58,6 +61,17 @@ def addressed_device(organization_id: str, topic: str) -> str | None:
         case _:
             return None
     return device_id if is_name(device_id) else None
+
+
+def is_for_device(topic: str) -> bool:
+    """Whether a topic that lies under one of a device's prefixes carries what the device is told."""
+    match topic.split("/"):
+        case ["neurobuild", "sensors", _, what, *_] | ["devices", _, what, *_]:
+            return what in FOR_DEVICES
+        case [first, "devices", _, what, *_]:
+            return first.startswith("org_") and what in FOR_DEVICES
+        case _:
+            return False
 
 
 def is_of_devices(topic: str) -> bool:

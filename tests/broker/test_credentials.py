@@ -140,6 +140,14 @@ async def test_a_hubs_command_reaches_the_board(site: Site) -> None:
         await board.expect(publish("devices/kitchen/commands/1", b"go"))
 
 
+async def test_a_hubs_command_to_nobody_is_taken_and_registers_nobody(site: Site) -> None:
+    async with RawClient.login(site, await hub_of(site)) as hub:
+        for packet_id, topic in enumerate(("commands/1", "config", "telemetry/x"), 1):
+            hub.send(publish(f"devices/attic-{packet_id}/{topic}", b"x", qos=1, packet_id=packet_id))
+            await hub.expect(puback(packet_id))
+    assert {one.device_id for one in site.gateway._running.access.devices} == {"kitchen", "attic-3"}
+
+
 async def test_only_filters_inside_an_organisations_rights_are_granted(site: Site) -> None:
     refused = ("#", "+/devices/#", "org_other/devices/#", "$SYS/#", "neurobuild/#")
     async with RawClient.login(site, await hub_of(site)) as hub:

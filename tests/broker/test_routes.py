@@ -32,6 +32,7 @@ ROUTES: list[dict[str, Any]] = [
         },
     },
     {"topic": "devices/+/senml", "parser": "senml"},
+    {"topic": "devices/+/config/senml", "parser": "senml"},
     {"topic": "packs/#", "parser": "senml"},
     {"topic": "theirs/#", "parser": "senml", "organization_id": "other"},
     {"topic": "plain/+", "parser": "standard"},
@@ -80,6 +81,14 @@ async def test_a_hub_publishes_for_the_device_that_the_message_names(site: Site)
         ("kitchen", "active"),
         ("press-4", "discovered"),
     ]
+
+
+async def test_a_reading_where_devices_are_spoken_to_is_of_one_that_is_discovered_if_a_parser_reads_there(
+    site: Site,
+) -> None:
+    await sent(site, await hub_of(site), "devices/attic/config/senml", [{"n": "t", "v": 1}])
+    assert [one.device_id for one in await site.stored(1)] == ["attic"]
+    assert {one.device_id for one in await site.command(list_devices)} == {"attic", "kitchen"}
 
 
 @pytest.mark.parametrize(

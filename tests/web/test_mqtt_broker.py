@@ -108,6 +108,11 @@ async def receiving(*answers: int) -> AsyncIterator[Receiver]:
 # Publish
 
 
+async def test_a_command_to_a_device_that_is_not_there_registers_none(api: Api) -> None:
+    await api.publish("devices/typo/commands/1", "go")
+    assert [one.device_id for one in api.site.gateway._running.access.devices] == ["kitchen"]
+
+
 async def test_p1_what_is_published_on_a_route_is_read_by_its_parser_and_answered(tmp_path: Path) -> None:
     report = "$sys/version/1.0/devices/hub1/properties_report"
     routes = [{"topic": "$sys/version/+/devices/#", "parser": "vmark"}, {"topic": "packs/+", "parser": "senml"}]
