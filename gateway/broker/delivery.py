@@ -374,11 +374,11 @@ class Delivery:
         while replay and (link := session.link) is not None and not link.is_stuck:
             if session.outbox is not None and len(session.outbox) >= IN_FLIGHT:
                 return
-            topic, granted = replay.popitem(last=False)
-            message = self.local.retained(topic)
-            qos = 0 if message is None else min(message.qos, granted)
-            if message is None:
+            topic, asked = replay.popitem(last=False)
+            message, granted = self.local.retained(topic), self.local.granted(session, topic)
+            if message is None or granted is None:  # it has unsubscribed meanwhile (MQTT-3.10.4-2)
                 continue
+            qos = min(message.qos, asked, granted)
             if not qos:
                 self.sent += 1
                 link.send(_plain(message, session, retain=True))

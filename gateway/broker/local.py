@@ -31,6 +31,10 @@ class LocalBroker(Protocol):
         """Return who subscribes to a topic and may hear it."""
         ...
 
+    def granted(self, session: Session, topic: str) -> int | None:
+        """Return the highest QoS that a session was granted for a topic; None when it does not subscribe to it."""
+        ...
+
     def subscribe(self, session: Session, topic_filter: str, qos: int) -> None:
         """Hold a subscription, or its new QoS."""
         ...
@@ -96,6 +100,11 @@ class AmqttBroker:
     def _forget_routes(self) -> None:
         self._routes.clear()
         self._cached = 0
+
+    def granted(self, session: Session, topic: str) -> int | None:
+        """Return the highest QoS that a session was granted for a topic; None when it does not subscribe to it."""
+        held = session.subscriptions
+        return max((held[name] for name in self._filters.filters_for(topic) if name in held), default=None)
 
     def subscribe(self, session: Session, topic_filter: str, qos: int) -> None:
         """Hold a subscription, or its new QoS."""

@@ -210,6 +210,26 @@ async def test_a_subscription_that_is_made_again_brings_its_retained_message_aga
             await client.expect(b"\x90\x03\x00\x01\x00", publish(STATUS, b"on", retain=True))
 
 
+@pytest.mark.parametrize("clean", [True, False])
+async def test_retained_messages_that_were_not_sent_yet_are_not_after_an_unsubscribe(site: Site, clean: bool) -> None:
+    """MQTT-3.10.4-2; but those that another filter matches are, with what that was granted."""
+    names = [f"{STATUS}/1/too", f"{STATUS}/2/too", *(f"{STATUS}/{n:03}" for n in range(IN_FLIGHT + 20))]
+    await say(site, *(publish(name, b"x", qos=1, packet_id=n, retain=True) for n, name in enumerate(names, 1)))
+    async with RawClient.login(site, clean=clean) as client:
+        client.send(subscribe(f"{STATUS}/#", qos=1))
+        await client.expect(b"\x90\x03\x00\x01\x01")
+        for _ in range(IN_FLIGHT):
+            assert (await client.packet())[0] == 0x33  # QoS 1, retain
+        client.send(subscribe(f"{STATUS}/+/too"))
+        await client.expect(b"\x90\x03\x00\x01\x00")
+        client.send(unsubscribe(f"{STATUS}/#", 7))
+        await client.expect(b"\xb0\x02\x00\x07")
+        client.send(*(puback(n) for n in range(1, IN_FLIGHT + 1)))
+        late = {publish(f"{STATUS}/{n}/too", b"x", retain=True) for n in (1, 2)}
+        assert {await client.packet(), await client.packet()} == late
+        assert await client.is_alive()
+
+
 async def test_an_ended_subscription_is_ended_also_after_coming_back(site: Site) -> None:
     async with subscribed(site, qos=1) as client:
         client.send(unsubscribe(STATUS, 7), unsubscribe("never/subscribed", 8))
