@@ -135,8 +135,8 @@ class AmqttBroker:
 
     @property
     def subscriptions(self) -> int:
-        """How many topic filters are subscribed to."""
-        return len(self._subscriptions)
+        """How many subscriptions there are; two clients may have the same filter."""
+        return sum(map(len, self._subscriptions.values()))
 
     def retained(self, topic: str) -> Message | None:
         """Return a topic's retained message."""

@@ -1,6 +1,8 @@
 """`$SYS/broker/…`: how the broker is doing, for whoever has `$SYS/` among its topics.
 
 No device has; a site credential is the one that may. The values are never stored, and nobody but us publishes there.
+The names are mosquitto's (mosquitto(8), "Broker status") and mean the same, but that `store/messages/bytes` counts all
+that keeping a message takes.
 """
 
 from collections.abc import Callable, Iterator
