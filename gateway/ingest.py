@@ -68,6 +68,10 @@ class Ingest:
         """How much waits for the disk."""
         return self._log.waiting_bytes
 
+    def hurry(self) -> None:
+        """Put on disk soon what has been taken in."""
+        self._log.hurry()
+
     def take(self, device: Device, data: bytes, owner: Owner, *, source: str, maybe_repeated: bool = False) -> None:
         """Take one message in; its owner hears when what became of it, reading or quarantine, is on disk."""
         try:

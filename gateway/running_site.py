@@ -56,7 +56,7 @@ class RunningSite:
         await self._access.write_down()
 
     async def forget_messages(self, organization_id: str, device_id: str) -> None:
-        await self._door.delivery.forget(kept_prefixes(organization_id, device_id))
+        await self._door.forget_messages(kept_prefixes(organization_id, device_id))
 
     @property
     def newest_row(self) -> int:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 from gateway.broker.packets import Message
@@ -31,7 +32,7 @@ class HandOn(Protocol):
 
 
 class _Entry(NamedTuple):
-    """A PUBLISH that is more than an acknowledgement to be sent after its commit."""
+    """What is more than an acknowledgement to be sent after its commit."""
 
     ack: bytes
     message: Message | None
@@ -39,6 +40,8 @@ class _Entry(NamedTuple):
     received: bytes | None
     stored: bool
     """Whether it waits for a commit of its own, or only for its turn."""
+    then: Callable[[], None] | None = None
+    """Of an entry that is nobody's message, see `after_all`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +50,7 @@ class _Kept:
 
     ack: bytes
     is_due: bool
+    then: Callable[[], None] | None = None
 
 
 class Acknowledgements:
@@ -77,6 +81,16 @@ class Acknowledgements:
         self._fifo.append(_Entry(ack, message, received, stored=False))
         self._entries += 1
 
+    def after_all(self, then: Callable[[], None]) -> None:
+        """Call `then` when all that is owed by now has passed both stages, or is withheld: perhaps at once."""
+        if self._fifo:  # what comes first there waits for its commit
+            self._fifo.append(_Entry(b"", None, None, stored=False, then=then))
+            self._entries += 1
+        elif self._kept:
+            self._kept.append(_Kept(b"", is_due=True, then=then))
+        else:
+            then()
+
     def due(self, stored: int = 0) -> bytes:
         """Return the acknowledgements that are due now that `stored` more telemetry messages are on disk."""
         fifo = self._fifo
@@ -94,10 +108,12 @@ class Acknowledgements:
                 passed = _Kept(entry, is_due=True)
             else:
                 self._entries -= 1
-                passed = _Kept(entry.ack, is_due=False)
+                passed = _Kept(entry.ack, is_due=False, then=entry.then)
                 passed.is_due = self._pass_on(entry, passed)
             if passed.is_due and not self._kept:
                 acks += passed.ack
+                if passed.then is not None:
+                    passed.then()
             else:
                 self._kept.append(passed)
         return bytes(acks)
@@ -115,11 +131,17 @@ class Acknowledgements:
         place.is_due = True
         acks = bytearray()
         while self._kept and self._kept[0].is_due:
-            acks += self._kept.popleft().ack
+            passed = self._kept.popleft()
+            acks += passed.ack
+            if passed.then is not None:
+                passed.then()
         self._send(bytes(acks))
 
     def withhold(self) -> None:
         """Forget everything: what is not acknowledged will be sent again."""
+        waiting = [one.then for one in chain(self._kept, self._fifo) if not isinstance(one, bytes) and one.then]
         self._fifo.clear()
         self._kept.clear()
         self._entries = 0
+        for then in waiting:
+            then()

@@ -108,6 +108,7 @@ class Connection(asyncio.Protocol):
 
     def _clean_up(self) -> None:
         self._door.forget(self)
+        self._rest = b""
         if self._timer is not None:
             self._timer.cancel()
         if self._stuck is not None:
@@ -206,7 +207,7 @@ class Connection(asyncio.Protocol):
             if time.monotonic() >= ends:
                 self._give_turn()
                 break
-        self._rest = data[position:]
+        self._rest = b"" if self._ended else data[position:]
         self._door.received += published
         return handled
 
@@ -321,6 +322,10 @@ class Connection(asyncio.Protocol):
         """Return what a topic filter is behind the door."""
         return name if name.startswith(SYS) else self.namespace + name
 
+    def handed_on(self) -> asyncio.Future[None] | None:
+        """Return what is done when all that its client has published by now is handed on; None if nothing waits."""
+        return None if self._publishing is None else self._publishing.handed_on()
+
     @property
     def namespace(self) -> str:
         """What the door puts before every topic."""
@@ -409,7 +414,7 @@ class Connection(asyncio.Protocol):
         self._end(reason, detail)
 
     def _end(self, reason: str, detail: str = "") -> None:
-        """Close once, say why, and publish the will unless the client said goodbye."""
+        """Close once, say why, and leave the will unless the client said goodbye."""
         if self._ended:
             return
         self._ended = True
@@ -427,8 +432,9 @@ class Connection(asyncio.Protocol):
         self._transport.close()
         if self._transport.get_write_buffer_size():  # a last word is on its way; a peer that does not read gets none
             self._loop.call_later(_LAST_WORD_S, self._transport.abort)
-        if self._connect is not None and self._connect.will is not None:
-            self._door.publish_will(self, self._connect.will)
+        if self._publishing is not None:
+            self._publishing.leave(None if self._connect is None else self._connect.will)
+            self._door.left(self.local_id, self._publishing)
 
     def send(self, data: bytes) -> None:
         """Send packets, with all others of this turn of the event loop."""

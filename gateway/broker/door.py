@@ -10,7 +10,7 @@ import os
 import resource
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from gateway import __version__
@@ -19,6 +19,7 @@ from gateway.broker.buffers import Buffers
 from gateway.broker.connection import Connection
 from gateway.broker.delivery import Delivery, Recorder
 from gateway.broker.packets import Message
+from gateway.broker.publishing import Publishing
 from gateway.broker.seldom import Seldom
 from gateway.broker.sys_topics import SYS_INTERVAL_S, SysTopics
 from gateway.clock import Clock
@@ -32,8 +33,9 @@ from gateway.storage.mqtt_store import MqttStore
 
 logger = logging.getLogger(__name__)
 
-_TAKE_OVER_S = 5.0
+_TAKE_OVER_S = 5.0  # a disk that hangs keeps nobody out for longer
 _LAST_WORDS_S = 2.0
+_HANDED_ON_S = 30.0
 _SPARE_FILES = 500
 _PORTS = 3  # each takes so many connections before it knows what they want
 _QUIET = frozenset({"disconnect", "connection_lost", "stopping", "inflight"})
@@ -82,6 +84,8 @@ class Door:
         self._metrics = metrics
         self._seldom = Seldom(clock)
         self._clients: dict[str, Connection] = {}
+        self._owing: dict[str, set[Publishing]] = {}
+        """What connections that have ended still owe, by the client id behind the door."""
         self._server: asyncio.Server | None = None
         access.on_change.append(self._drop_revoked)
 
@@ -134,6 +138,7 @@ class Door:
         ending = [connection.lost for connection in self._connections]
         if ending:
             await asyncio.wait(ending, timeout=_LAST_WORDS_S)
+        await self._handed_on((one.settled for some in self._owing.values() for one in some), _TAKE_OVER_S)
         try:
             await self.delivery.stop()
         except StoreFailed as error:
@@ -172,6 +177,20 @@ class Door:
         """Give up the client id, if it is still this connection's."""
         if connection.credential is not None and self._clients.get(connection.local_id) is connection:
             del self._clients[connection.local_id]
+
+    def left(self, local_id: str, publishing: Publishing) -> None:
+        """A connection has ended; what it still owes is handed on before its client comes in again."""
+        if publishing.settled.done():
+            return
+        owing = self._owing.setdefault(local_id, set())
+        owing.add(publishing)
+
+        def settled(_: object) -> None:
+            owing.discard(publishing)
+            if not owing and self._owing.get(local_id) is owing:
+                del self._owing[local_id]
+
+        publishing.settled.add_done_callback(settled)
 
     def closed(self, connection: Connection, reason: str, detail: str) -> None:
         """Say why a connection ends."""
@@ -241,42 +260,71 @@ class Door:
         return f"auto-{secrets.token_hex(8)}"
 
     async def take_over(self, connection: Connection) -> None:
-        """Make the connection its client's only one: an older one is really ended first (MQTT-3.1.4-2)."""
+        """Make the connection its client's only one: an older one is really ended first (MQTT-3.1.4-2).
+
+        And what older ones have published is handed on: what comes now is newer.
+        """
         old = self._clients.get(connection.local_id)
         self._clients[connection.local_id] = connection
         if old is not None and old is not connection:
             old.end("taken_over")
-            await asyncio.wait([old.lost], timeout=_TAKE_OVER_S)
+        ending = [] if old is None or old is connection else [old.lost]
+        ending += [one.settled for one in self._owing.get(connection.local_id, ())]
+        await self._handed_on(ending, _TAKE_OVER_S)
 
-    def publish_will(self, connection: Connection, will: Message) -> None:
-        """Publish what a client left for the case that it vanishes."""
-        credential = connection.credential
-        left = Message(connection.namespace + will.topic, will.payload, will.qos, will.retain)
-        heir = _Heir(lambda: self._hand_on(left))
-        routed = None if credential is None else self.routed(credential, will.topic)
-        device = None if credential is None else self.telemetry_of(credential, will.topic)
+    async def _handed_on(self, futures: Iterable[asyncio.Future[None]], timeout_s: float) -> bool:
+        """Return when all are done, or some are not within the time (False)."""
+        waiting = [one for one in futures if not one.done()]
+        if not waiting:
+            return True
+        self.ingest.hurry()
+        return not (await asyncio.wait(waiting, timeout=timeout_s))[1]
+
+    def publish_will(self, credential: Credential, will: Message, done: Callable[[], None]) -> None:
+        """Publish what a client left for the case that it vanishes; `done` is called when no more comes of it."""
+        left = Message(credential.namespace + will.topic, will.payload, will.qos, will.retain)
+        heir = _Heir(lambda: self._hand_on(left, done), done)
+        routed = self.routed(credential, will.topic)
+        device = self.telemetry_of(credential, will.topic)
         if routed is not None and routed.parser.ignores(will.topic):
+            done()
             return
         if routed is not None and routed.parser.reads(will.topic):
             self.ingest.take_routed(routed, will.payload, heir, source=will.topic)
         elif routed is None and device is not None:
             self.ingest.take(device, will.payload, heir, source=will.topic)
         else:
-            self._hand_on(left)
+            self._hand_on(left, done)
+            return
+        self.ingest.hurry()  # its client may be waiting to come in again
 
-    def _hand_on(self, message: Message) -> None:
+    def _hand_on(self, message: Message, done: Callable[[], None]) -> None:
         """Hand a message on that nobody is to be answered for."""
-        self.delivery.take(message, lambda _: None)
+        if self.delivery.take(message, lambda _: done()):
+            done()
+
+    async def forget_messages(self, prefixes: tuple[str, ...]) -> None:
+        """Let go of messages whose topic lies under a prefix, as `Delivery.forget`; none published before comes back.
+
+        Raises StoreFailed.
+        """
+        handing_on = [one.settled for some in self._owing.values() for one in some]
+        handing_on += [one for one in (connection.handed_on() for connection in self._connections) if one is not None]
+        if not await self._handed_on(handing_on, _HANDED_ON_S):
+            raise StoreFailed("What clients have published still waits for the disk.", hint="Run it again.")
+        await self.delivery.forget(prefixes)
 
     async def _drop_revoked(self) -> None:
-        """End every connection whose credential has been revoked or replaced; returns when they are gone."""
+        """End every connection whose credential has been revoked or replaced; returns when nothing more comes of it."""
         ending: list[asyncio.Future[None]] = []
         for connection in list(self._connections):
             if connection.credential is not None and not self._access.is_current(connection.credential):
                 connection.end("revoked")
                 ending.append(connection.lost)
-        if ending:
-            await asyncio.wait(ending, timeout=_TAKE_OVER_S)
+        ending += [
+            one.settled for some in self._owing.values() for one in some if not self._access.is_current(one.credential)
+        ]
+        await self._handed_on(ending, _TAKE_OVER_S)
         self.delivery.forget_strangers(self._access.namespace_of)
 
     def _may_subscribe(self, local_id: str, topic_filter: str) -> bool:
@@ -293,15 +341,17 @@ class Door:
 class _Heir:
     """The owner of a telemetry will: it goes to subscribers when it is on disk, like any other reading."""
 
-    def __init__(self, hand_on: Callable[[], None]) -> None:
+    def __init__(self, hand_on: Callable[[], None], not_stored: Callable[[], None]) -> None:
         self._hand_on = hand_on
+        self._not_stored = not_stored
 
     def committed(self, _: int) -> None:
         """Hand it on."""
         self._hand_on()
 
-    def failed(self, error: StoreFailed) -> None:
-        """The log has said so already."""
+    def failed(self, _: StoreFailed) -> None:
+        """Nobody else hears it; the log has said so already."""
+        self._not_stored()
 
 
 def _allow_open_files(wanted: int) -> None:

@@ -1,9 +1,11 @@
 """What a client publishes: what each message is, that it is the client's to send, and when it is answered.
 
-Every inbound PUBLISH is answered here and nowhere else, in the order they came (acknowledgements). It does not: frame
-packets (connection), decide what a reading is (ingest), or who gets a message (delivery).
+Every inbound PUBLISH is answered here and nowhere else, in the order they came (acknowledgements). What a dead
+connection has left here is handed on all the same; then comes its will. It does not: frame packets (connection), decide
+what a reading is (ingest), or who gets a message (delivery).
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,18 +40,20 @@ class _Topic(NamedTuple):
 
 
 class Publishing:
-    """See the module's own words. It lasts from a client's login to the end of its connection."""
+    """See the module's own words. It lasts from a client's login until its connection has ended and owes nothing."""
 
     def __init__(self, door: "Door", connection: "Connection", credential: Credential, session: Session) -> None:
         self._door = door
         self._connection = connection
-        self._credential = credential
+        self.credential = credential
         self._session = session
         self._max_inflight = door.settings.max_inflight
         self._topics: dict[bytes, _Topic] = {}
         self._owed = Acknowledgements(self._hand_on, self._send_kept, connection.failed)
         self._taking: set[bytes] = set()
         """Packet ids of QoS 2 messages that are not answered yet."""
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the connection has ended and nothing of it is still to be handed on, its will neither."""
 
     def take(self, first: int, data: bytes, start: int, end: int) -> None:
         """Take in the PUBLISH whose body is data[start:end]."""
@@ -71,7 +75,7 @@ class Publishing:
                 return
         payload = data[body:end]
         retain = bool(first & 0x01)
-        self._credential.statistics.messages_in += 1
+        self.credential.statistics.messages_in += 1
         if known.telemetry_of is not None:
             if retain or self._door.delivery.wants(known.local):
                 self._owed.owe_after_commit(ack, Message(known.local, payload, qos, retain), received)
@@ -103,7 +107,7 @@ class Publishing:
         self._owed.owe_after_commit(ack, message if is_wanted else None, received)
         if (reply := parser.reply(topic)) is not None:
             # In its turn is after the report, which waits for its commit.
-            local = self._credential.namespace + reply.topic
+            local = self.credential.namespace + reply.topic
             self._owed.owe_in_turn(b"", Message(local, reply.payload, _REPLY_QOS, retain=False))
         self._door.ingest.take_routed(routed, message.payload, self, source=topic, maybe_repeated=maybe_repeated)
 
@@ -163,16 +167,16 @@ class Publishing:
     def _classify(self, name: bytes) -> _Topic | None:
         """Return what a topic is to this client; closes the connection if it is not the client's."""
         topic = packets.check_topic(name)
-        routed = self._door.routed(self._credential, topic)
-        if routed is None and (topic.startswith("$") or not self._door.may_publish(self._credential, topic)):
+        routed = self._door.routed(self.credential, topic)
+        if routed is None and (topic.startswith("$") or not self._door.may_publish(self.credential, topic)):
             self._connection.end("foreign_topic", topic[:200])
             return None
         if too := too_long(topic, self._door.settings):
             raise BeyondLimit("topic_too_long", too)
         if len(self._topics) >= _TOPICS_CACHED:
             self._topics.clear()
-        telemetry_of = self._door.telemetry_of(self._credential, topic) if routed is None else None
-        known = _Topic(topic, self._credential.namespace + topic, telemetry_of, routed)
+        telemetry_of = self._door.telemetry_of(self.credential, topic) if routed is None else None
+        known = _Topic(topic, self.credential.namespace + topic, telemetry_of, routed)
         sender = telemetry_of if routed is None else routed.sender
         if sender is None or sender.is_known:
             self._topics[name] = known
@@ -193,10 +197,39 @@ class Publishing:
         """Acknowledge nothing more."""
         self._owed.withhold()
 
+    def handed_on(self) -> asyncio.Future[None]:
+        """Return what is done when all that has been published by now is handed on, or never will be."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._owed.after_all(lambda: _finish(future))
+        return future
+
+    def leave(self, will: Message | None) -> None:
+        """Hear that the connection has ended: its will comes after all that its client has published."""
+        if will is None:
+            self._owed.after_all(lambda: _finish(self.settled))
+        else:
+            self._owed.after_all(lambda: self._publish_soon(will))
+
+    def _publish_soon(self, will: Message) -> None:
+        """Not at once: the log may be in the middle of telling who waited for a commit."""
+        asyncio.get_running_loop().call_soon(self._publish_last, will)
+
+    def _publish_last(self, will: Message) -> None:
+        try:
+            self._door.publish_will(self.credential, will, lambda: _finish(self.settled))
+        except BaseException:
+            _finish(self.settled)  # whoever waits for it must not wait for ever
+            raise
+
     def _read_on(self) -> None:
         """Read again when enough has been acknowledged."""
         if len(self._owed) <= self._max_inflight // 2:
             self._connection.let_go(Hold.INFLIGHT)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _acknowledgement(first: int, packet_id: bytes) -> bytes:

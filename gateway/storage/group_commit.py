@@ -200,6 +200,11 @@ class GroupCommit(ABC):
         else:
             self._due = self._loop.call_soon(self._commit)
 
+    def hurry(self) -> None:
+        """Commit what waits for company now, as somebody waits for it."""
+        if self._due is not None and self._settings.commit_max_delay_ms:
+            self._commit()
+
     def _commit(self) -> None:
         """Hand over what waits as one transaction."""
         if self._due is not None:

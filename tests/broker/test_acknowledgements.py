@@ -42,7 +42,14 @@ class Keep:
 
 PUBLISHES = st.builds(Publish, st.sampled_from(["telemetry", "other"]), st.booleans(), st.booleans(), st.booleans())
 COMMITS = st.builds(Commit, st.floats(0, 1)) | st.builds(Keep, st.integers(1, 5))
-STEPS = st.lists(PUBLISHES | COMMITS, max_size=60)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Somebody waits for all that is owed by now."""
+
+
+STEPS = st.lists(PUBLISHES | COMMITS | st.just(Wait()), max_size=60)
 
 
 class Client:
@@ -56,6 +63,9 @@ class Client:
         self.heard: list[int] = []
         self.keeping: deque[tuple[int, Callable[[StoreFailed | None], None]]] = deque()
         self.failures = 0
+        self.waited: list[tuple[int, int]] = []
+        """Of whoever waited: the publishes there were then, and those that waited for nothing when it was called."""
+        self.waiting = 0
 
     def _hear(self, acks: bytes) -> None:
         self.acks += acks
@@ -120,7 +130,17 @@ class Client:
             _, done = self.keeping.popleft()
             done(error)
 
-    def do(self, step: Publish | Commit | Keep) -> None:
+    def wait(self) -> None:
+        before = len(self.publishes)
+        self.waiting += 1
+
+        def then() -> None:
+            self.waiting -= 1
+            self.waited.append((before, self.due))
+
+        self.owed.after_all(then)
+
+    def do(self, step: Publish | Commit | Keep | Wait) -> None:
         match step:
             case Publish():
                 self.publish(step)
@@ -128,6 +148,8 @@ class Client:
                 self.commit(round(share * (self.handed_in - self.committed)))
             case Keep(count):
                 self.keep(count)
+            case Wait():
+                self.wait()
 
     def ack(self, number: int) -> bytes:
         return b"\x40\x02" + (number + 1).to_bytes(2, "big") if self.publishes[number].is_answered else b""
@@ -136,12 +158,13 @@ class Client:
         """The client has seen exactly what is due, in order."""
         assert self.acks == b"".join(self.ack(number) for number in range(self.due))
         assert self.heard == [number for number in range(self.passed) if self.publishes[number].is_wanted]
-        assert len(self.owed) == len(self.publishes) - self.due
+        assert len(self.owed) == len(self.publishes) - self.due + self.waiting
+        assert all(before <= due for before, due in self.waited)
 
 
 @given(STEPS)
 def test_whatever_the_interleaving_only_what_is_due_is_acknowledged_and_in_order(
-    steps: list[Publish | Commit | Keep],
+    steps: list[Publish | Commit | Keep | Wait],
 ) -> None:
     client = Client()
     for step in steps:
@@ -150,16 +173,17 @@ def test_whatever_the_interleaving_only_what_is_due_is_acknowledged_and_in_order
     client.commit(client.handed_in - client.committed)
     client.keep(len(client.keeping))
     client.check()
-    assert len(client.owed) == 0
+    assert (len(client.owed), client.waiting) == (0, 0)
 
 
 @given(STEPS)
-def test_what_is_withheld_is_never_acknowledged_nor_heard(steps: list[Publish | Commit | Keep]) -> None:
+def test_what_is_withheld_is_never_acknowledged_nor_heard(steps: list[Publish | Commit | Keep | Wait]) -> None:
     client = Client()
     for step in steps:
         client.do(step)
     before, heard = client.acks, list(client.heard)
     client.owed.withhold()
+    assert client.waiting == 0, "nobody waits for what is withheld"
     client.keep(len(client.keeping))
     assert (len(client.owed), client.owed.due()) == (0, b"")
     assert (client.acks, client.heard) == (before, heard)

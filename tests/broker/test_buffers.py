@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.broker import door
 from gateway.broker.buffers import Buffers
 from gateway.broker.door import Door
 from tests.broker.raw import RawClient, connect, puback, publish, subscribe
@@ -120,6 +121,7 @@ async def test_p9_what_waits_for_the_disk_is_bounded_all_together(
         packet = publish(TOPIC, reading(padding="x" * size), qos=1)
         with monkeypatch.context() as slow:
             slow.setattr(site.log, "_commit", lambda: None)
+            slow.setattr(door, "_TAKE_OVER_S", 0.001)  # or whoever comes again would first wait for what it has sent
             for number in range(count):
                 async with RawClient.login(site, client_id=str(number % 3)) as board:
                     board.send(packet)

@@ -169,16 +169,20 @@ async def test_a_goodbye_is_heard_although_its_socket_is_gone_before_its_turn(
 async def test_who_comes_again_does_not_wait_for_what_is_left_of_an_older_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """But for what has been taken in of it (test_last_words)."""
     async with running_site(tmp_path, mqtt={"max_inflight": 1}) as site:
         with monkeypatch.context() as slow:
             slow.setattr(site.log, "_commit", lambda: None)
             async with RawClient.login(site, client_id="same") as old:
                 old.send(*[publish(TOPIC, reading(), qos=1)] * 10)
                 await until(lambda: site.log.waiting == 1, "one taken in")
-            async with RawClient.login(site, client_id="same") as new:
-                assert await new.is_alive()
-                assert site.gateway._running.door.connections == 1
-        site.log._commit()
+        async with RawClient.open(site, connect("same", site.kitchen.username, site.kitchen.password)) as new:
+            await until(lambda: bool(site.gateway._running.door._owing), "the older connection's end")
+            site.log._commit()
+            await new.expect(ACCEPTED)
+            assert await new.is_alive()
+            assert site.gateway._running.door.connections == 1
+            assert len(await site.stored(1)) == 1
 
 
 async def test_a_client_without_a_keepalive_is_watched_by_tcp(site: Site) -> None:
