@@ -82,7 +82,10 @@ class Changes:
 
 def _differ(new: object, old: object, dead_band: float) -> bool:
     if dead_band and _is_number(new) and _is_number(old):
-        return abs(new - old) > dead_band
+        try:
+            return abs(new - old) > dead_band
+        except OverflowError:  # a whole number beyond what a float can be
+            return True
     return new != old
 
 

@@ -150,7 +150,8 @@ class Forwarder:
     async def _work(self) -> None:
         """Take up what is on disk, and go on from there."""
         for part, batch in await self._open():
-            await self._deliver(part, batch)
+            if not self._at_fault:  # else everything is taken up from its place, and this began behind that
+                await self._deliver(part, batch)
         while True:
             await self._wait_for_work()
             if (next_part := self._next_range()) is not None:
@@ -192,9 +193,12 @@ class Forwarder:
     async def _count(self, part: LogRange) -> tuple[int, int | None]:
         """Return how much of that is still to be delivered, and when the first of it was received."""
         position = part.position
+        # What is beyond comes first: it grows meanwhile, and the rest of a range does not.
+        beyond = 0 if part.until is None else (await self._log.count_after(part.until, self._selection))[0]
         undelivered, oldest_ms = await self._log.count_after(position, self._selection)
+        undelivered -= beyond
         if part.until is not None:
-            undelivered -= (await self._log.count_after(part.until, self._selection))[0]
+            undelivered = min(undelivered, part.until - position)
         if part.oldest_ms is not None and position == part.position:
             part.oldest_ms = oldest_ms  # the clock may have been set since it was noted
         return undelivered, oldest_ms

@@ -93,6 +93,19 @@ class FrozenBatches:
     async def thaw(self, attempt: Attempt) -> Encoded | None:
         """Make the batch that was under way when the gateway stopped; None when it cannot be the same."""
         self._may_have_arrived = True
+        try:
+            batch = await self._made_again(attempt)
+        except ValueError:  # its row has been changed on the disk
+            batch = None
+        if batch is not None:
+            return batch
+        self._logger.warning(
+            "a batch cannot be made again as it was; its readings go out under a new id",
+            extra={"batch_id": attempt.batch_id},
+        )
+        return None
+
+    async def _made_again(self, attempt: Attempt) -> Encoded | None:
         page = await self._log.select(
             attempt.after_row,
             until=attempt.last_row,
@@ -104,16 +117,11 @@ class FrozenBatches:
         if attempt.chosen is not None:
             chosen = frozenset(json.loads(attempt.chosen))
             page.readings[:] = [reading for reading in page.readings if reading.row in chosen]
-        if page.readings:
-            _mark(page, attempt.historical_until)
-            batch = await self._sender.encode(attempt.batch_id, page.readings, attempt.last_row)
-            if batch.body_sha256 == attempt.body_sha256:
-                return batch
-        self._logger.warning(
-            "a batch cannot be made again as it was; its readings go out under a new id",
-            extra={"batch_id": attempt.batch_id},
-        )
-        return None
+        if not page.readings:
+            return None
+        _mark(page, attempt.historical_until)
+        batch = await self._sender.encode(attempt.batch_id, page.readings, attempt.last_row)
+        return batch if batch.body_sha256 == attempt.body_sha256 else None
 
     async def send(self, batch: Encoded) -> Outcome:
         """Try once. Raises OutdatedTimes, ReadingsErased and StoreFailed."""

@@ -52,9 +52,10 @@ async def buffer_status(site: Site) -> BufferReport:
         position = cursor.position
         undelivered, oldest_ms = await log.count_after(position)
         if (backlog := backlogs.get(cursor.name)) is not None:
-            position, beyond = backlog.position, await log.count_after(backlog.until or 0)
+            position, until = backlog.position, backlog.until or 0
+            beyond, _ = await log.count_after(until)  # first: it grows meanwhile
             left, oldest_ms = await log.count_after(position)
-            undelivered += left - beyond[0]
+            undelivered += min(left - beyond, until - position)
         age_s = None if oldest_ms is None else round((site.clock.now_ms() - oldest_ms) / 1000)
         lost = await log.loss(cursor.name)
         places.append(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
 
 from gateway.model.reading import NewQuarantine, NewReading, Stream
-from gateway.storage.cursors import Attempt, destination_of
+from gateway.storage.cursors import Attempt, destination_of, other_cursor
 from gateway.storage.dead_letters import CONFIRM
 from gateway.storage.quarantine_cap import TrimQuarantine
 from gateway.storage.reclaim import read_pages
@@ -32,6 +32,9 @@ _QUARANTINE = """INSERT INTO quarantine (organization_id, device_id, source, cod
 
 _FREEZE = """UPDATE cursors SET batch_id = ?, after_row = ?, last_row = ?, readings = ?, body_sha256 = ?,
     created_at_ms = ?, epochs = ?, historical_until = ?, chosen = ? WHERE name = ?"""
+
+_ANSWERED = """UPDATE cursors SET batch_id = NULL, after_row = NULL, last_row = NULL, readings = NULL,
+    body_sha256 = NULL, created_at_ms = NULL, epochs = NULL WHERE name = ?"""
 
 _COUNT = "SELECT count(*) FROM device_telemetry_history WHERE id > ? AND id <= ?"
 
@@ -109,6 +112,7 @@ class Append:
         if there == a.readings:
             _, batch_id, *values = astuple(a)
             db.execute(_FREEZE, (batch_id, *values, a.destination))
+            db.execute(_ANSWERED, (other_cursor(a.destination),))  # one is under way at a time: it had its answer
             self.frozen.add(a.batch_id)
 
     def _write_entries(self, db: sqlite3.Connection, entries: list[NewReading | NewQuarantine]) -> None:

@@ -15,6 +15,11 @@ def destination_of(cursor: str) -> str:
     return cursor.removesuffix(_BACKLOG)
 
 
+def other_cursor(cursor: str) -> str:
+    """Return the name of the destination's other cursor: its backlog's, or the one behind that."""
+    return destination_of(cursor) if cursor.endswith(_BACKLOG) else backlog_of(cursor)
+
+
 @dataclass(slots=True, frozen=True)
 class Attempt:
     """A batch frozen on disk before its first byte leaves, so that a retry is the same batch, also after a restart.

@@ -373,9 +373,13 @@ class Log(GroupCommit, LogReader):
         Only what the selection wants can be lost to it.
         """
         self.bounds.selections[name] = self.bounds.selections[backlog_of(name)] = selection
-        await self.open_backlog(name)
+        backlog = await self.open_backlog(name)
         if (opened := await self._known_cursor(name)) is not None:
-            return opened
+            if backlog is None or backlog.until is None or opened.position >= backlog.until:
+                return opened
+            # The log was exchanged in the middle of a split: what the backlog has, this has not.
+            self.move_cursor(name, backlog.until)
+            return Cursor(name, backlog.until, None)
         position = 0 if start == "oldest" or self._cursors_lost else self._newest
         await self._execute(("INSERT OR IGNORE INTO cursors (name, position) VALUES (?, ?)", [(name, position)]))
         self._opened.add(name)

@@ -1,6 +1,8 @@
 """After an outage: in order, or what comes now first and the backlog beside it; and what goes out late says so."""
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +233,76 @@ async def test_p4_a_destination_that_refuses_everything_loses_nothing_of_either_
         letters = {letter.reading.row for letter in await site.log.dead_letters.letters()}
     assert letters | set(destination.accepted) == set(range(1, 25))
     assert len(letters) < 10
+
+
+class RefusesAll(Wire):
+    """Refuses what it is sent, until it is sent exactly these rows: then it hangs."""
+
+    hangs_at: tuple[int, ...] = ()
+    site: Site
+    is_reached = False
+
+    async def send(self, batch: Batch, body: bytes) -> Outcome:
+        if not self.sent:
+            await append(self.site.log, 11, monotonic_ms=self.site.clock.monotonic_ms())
+        self.sent.append((batch, body))
+        if tuple(one.row for one in batch.readings) == self.hangs_at:
+            self.is_reached = True
+            await asyncio.get_running_loop().create_future()
+        return Rejected("all is wrong")
+
+
+async def test_p2_only_the_batch_that_is_under_way_is_frozen(tmp_path: Path) -> None:
+    """The other range's has had its answer; sent again after a restart, it could pass over what was set aside."""
+    await leave_backlog(tmp_path / "log.db", 12)
+    async with open_site(tmp_path / "log.db") as site:
+        refusing = RefusesAll(catch_up="newest_first", batch_max_readings=4)
+        refusing.site, refusing.hangs_at = site, (22, 23)
+        async with running(site.forwarder(refusing)):
+            await until(lambda: refusing.is_reached)
+            under_way = [one.attempt.batch_id for one in await site.log.cursors() if one.attempt is not None]
+        assert under_way == [refusing.ids[-1]]
+    async with open_site(tmp_path / "log.db") as site:
+        after = Wire(catch_up="newest_first", batch_max_readings=4)
+        await deliver_all(site, after)
+        assert after.ids[0] == refusing.ids[-1]
+        letters = {letter.reading.row for letter in await site.log.dead_letters.letters()}
+        assert letters | set(after.accepted) == set(range(1, 24))
+
+
+async def test_the_counts_of_a_backlog_are_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await leave_backlog(tmp_path / "log.db", 6)
+    async with open_site(tmp_path / "log.db") as site:
+        wire = Wire(Ok(), *[DOWN] * 1_000, catch_up="newest_first", batch_max_readings=2)
+        async with running(site.forwarder(wire)) as forwarder:
+            await until(lambda: len(wire.sent) > 2)
+            count_after = site.log.count_after
+
+            async def grows(*arguments: Any) -> tuple[int, int | None]:
+                found = await count_after(*arguments)
+                await append(site.log, 10)
+                return found
+
+            monkeypatch.setattr(site.log, "count_after", grows)
+            assert (await forwarder.status()).backlog == 4
+
+
+@pytest.mark.parametrize("field", ["chosen", "epochs"])
+async def test_p4_a_frozen_batch_that_cannot_be_read_goes_out_anew(site: Site, field: str) -> None:
+    await append(site.log, 3)
+    await site.log.open_cursor("cloud", start="oldest")
+    values: dict[str, Any] = {field: "[1,"}
+    await site.log.freeze(replace(Attempt("cloud", "m", 0, 3, 3, "00", 0), **values))
+    wire = Wire()
+    await deliver_all(site, wire)
+    assert (wire.accepted, "m" in wire.ids) == ([1, 2, 3], False)
+
+
+async def test_p4_a_huge_number_is_a_change_and_blocks_nothing(site: Site) -> None:
+    stream = site.log.stream("default", "a", "b")
+    for value in (b"1.5", b"9" * 400, b"100"):
+        payload = b'{"sensors":{"x":{"v":%b}}}' % value
+        await site.log.append([NewReading(stream, None, NOW_MS, TimeSource.DEVICE, NOW_MS, 0, payload)])
+    wire = Wire(report={"on_change": True, "dead_band": {"x.v": 10}, "heartbeat_s": 300}, start="oldest")
+    await deliver_all(site, wire)
+    assert wire.accepted == [1, 2, 3]

@@ -100,6 +100,14 @@ async def test_p2_a_message_that_is_handed_in_again_counts_once(api: Asker) -> N
     assert (await api.site.log.buffer()).readings == 3
 
 
+async def test_an_id_that_comes_again_with_something_else_is_another_message(api: Asker) -> None:
+    """Some hooks give ids that count for each client, or begin anew."""
+    for seq in (1, 2):
+        _, answer = await api.post(API, message(id="7", payload=json.loads(reading(boot_id="b", seq=seq))))
+        assert "repeated" not in answer["results"][0]
+    assert (await api.site.log.buffer()).readings == 2
+
+
 async def test_p1_what_is_not_on_disk_is_503_and_comes_again(api: Asker, disk: FailingDisk) -> None:
     disk.failing = True
     status, answer = await api.post(API, [EMQX_5, message()])

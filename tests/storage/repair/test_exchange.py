@@ -5,7 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -352,3 +352,17 @@ async def test_the_check_gives_way_before_the_write_ahead_log_outgrows_its_room(
         assert space.room_bytes(used) <= before - (3 * WAL_BYTES - max(wal, WAL_BYTES)), "its real size is counted"
         with (tmp_path / "log.db-wal").open("r+b") as file:
             file.truncate(wal)
+
+
+async def test_p2_a_split_in_the_middle_of_an_exchange_gives_no_reading_twice(tmp_path: Path) -> None:
+    await fill(tmp_path / "log.db", 200)
+    async with opened(tmp_path / "log.db") as log:
+        await log.open_cursor("cloud", start="oldest")
+        log._damaged("a page that a reader met")
+        with suppress(StoreFailed):  # the fresh log may have the backlog already
+            await log.split_cursor("cloud", 150)
+        await salvaged(log)
+        cursor = await log.open_cursor("cloud", start="oldest")
+        backlog = await log.open_backlog("cloud")
+        assert backlog is None or (backlog.position, backlog.until, cursor.position) == (0, 150, 150)
+        assert backlog is not None or cursor.position == 0
