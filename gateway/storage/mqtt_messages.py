@@ -168,6 +168,8 @@ class MqttMessages:
 
     def wants(self, local_topic: str) -> bool:
         """Whether any subscription wants a message on this topic behind the door."""
+        if not self.subscriptions:  # nearly always: nothing is looked up, and no topic remembered
+            return False
         wanted = self._wanted.get(local_topic)
         if wanted is None:
             if len(self._wanted) >= _TOPICS_REMEMBERED:
@@ -183,7 +185,7 @@ class MqttMessages:
 
     def keep(self, local_topic: str, payload: bytes, qos: int, *, retain: bool) -> tuple[int, Change] | None:
         """Return the id of a message, and what has to be written of it; None when nobody wants it."""
-        if not self.subscriptions or not self.wants(local_topic):
+        if not self.wants(local_topic):
             return None
         organization_id, _, topic = local_topic.partition("/")
         self._given += 1
