@@ -10,36 +10,38 @@ _KEYS_IN_MEMORY = 10_000
 
 
 class TokenBucket:
-    """One bucket. `per_minute` 0 lifts the limit; `now_ms` is a monotonic clock."""
+    """One bucket. `per_minute` 0 lifts the limit; `now` is a monotonic clock that counts ticks of `tick_s` seconds."""
 
-    __slots__ = ("_burst", "_full_at", "_now_ms", "_slack_ms", "_token_ms")
+    __slots__ = ("_burst", "_full_at", "_now", "_slack", "_tick_s", "_token")
 
-    def __init__(self, now_ms: Callable[[], float], *, per_minute: int, burst: int) -> None:
-        self._now_ms = now_ms
+    def __init__(self, now: Callable[[], float], *, per_minute: int, burst: int, tick_s: float = 0.001) -> None:
+        self._now = now
+        self._tick_s = tick_s
         self._burst = burst
-        self._token_ms = 60_000 / per_minute if per_minute else 0.0
-        self._slack_ms = self._token_ms * (burst - 1)
-        self._full_at = float(now_ms())
+        self._token = 60 / tick_s / per_minute if per_minute else 0.0
+        self._slack = self._token * (burst - 1)
+        self._full_at = float(now())
 
     def wait_s(self) -> float:
         """Return how long it takes until there is a token; 0 when there is one."""
-        return max(0.0, self._full_at - self._slack_ms - self._now_ms()) / 1000
+        return max(0.0, self._full_at - self._slack - self._now()) * self._tick_s
 
     @property
     def tokens(self) -> int:
         """How many tokens there are."""
-        if not self._token_ms:
-            return maxsize
-        return self._burst - ceil(max(0.0, self._full_at - self._now_ms()) / self._token_ms)
+        missing = self._full_at - self._now()
+        if missing <= 0:
+            return self._burst if self._token else maxsize
+        return self._burst - ceil(missing / self._token)
 
     def take(self, count: int = 1) -> None:
         """Take tokens; nobody asks whether they are there."""
-        self._full_at = max(self._full_at, self._now_ms()) + count * self._token_ms
+        self._full_at = max(self._full_at, self._now()) + count * self._token
 
     @property
     def is_full(self) -> bool:
         """Whether it has rested long enough to be as good as new."""
-        return self._full_at <= self._now_ms()
+        return self._full_at <= self._now()
 
 
 class RateLimits:

@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._held: set[Hold] = set()
         """Why nothing of what is there is handled, and nothing read."""
         rate = door.settings.max_packets_per_second
-        self._rate = TokenBucket(lambda: loop.time() * 1000, per_minute=60 * rate, burst=rate)
+        self._rate = TokenBucket(loop.time, per_minute=60 * rate, burst=rate, tick_s=1)
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._last_heard = 0.0

@@ -38,6 +38,9 @@ class Envelope(TypedDict, extra_items=Json):  # type: ignore[call-arg]  # PEP 72
 
 @with_config(WIRE)
 class Telemetry(Envelope, extra_items=Json):  # type: ignore[call-arg]  # PEP 728
-    """A whole reading whose sensors are all valid."""
+    """A whole reading whose sensors are all valid.
 
-    sensors: Annotated[Sensors, Field(min_length=1)]  # type: ignore[misc]  # narrowed on purpose
+    Whether there is any, its reader asks: pydantic would ask in Python, which is a tenth of what validation costs.
+    """
+
+    sensors: Sensors  # type: ignore[misc]  # narrowed on purpose

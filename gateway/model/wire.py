@@ -14,5 +14,5 @@ WIRE = ConfigDict(strict=True, allow_inf_nan=False)
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
-Json = TypeAliasType("Json", "str | bool | int | Finite | list[Json] | dict[str, Json] | None")
+Json = TypeAliasType("Json", "int | Finite | str | bool | list[Json] | dict[str, Json] | None")
 """Any JSON without NaN and infinities: what an unknown field may hold."""

@@ -1,6 +1,5 @@
 """The parser `standard`: one JSON object, validated strictly; one bad sensor does not spoil the others."""
 
-import contextlib
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -39,9 +38,13 @@ class Parsed(NamedTuple):
 
 def parse_standard(data: bytes) -> Parsed:
     """Read one standard reading. Raises BadInput when nothing of it can be used."""
-    with contextlib.suppress(ValidationError):  # then find out what exactly is wrong, and what can be saved
-        return Parsed(_validate(data), data, None, ())
-    return parse_object(load_json(data), data)
+    try:
+        body = _validate(data)
+    except ValidationError:
+        body = None
+    if body is None or not body["sensors"]:  # find out what exactly is wrong, and what can be saved
+        return parse_object(load_json(data), data)
+    return Parsed(body, data, None, ())
 
 
 def load_json(data: bytes) -> Any:

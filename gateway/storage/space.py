@@ -18,7 +18,8 @@ from pathlib import Path
 from gateway.config import StorageSettings
 from gateway.storage.repair.damage import remove_database
 
-_OURS = ("log.db.", "state.db", ".state.db-")
+_BESIDE_LOG = ("log.db.", "state.db", ".state.db-")
+_OURS = ("log.db", *_BESIDE_LOG)
 
 _BALLAST = "ballast"
 
@@ -63,22 +64,32 @@ class Space:
 
     def room_bytes(self, pages: Pages) -> int:
         """Return how much more may be stored: by our own limit, and by the disk's."""
-        wal = _size(self._folder / "log.db-wal")  # may be larger than WAL_BYTES while somebody reads for long
-        budget = self._settings.max_bytes - max(WAL_BYTES, wal) - BALLAST_BYTES - self._beside_log()
-        owed = pages.count * pages.page_bytes - _size(self._folder / "log.db")  # what is only in the write-ahead log
+        files = self._files()
+        wal = files.get("log.db-wal", 0)  # may be larger than WAL_BYTES while somebody reads for long
+        budget = self._settings.max_bytes - max(WAL_BYTES, wal) - BALLAST_BYTES - self._beside_log(files)
+        owed = pages.count * pages.page_bytes - files.get("log.db", 0)  # what is only in the write-ahead log
         owed += WAL_BYTES - min(WAL_BYTES, wal)
         growth = self.disk_free_bytes() - self._settings.min_free_bytes - owed
         return min(budget - pages.live_bytes, max(0, growth) + pages.free_bytes)
 
-    def _beside_log(self) -> int:
+    def _files(self) -> dict[str, int]:
+        """Return the sizes of the store's files, by name; asked after every commit, so one look at the folder it is."""
+        sizes = {}
+        with os.scandir(self._folder) as files:
+            for file in files:
+                if file.name.startswith(_OURS):
+                    with contextlib.suppress(FileNotFoundError):  # it has gone since
+                        sizes[file.name] = file.stat().st_size
+        return sizes
+
+    def _beside_log(self, files: dict[str, int]) -> int:
         """Return what all other files of the store take."""
         spared = self._being_read()
-        with os.scandir(self._folder) as files:
-            return sum(
-                _size(Path(file.path))
-                for file in files
-                if file.name.startswith(_OURS) and file.name.removesuffix("-wal") not in spared
-            )
+        return sum(
+            size
+            for name, size in files.items()
+            if name.startswith(_BESIDE_LOG) and name.removesuffix("-wal") not in spared
+        )
 
     def drop_wrecks(self, salvaged: set[str]) -> bool:
         """Remove those of the damaged logs that have these names; False when there were none."""
