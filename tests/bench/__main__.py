@@ -2,6 +2,7 @@
 
 `rates` is what the gateway takes in, into a log that is not empty, and what it delivers, from a board to a receiver.
 `destinations` is what five destinations that fail cost five others.
+`peers` is what the gateway takes in beside others that do the same work, as ratios.
 `backlog` is what a week of undelivered readings costs: the start, catching up, memory, and those who send readings.
 `fanout` is one message to ten subscribers, in turns with mosquitto and stock amqtt.
 `broker` is what connections cost, and what one client can do to the others.
@@ -26,10 +27,13 @@ from tests.bench.brokers import NotInstalled
 from tests.bench.destinations import destinations
 from tests.bench.fanout import fanout
 from tests.bench.measurements import Row, end_to_end, ingest
+from tests.bench.peers import CONNECTIONS, peers
 
 _DESTINATIONS_SHARE = 10  # each reading is delivered five times, in each turn
 _TURN_S = 5.0
 """Each turn of a comparison."""
+_PEERS_TURN_S = 3.0
+"""Of which there are 24 in a round."""
 
 
 def main() -> None:
@@ -37,14 +41,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = ["rates", "backlog", "fanout", "broker", "destinations"]
+    what = ["rates", "backlog", "fanout", "broker", "destinations", "peers"]
     parser.add_argument("what", nargs="?", choices=what, default="rates", help="by default rates")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: does it run?")
     parser.add_argument("--seconds", type=float, default=60, help="length of the ingest measurement of rates")
+    parser.add_argument("--turn-seconds", type=float, default=_PEERS_TURN_S, help="length of each turn of peers")
     parser.add_argument("--rows", type=int, default=1_000_000, help="readings in the log before")
     parser.add_argument("--readings", type=int, default=300_000, help="readings sent end to end by rates")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="turns of each comparison of backlog, fanout and destinations"
+        "--rounds", type=int, default=3, help="turns of each comparison of backlog, fanout, destinations and peers"
     )
     parser.add_argument("--folder", type=Path, help="where the data goes (default: beside the checkout's temp files)")
     arguments = parser.parse_args()
@@ -84,6 +89,13 @@ async def _measure(base: Path, arguments: argparse.Namespace, scale: int) -> lis
         return await broker(base / "broker", boards=1_000 // scale, stuck_mb=200 // scale)
     if arguments.what == "fanout":
         return await fanout(base / "fanout", seconds=_TURN_S / scale, rounds=1 if arguments.quick else arguments.rounds)
+    if arguments.what == "peers":
+        return await peers(
+            base / "peers",
+            connections=[boards // scale for boards in CONNECTIONS],
+            seconds=arguments.turn_seconds / scale,
+            rounds=1 if arguments.quick else arguments.rounds,
+        )
     rows = await ingest(
         base / "ingest",
         connections=100,

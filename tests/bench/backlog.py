@@ -120,8 +120,8 @@ async def _ingest(
     async with site.gateway(folder, destination) as gateway, watch(gateway) as seen:
         before = await get(gateway.http_port, "/ready")
         started = time.perf_counter()
-        fast = await site.load(gateway, logins, window=10, seconds=seconds, warm_up=_BURST_S)
-        paced = await site.load(gateway, logins, every_s=0.1, seconds=seconds, warm_up=1)
+        fast = await site.load(gateway.mqtt_port, logins, window=10, seconds=seconds, warm_up=_BURST_S)
+        paced = await site.load(gateway.mqtt_port, logins, every_s=0.1, seconds=seconds, warm_up=1)
         elapsed = time.perf_counter() - started
         after = await get(gateway.http_port, "/ready")
     result.rates.append(fast["rate"])

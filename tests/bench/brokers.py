@@ -28,6 +28,12 @@ allow_anonymous true
 persistence false
 log_dest none
 """
+QUEUES_LIFTED = """\
+max_queued_messages 0
+max_inflight_messages 20000
+set_tcp_nodelay true
+"""
+"""Lines for a mosquitto that keeps whatever its subscriber has not taken yet, and sends far ahead of its answers."""
 
 
 class NotInstalled(Exception):
@@ -57,8 +63,8 @@ def versions() -> str:
 
 
 @asynccontextmanager
-async def broker(name: str, folder: Path) -> AsyncIterator[Broker]:
-    """Run one of the BROKERS; neurogate in a prepared folder. Raises NotInstalled."""
+async def broker(name: str, folder: Path, *, mosquitto: str = "") -> AsyncIterator[Broker]:
+    """Run one of the BROKERS; neurogate in a prepared folder, mosquitto with these lines too. Raises NotInstalled."""
     if name == NEUROGATE:
         async with site.gateway(folder) as gateway:
             yield Broker(gateway.pid, gateway.mqtt_port)
@@ -66,7 +72,7 @@ async def broker(name: str, folder: Path) -> AsyncIterator[Broker]:
     port = _free_port()
     if name == MOSQUITTO:
         config = folder / "mosquitto.conf"
-        config.write_text(_MOSQUITTO_CONFIG.format(port=port))
+        config.write_text(_MOSQUITTO_CONFIG.format(port=port) + mosquitto)
         command = [find_mosquitto(), "-c", str(config)]
     else:
         command = [sys.executable, "-m", "tests.bench.stock_amqtt", str(port)]

@@ -162,7 +162,10 @@ class Load:
 
 
 async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
-    """Drive one client for each device; returns counts, rate and latencies (of the first reading of each burst)."""
+    """Drive one client for each device; returns counts, rate and latencies (of the first reading of each burst).
+
+    And when the warm-up ended (CLOCK_MONOTONIC), and how busy this process was since (1: a whole core).
+    """
     loop = asyncio.get_running_loop()
     tally = Tally()
     clients: list[LoadClient] = []
@@ -179,13 +182,14 @@ async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
         for client in clients:
             client.publish(load.window)
     await asyncio.sleep(load.warm_up_s)
-    base, started = tally.acked, time.perf_counter()
+    base, started, cpu = tally.acked, time.perf_counter(), time.process_time()
     tally.latencies_s.clear()
     if load.messages:
         await asyncio.gather(*(client.finished for client in clients))
     else:
         await asyncio.sleep(load.seconds)
     measured, elapsed = tally.acked - base, time.perf_counter() - started
+    busy = (time.process_time() - cpu) / elapsed
     for task in pacing:
         task.cancel()
     for client in clients:
@@ -198,6 +202,8 @@ async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
         client.transport.close()
     return {
         "rate": measured / elapsed,
+        "started": started,
+        "busy": busy,
         "acked": tally.acked,
         "unacknowledged": sum(client.unacknowledged for client in clients),
         "p50_ms": latencies[len(latencies) // 2] * 1000,

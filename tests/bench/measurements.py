@@ -17,7 +17,7 @@ async def ingest(folder: Path, *, connections: int, window: int, seconds: float,
     filled = time.perf_counter() - filled
     async with site.gateway(folder) as gateway:
         cpu = gateway.cpu_seconds()
-        measured = await site.load(gateway, logins, window=window, seconds=seconds, warm_up=2)
+        measured = await site.load(gateway.mqtt_port, logins, window=window, seconds=seconds, warm_up=2)
         cpu = gateway.cpu_seconds() - cpu
         memory = gateway.memory_mb()
         status = await get(gateway.http_port, "/ready")
@@ -37,7 +37,9 @@ async def end_to_end(folder: Path, *, connections: int, window: int, readings: i
     logins = await site.prepare(folder, devices=connections, readings=0)
     async with site.receiver(folder) as port, site.gateway(folder, site.Destination(port)) as gateway:
         started = time.perf_counter()
-        measured = await site.load(gateway, logins, window=window, messages=readings // connections, warm_up=0)
+        measured = await site.load(
+            gateway.mqtt_port, logins, window=window, messages=readings // connections, warm_up=0
+        )
         acknowledged = time.perf_counter() - started
         stats = await get(port, "/stats")
         while stats["unique"] < measured["acked"] and time.perf_counter() - started < 300:

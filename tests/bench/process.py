@@ -1,10 +1,15 @@
-"""What Linux says of a process that is measured."""
+"""A process that is measured or helps with it: how it starts and ends, and what Linux says of it."""
 
 import asyncio
+import json
 import os
 import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+_START_S = 60
 _STOP_S = 20
 
 
@@ -29,6 +34,20 @@ def own_memory_mb(pid: int) -> float:
 def sockets(pid: int) -> int:
     """Return how many sockets it holds, listening ones included."""
     return sum(str(one.readlink()).startswith("socket:") for one in Path(f"/proc/{pid}/fd").iterdir())
+
+
+@asynccontextmanager
+async def listening(module: str, *arguments: object) -> AsyncIterator[int]:
+    """Run a module of ours that says in a line of JSON when it is ready, and where; yields its port."""
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *map(str, arguments)), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert running.stdout is not None
+        line = await asyncio.wait_for(running.stdout.readline(), _START_S)
+        yield json.loads(line)["listening"]
+    finally:
+        await stop(running)
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:

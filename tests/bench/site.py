@@ -172,23 +172,15 @@ async def receiver(folder: Path) -> AsyncIterator[int]:
     """Run the webhook receiver that verifies every signature; yields its port."""
     secret = folder / "webhook.secret"
     secret.write_text("whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=")
-    running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cloud_sync.receiver", "--port", "0", "--secret-file", str(secret)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert running.stdout is not None
-        line = await asyncio.wait_for(running.stdout.readline(), _START_S)
-        yield json.loads(line)["listening"]
-    finally:
-        await process.stop(running)
+    async with process.listening("cloud_sync.receiver", "--port", 0, "--secret-file", secret) as port:
+        yield port
 
 
-async def load(site: Site, logins_file: Path, **options: float) -> dict[str, float]:
-    """Run the load generator as a process of its own; returns what it measured."""
+async def load(port: int, logins_file: Path, **options: object) -> dict[str, float]:
+    """Run the load generator as a process of its own, with these options of it; returns what it measured."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.bench.load", f"--port={site.mqtt_port}", f"--devices-file={logins_file}"),
+        *(sys.executable, "-m", "tests.bench.load", f"--port={port}", f"--devices-file={logins_file}"),
         *arguments,
         stdout=asyncio.subprocess.PIPE,
     )
