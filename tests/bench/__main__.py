@@ -3,6 +3,8 @@
 `rates` is what the gateway takes in, into a log that is not empty, and what it delivers, from a board to a receiver.
 `destinations` is what five destinations that fail cost five others.
 `peers` is what the gateway takes in beside others that do the same work, as ratios.
+`latency` is how long a reading takes to its acknowledgement and to a webhook, and the memory of many connections.
+`disk` is what is written to disk for each reading.
 `backlog` is what a week of undelivered readings costs: the start, catching up, memory, and those who send readings.
 `fanout` is one message to ten subscribers, in turns with mosquitto and stock amqtt.
 `broker` is what connections cost, and what one client can do to the others.
@@ -15,6 +17,7 @@ import platform
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,15 +28,19 @@ from tests.bench.backlog import backlog
 from tests.bench.broker import broker
 from tests.bench.brokers import NotInstalled
 from tests.bench.destinations import destinations
+from tests.bench.disk import NotOnDisk, disk
 from tests.bench.fanout import fanout
+from tests.bench.latency import latency
 from tests.bench.measurements import Row, end_to_end, ingest
 from tests.bench.peers import CONNECTIONS, peers
 
 _DESTINATIONS_SHARE = 10  # each reading is delivered five times, in each turn
 _TURN_S = 5.0
-"""Each turn of a comparison."""
 _PEERS_TURN_S = 3.0
 """Of which there are 24 in a round."""
+_LATENCY_TURN_S = 10.0
+_DISK_TURN_S = 15.0
+"""With one reading a second."""
 
 
 def main() -> None:
@@ -41,16 +48,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = ["rates", "backlog", "fanout", "broker", "destinations", "peers"]
-    parser.add_argument("what", nargs="?", choices=what, default="rates", help="by default rates")
+    parser.add_argument("what", nargs="?", choices=_MEASURES, default="rates", help="by default rates")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: does it run?")
     parser.add_argument("--seconds", type=float, default=60, help="length of the ingest measurement of rates")
-    parser.add_argument("--turn-seconds", type=float, default=_PEERS_TURN_S, help="length of each turn of peers")
+    parser.add_argument("--turn-seconds", type=float, help="length of each turn of peers, latency and disk")
     parser.add_argument("--rows", type=int, default=1_000_000, help="readings in the log before")
     parser.add_argument("--readings", type=int, default=300_000, help="readings sent end to end by rates")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="turns of each comparison of backlog, fanout, destinations and peers"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each comparison and of latency")
     parser.add_argument("--folder", type=Path, help="where the data goes (default: beside the checkout's temp files)")
     arguments = parser.parse_args()
     scale = 10 if arguments.quick else 1
@@ -62,8 +66,8 @@ def main() -> None:
     ]
     base = Path(tempfile.mkdtemp(prefix="neurogate-bench-", dir=arguments.folder or "/var/tmp"))
     try:
-        rows += asyncio.run(_measure(base, arguments, scale))
-    except NotInstalled as error:
+        rows += asyncio.run(_MEASURES[arguments.what](base / arguments.what, arguments, scale))
+    except (NotInstalled, NotOnDisk) as error:
         raise SystemExit(str(error)) from None
     finally:
         shutil.rmtree(base)
@@ -73,37 +77,50 @@ def main() -> None:
     Console().print(table)
 
 
-async def _measure(base: Path, arguments: argparse.Namespace, scale: int) -> list[Row]:
-    if arguments.what == "backlog":
-        return await backlog(
-            base / "backlog",
-            connections=100,
-            rows=arguments.rows // scale,
-            seconds=_TURN_S / scale,
-            rounds=arguments.rounds,
-        )
-    if arguments.what == "destinations":
-        readings = arguments.rows // scale // _DESTINATIONS_SHARE
-        return await destinations(base / "destinations", readings=readings, rounds=arguments.rounds)
-    if arguments.what == "broker":
-        return await broker(base / "broker", boards=1_000 // scale, stuck_mb=200 // scale)
-    if arguments.what == "fanout":
-        return await fanout(base / "fanout", seconds=_TURN_S / scale, rounds=1 if arguments.quick else arguments.rounds)
-    if arguments.what == "peers":
-        return await peers(
-            base / "peers",
-            connections=[boards // scale for boards in CONNECTIONS],
-            seconds=arguments.turn_seconds / scale,
-            rounds=1 if arguments.quick else arguments.rounds,
-        )
+async def _rates(folder: Path, options: argparse.Namespace, scale: int) -> list[Row]:
     rows = await ingest(
-        base / "ingest",
+        folder / "ingest",
         connections=100,
         window=10,
-        seconds=arguments.seconds / scale,
-        rows=arguments.rows // scale,
+        seconds=options.seconds / scale,
+        rows=options.rows // scale,
     )
-    return rows + await end_to_end(base / "e2e", connections=100, window=10, readings=arguments.readings // scale)
+    return rows + await end_to_end(folder / "e2e", connections=100, window=10, readings=options.readings // scale)
+
+
+_Measure = Callable[[Path, argparse.Namespace, int], Coroutine[None, None, list[Row]]]
+"""What is measured in a folder; everything is to be divided by the number."""
+
+_MEASURES: dict[str, _Measure] = {
+    "rates": _rates,
+    "peers": lambda folder, options, scale: peers(
+        folder,
+        connections=[boards // scale for boards in CONNECTIONS],
+        seconds=(options.turn_seconds or _PEERS_TURN_S) / scale,
+        rounds=1 if options.quick else options.rounds,
+    ),
+    "latency": lambda folder, options, scale: latency(
+        folder,
+        connections=1_000 // scale,
+        seconds=(options.turn_seconds or _LATENCY_TURN_S) / scale,
+        rounds=1 if options.quick else options.rounds,
+    ),
+    "disk": lambda folder, options, scale: disk(folder, seconds=(options.turn_seconds or _DISK_TURN_S) / scale),
+    "backlog": lambda folder, options, scale: backlog(
+        folder,
+        connections=100,
+        rows=options.rows // scale,
+        seconds=_TURN_S / scale,
+        rounds=options.rounds,
+    ),
+    "fanout": lambda folder, options, scale: fanout(
+        folder, seconds=_TURN_S / scale, rounds=1 if options.quick else options.rounds
+    ),
+    "broker": lambda folder, _, scale: broker(folder, boards=1_000 // scale, stuck_mb=200 // scale),
+    "destinations": lambda folder, options, scale: destinations(
+        folder, readings=options.rows // scale // _DESTINATIONS_SHARE, rounds=options.rounds
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -142,6 +142,11 @@ class LoadClient(asyncio.Protocol):
         return seq % 65_535 + 1
 
     @property
+    def sent(self) -> list[float]:
+        """When (CLOCK_MONOTONIC) each reading was published, from seq 1 on; there must be fewer than packet ids."""
+        return [self.sent_at[self.packet_id(seq)] for seq in range(1, self.seq + 1)]
+
+    @property
     def unacknowledged(self) -> int:
         """Readings on their way."""
         return self.seq - self._acked
@@ -159,12 +164,15 @@ class Load:
     """Instead of a time: readings of each client."""
     every_s: float = 0
     """Instead of as fast as the window allows: each client publishes one reading in this time."""
+    sent_file: Path | None = None
+    """Where it is written when each reading was published."""
 
 
 async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
     """Drive one client for each device; returns counts, rate and latencies (of the first reading of each burst).
 
-    And when the warm-up ended (CLOCK_MONOTONIC), and how busy this process was since (1: a whole core).
+    And when the warm-up ended (CLOCK_MONOTONIC), what was acknowledged before, and how busy this process was since (1:
+    a whole core).
     """
     loop = asyncio.get_running_loop()
     tally = Tally()
@@ -200,11 +208,14 @@ async def run(load: Load, devices: list[dict[str, str]]) -> dict[str, float]:
     latencies = sorted(tally.latencies_s)
     for client in clients:
         client.transport.close()
+    if load.sent_file is not None:
+        load.sent_file.write_text(json.dumps({client.device["device_id"]: client.sent for client in clients}))
     return {
         "rate": measured / elapsed,
         "started": started,
         "busy": busy,
         "acked": tally.acked,
+        "acked_before": base,
         "unacknowledged": sum(client.unacknowledged for client in clients),
         "p50_ms": latencies[len(latencies) // 2] * 1000,
         "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,
@@ -231,10 +242,17 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=1, help="seconds before")
     parser.add_argument("--messages", type=int, default=0, help="instead of a time: readings of each client")
     parser.add_argument("--every-s", type=float, default=0, help="instead of a window: each client's pace")
+    parser.add_argument("--sent-file", type=Path, help="where to write when each reading was published")
     arguments = parser.parse_args()
     devices = json.loads(arguments.devices_file.read_text())
     load = Load(
-        arguments.port, arguments.window, arguments.seconds, arguments.warm_up, arguments.messages, arguments.every_s
+        arguments.port,
+        arguments.window,
+        arguments.seconds,
+        arguments.warm_up,
+        arguments.messages,
+        arguments.every_s,
+        arguments.sent_file,
     )
     print(json.dumps(uvloop.run(run(load, devices))))
 

@@ -19,7 +19,6 @@ most of what is seen. Its mosquitto has no limits, no logins and nothing on disk
 
 import asyncio
 import json
-import shutil
 import sqlite3
 import time
 from collections import defaultdict
@@ -77,12 +76,10 @@ async def peers(folder: Path, *, seconds: float, rounds: int, connections: Seque
     logins = json.loads((await site.prepare(prepared, devices=max(connections), readings=0)).read_text())
     seen: defaultdict[tuple[int, int, str], list[Turn]] = defaultdict(list)
     for _, boards, window, name in product(range(rounds), connections, WINDOWS, CONTENDERS):
-        running = folder / "running"
-        shutil.copytree(prepared, running)
-        logins_file = running / "boards.json"
-        logins_file.write_text(json.dumps(logins[:boards]))
-        seen[boards, window, name].append(await turn(name, running, logins_file, window=window, seconds=seconds))
-        shutil.rmtree(running)
+        with site.copied(prepared) as running:
+            logins_file = running / "boards.json"
+            logins_file.write_text(json.dumps(logins[:boards]))
+            seen[boards, window, name].append(await turn(name, running, logins_file, window=window, seconds=seconds))
     for boards, window in product(connections, WINDOWS):
         table += _compare(boards, window, {name: seen[boards, window, name] for name in CONTENDERS})
     return table

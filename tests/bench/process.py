@@ -31,6 +31,12 @@ def own_memory_mb(pid: int) -> float:
     return sum(int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) * 1024 / 1e6
 
 
+def written_bytes(pid: int) -> int:
+    """Return what it has given to the disk, in whole pages, counted when they are written to in the page cache."""
+    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    return next(int(line.removeprefix("write_bytes: ")) for line in lines if line.startswith("write_bytes: "))
+
+
 def sockets(pid: int) -> int:
     """Return how many sockets it holds, listening ones included."""
     return sum(str(one.readlink()).startswith("socket:") for one in Path(f"/proc/{pid}/fd").iterdir())

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
+import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,6 +37,7 @@ host = "127.0.0.1"
 port = 0
 [storage]
 max_bytes = 20_000_000_000
+commit_max_delay_ms = {commit_max_delay_ms}
 [egress]
 policy = "any"
 [log]
@@ -106,6 +109,20 @@ async def prepare(folder: Path, *, devices: int, readings: int, age_s: float = 0
     return logins_file
 
 
+@contextmanager
+def copied(prepared: Path) -> Iterator[Path]:
+    """A copy of a prepared folder, on disk, for one turn: no turn finds what another has left."""
+    folder = prepared.with_name("turn")
+    shutil.copytree(prepared, folder)
+    try:
+        for file in filter(Path.is_file, folder.rglob("*")):
+            with file.open("rb") as copy:  # pages that are still to be written cost whoever writes to them nothing
+                os.fsync(copy.fileno())
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
 async def add_hub(folder: Path) -> dict[str, str]:
     """Register a credential of the organisation, which may hear all of its devices; returns its login."""
     return await _add_credential(folder, "hub", "default")
@@ -138,10 +155,10 @@ def _reading(log: Log, device_id: str, number: int, received_ms: int) -> NewRead
 
 
 @asynccontextmanager
-async def gateway(folder: Path, *destinations: Destination | None) -> AsyncIterator[Site]:
+async def gateway(folder: Path, *destinations: Destination | None, commit_max_delay_ms: int = 0) -> AsyncIterator[Site]:
     """Run the gateway on a prepared folder."""
     config = folder / "neurogate.toml"
-    text = _CONFIG.format(data_dir=folder)
+    text = _CONFIG.format(data_dir=folder, commit_max_delay_ms=commit_max_delay_ms)
     for destination in filter(None, destinations):
         text += _WEBHOOK.format(**asdict(destination), secret=folder / "webhook.secret")
     config.write_text(text)
@@ -167,11 +184,17 @@ async def _read_away(stderr: asyncio.StreamReader) -> None:
         pass
 
 
+def write_secret(folder: Path) -> Path:
+    """Write what signs the deliveries of a gateway on this folder; returns the file."""
+    secret = folder / "webhook.secret"
+    secret.write_text("whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=")
+    return secret
+
+
 @asynccontextmanager
 async def receiver(folder: Path) -> AsyncIterator[int]:
     """Run the webhook receiver that verifies every signature; yields its port."""
-    secret = folder / "webhook.secret"
-    secret.write_text("whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=")
+    secret = write_secret(folder)
     async with process.listening("cloud_sync.receiver", "--port", 0, "--secret-file", secret) as port:
         yield port
 
