@@ -13,6 +13,7 @@ import json
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -35,7 +36,9 @@ class NotOnDisk(Exception):
     """What is written in this folder goes to no disk; the message says what to do."""
 
 
-async def disk(folder: Path, *, seconds: float) -> list[Row]:
+async def disk(
+    folder: Path, *, seconds: float, rates: Sequence[int] = RATES, delays_ms: Sequence[int] = DELAYS_MS
+) -> list[Row]:
     """Measure every rate with every delay. Raises NotOnDisk."""
     prepared = folder / "prepared"
     logins_file = await site.prepare(prepared, devices=_BOARDS, readings=0)
@@ -43,13 +46,13 @@ async def disk(folder: Path, *, seconds: float) -> list[Row]:
     _check(folder)
     with site.copied(prepared) as running:
         table: list[Row] = [("written when nothing comes", f"{await _idle(running, seconds) / 1000:,.1f} kB/s")]
-    delays = ", ".join(map(str, DELAYS_MS))
+    delays = ", ".join(map(str, delays_ms))
     table.append((f"written for each reading, with commit_max_delay_ms {delays}", "meanwhile + afterwards, kB"))
-    for rate in RATES:
+    for rate in rates:
         boards = min(rate, _BOARDS)
         logins_file.write_text(json.dumps(logins[:boards]))
         figures = []
-        for delay_ms in DELAYS_MS:
+        for delay_ms in delays_ms:
             with site.copied(prepared) as running:
                 figures.append(await _turn(running, delay_ms, boards / rate, seconds))
         told = ", ".join(f"{meanwhile / 1000:.1f} + {afterwards / 1000:.1f}" for meanwhile, afterwards in figures)

@@ -46,13 +46,15 @@ class _Times:
     missing: int = 0
 
 
-async def latency(folder: Path, *, connections: int, seconds: float, rounds: int) -> list[Row]:
+async def latency(
+    folder: Path, *, connections: int, seconds: float, rounds: int, rates: Sequence[int] = RATES
+) -> list[Row]:
     """Measure all of it; `connections` are those whose memory is measured."""
     prepared = folder / "prepared"
     logins_file = await site.prepare(prepared, devices=max(_BOARDS, connections), readings=0)
     logins = json.loads(logins_file.read_text())
     logins_file.write_text(json.dumps(logins[:_BOARDS]))
-    found = {rate: _Times() for rate in RATES}
+    found = {rate: _Times() for rate in rates}
     for _ in range(rounds):
         for rate, times in found.items():
             with site.copied(prepared) as running:
@@ -114,10 +116,10 @@ async def _webhook() -> AsyncIterator[tuple[int, dict[Reading, float]]]:
 
     app = web.Application(client_max_size=0)
     app.router.add_post("/", receive)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=1.0).start()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
         yield runner.addresses[0][1], came
     finally:
         await runner.cleanup()
