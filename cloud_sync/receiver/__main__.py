@@ -19,10 +19,10 @@ async def serve(receiver: Receiver, port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(receiver.app(), access_log=None)
+    runner = web.AppRunner(receiver.app(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", port, shutdown_timeout=1.0).start()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
         sys.stdout.write(json.dumps({"listening": runner.addresses[0][1]}) + "\n")
         sys.stdout.flush()
         await stop.wait()
