@@ -98,6 +98,7 @@ class Log(GroupCommit, LogReader):
         self._sound = asyncio.Event()
         self._sound.set()
         self._cursors_lost = False
+        self._all_cursors_opened = False
         self.care = Care(self, path, tell or _untold)
         self.clock_learned = 0
         """Grows when stored times are corrected: what somebody has read before is not what it reads now."""
@@ -178,7 +179,8 @@ class Log(GroupCommit, LogReader):
         await self._quiet.wait()
         positions = {name: row for name, row in self.bounds.readers.items() if name in self._opened}
         try:
-            start = await self._files.replace(reason, Known(self.uuid, self._newest, positions, self._ends))
+            known = Known(self.uuid, self._newest, positions, self._ends, all_cursors=self._all_cursors_opened)
+            start = await self._files.replace(reason, known)
         except Exception as error:
             self._refuse_all(error)
             raise
@@ -373,14 +375,20 @@ class Log(GroupCommit, LogReader):
         Only what the selection wants can be lost to it.
         """
         self.bounds.selections[name] = self.bounds.selections[backlog_of(name)] = selection
-        backlog = await self.open_backlog(name)
-        if (opened := await self._known_cursor(name)) is not None:
+        backlog, opened = await self.open_backlog(name), await self._known_cursor(name)
+        if backlog is None and opened is not None and opened.position and self._cursors_lost:
+            # Whether it had one that cannot be read any more, nothing tells: rather all of it twice than not at all.
+            await self._execute((_BEGIN_BACKLOG, [(backlog_of(name), 0, opened.position)]))
+            backlog = await self.open_backlog(name)
+        if opened is not None:
             if backlog is None or backlog.until is None or opened.position >= backlog.until:
                 return opened
             # The log was exchanged in the middle of a split: what the backlog has, this has not.
             self.move_cursor(name, backlog.until)
             return Cursor(name, backlog.until, None)
         position = 0 if start == "oldest" or self._cursors_lost else self._newest
+        if backlog is not None and backlog.until is not None:
+            position = backlog.until  # its own is unreadable: it was behind the backlog's end
         await self._execute(("INSERT OR IGNORE INTO cursors (name, position) VALUES (?, ?)", [(name, position)]))
         self._opened.add(name)
         self.bounds.readers[name] = position
@@ -433,7 +441,7 @@ class Log(GroupCommit, LogReader):
 
     async def all_cursors_opened(self) -> None:
         """Hear that every destination has opened its cursor: one that is new from now on is no lost one."""
-        self._cursors_lost = False
+        self._cursors_lost, self._all_cursors_opened = False, True
         await self._execute(("DELETE FROM meta WHERE key = ?", [(CURSORS_LOST,)]))
 
     def _up_to_date(self, stored: Cursor) -> Cursor:

@@ -13,7 +13,8 @@ Readers stay right
   nothing that a destination has not acknowledged is skipped, and order is kept
 - a reading that the board sent again meanwhile is known by (stream, seq): its new row, which no reader has seen, gives
   way to the old one
-- a cursor that could not be read starts at the oldest row: rather twice under one id than not at all
+- a cursor that could not be read starts at the oldest row, and so does a backlog that may have been one: rather twice
+  under one id than not at all
 
 What cannot be told: a repeat without boot_id and seq of a reading received just before the damage is stored again.
 """
@@ -57,6 +58,8 @@ class Known:
     """Of every cursor."""
     ends: dict[str, int] = field(default_factory=dict)
     """Of those cursors that are a backlog's."""
+    all_cursors: bool = False
+    """Whether there is no other."""
 
 
 def own_numbers(db: sqlite3.Connection) -> list[str]:
@@ -130,7 +133,7 @@ def _begin_with(db: sqlite3.Connection, wreck: Wreck, known: Known, salvage: tup
             " ON CONFLICT DO UPDATE SET position = max(position, excluded.position)",
             (name, position, known.ends.get(name)),
         )
-    if "cursors" in wreck.lost and not known.positions:
+    if "cursors" in wreck.lost and not known.all_cursors:
         db.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (CURSORS_LOST,))
     # What an earlier salvage copied is in the log that is damaged now: it begins anew.
     db.execute(

@@ -55,7 +55,7 @@ class Walk:
     def __init__(self, pages: int) -> None:
         self.reached = bytearray(pages + 1)
         self.holes = 0
-        """Subtrees that cannot be reached."""
+        """Subtrees that cannot be reached; and of `entries`, records that cannot be read."""
 
 
 class SqliteFile(AbstractContextManager["SqliteFile"]):
@@ -218,22 +218,25 @@ class SqliteFile(AbstractContextManager["SqliteFile"]):
                 except (Unreadable, IndexError, ValueError, struct.error):
                     yield row, None
 
-    def entries(self, root: int) -> Iterator[list[Value]]:
-        """Yield the records of an index, or of a table WITHOUT ROWID, as far as they can be reached, in any order."""
+    def entries(self, root: int, walk: Walk) -> Iterator[list[Value]]:
+        """Yield the records of an index, or of a table WITHOUT ROWID, as far as they can be reached, in any order.
+
+        `walk` notes what was seen and what was not.
+        """
         most = (self._usable - 12) * 64 // 255 - 23
-        stack, seen = [root], set[int]()
+        stack = [root]
         while stack:
             number = stack.pop()
-            if number in seen:
-                continue
-            seen.add(number)
             try:
                 page, start = self.page(number), self._start(number)
                 kind, cells = self._head(page, start)
             except Unreadable:
+                walk.holes += 1
                 continue
-            if kind not in (_INTERIOR_INDEX, _LEAF_INDEX):
+            if kind not in (_INTERIOR_INDEX, _LEAF_INDEX) or walk.reached[number]:
+                walk.holes += 1
                 continue
+            walk.reached[number] = 1
             skip = 4 if kind == _INTERIOR_INDEX else 0
             if skip:
                 stack.append(int.from_bytes(page[start + 8 : start + 12], "big"))
@@ -243,7 +246,7 @@ class SqliteFile(AbstractContextManager["SqliteFile"]):
                     size, after = varint(page, at + skip)
                     yield record(self._payload(page, after, size, most))
                 except (Unreadable, IndexError, ValueError, struct.error):
-                    continue
+                    walk.holes += 1
 
     # Pages
 

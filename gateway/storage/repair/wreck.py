@@ -117,7 +117,7 @@ class Wreck(AbstractContextManager["Wreck"]):
             self._file.__exit__(None, None, None)
             raise
         self.lost: set[str] = set()
-        """Small tables whose first page cannot be read."""
+        """Tables of which something could not be read, but for what is counted below."""
         self.unreadable_rows = 0
         self.unreadable_pages = 0
         self._strays: dict[str, list[tuple[int, Leaf]]] | None = None
@@ -144,14 +144,15 @@ class Wreck(AbstractContextManager["Wreck"]):
 
     def all(self, name: str) -> list[Row]:
         """Return a small table: what can be reached without looking at every page."""
-        table = self.tables[name]
-        if not self._is_there(name):
+        table, root, walk = self.tables[name], self._roots[name], Walk(self._file.pages)
+        if table.has_rows:
+            found = [row for leaf in self._file.leaves(root, walk) for row in self._rows(table, leaf)]
+        else:
+            entries = [table.row(0, values) for values in self._file.entries(root, walk)]
+            found = [row for row in entries if row is not None]
+            walk.holes += len(entries) - len(found)
+        if walk.holes:
             self.lost.add(name)
-        if not table.has_rows:
-            entries = (table.row(0, values) for values in self._file.entries(self._roots[name]))
-            return [row for row in entries if row is not None]
-        walk = Walk(self._file.pages)
-        found = [row for leaf in self._file.leaves(self._roots[name], walk) for row in self._rows(table, leaf)]
         if table.id_column is None:
             return found
         rows = {row[table.id_column]: row for row in found}
@@ -160,18 +161,12 @@ class Wreck(AbstractContextManager["Wreck"]):
                 rows.setdefault(row[0], row)
         return list(rows.values())
 
-    def _is_there(self, name: str) -> bool:
-        try:
-            return bool(self._file.kind(self._roots[name]))
-        except Unreadable:
-            return False
-
     def _from_index(self, table: Table, root: int, columns: tuple[int, ...]) -> Iterator[Row]:
         """Rebuild rows from the index of a unique key that covers all columns but the id."""
         assert table.id_column is not None
         if len(columns) != len(table.columns) - 1:
             return
-        for values in self._file.entries(root):
+        for values in self._file.entries(root, Walk(self._file.pages)):
             row_id = values[-1]
             if len(values) == len(table.columns) and isinstance(row_id, int):
                 by_column: list[Value] = [None] * len(table.columns)
@@ -237,10 +232,15 @@ class Wreck(AbstractContextManager["Wreck"]):
                 row = None if values is None else table.row(row_id, values)
                 if row is not None:
                     yield row
+                elif count:
+                    self.unreadable_rows += 1
                 else:
-                    self.unreadable_rows += count
+                    self.lost.add(table.name)
         except Unreadable:
-            self.unreadable_pages += count
+            if count:
+                self.unreadable_pages += 1
+            else:
+                self.lost.add(table.name)
 
 
 def _stray(table: Table, page: int, records: list[tuple[int, list[Value] | None]]) -> list[tuple[int, Leaf]]:

@@ -210,6 +210,62 @@ async def test_a_lost_cursor_starts_at_the_oldest_row(tmp_path: Path) -> None:
         assert (await log.open_cursor("another", start="now")).position > 0
 
 
+async def with_a_backlog(path: Path, long: str) -> int:
+    """Leave a log in which a destination has got 20 of 50 old readings, and the newer ones up to row 70.
+
+    Returns the page (from 0) without which the cursor `long` cannot be read, and all others can.
+    """
+    await fill(path, 100)
+    async with opened(path) as log:
+        await log.open_cursor("another", start="now")
+        await log.open_cursor("cloud", start="oldest")
+        await log.split_cursor("cloud", 50)
+        log.move_cursor("cloud/backlog", 20)
+        log.move_cursor("cloud", 70)
+        await log.append([reading(log, 101)])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE cursors SET chosen = ? WHERE name = ?", ("7" * 10_000, long))
+        db.commit()
+    content = await asyncio.to_thread(path.read_bytes)
+    return next(at // PAGE for at in range(0, len(content), PAGE) if content[at + 4 : at + 104] == b"7" * 100)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "cursor", "backlog"),
+    [("cloud/backlog", 70, (0, 70)), ("cloud", 50, (20, 50)), ("another", 70, (20, 50))],
+)
+async def test_one_lost_cursor_costs_its_destination_nothing(
+    tmp_path: Path, spoilt: str, cursor: int, backlog: tuple[int, int]
+) -> None:
+    path = tmp_path / "log.db"
+    page = await with_a_backlog(path, spoilt)
+    await spoil(path, page, page + 1)
+    async with opened(path) as log:
+        for _ in range(2):  # as the gateway does, and then the forwarder
+            assert (await log.open_cursor("cloud", start="now")).position == cursor
+            found = await log.open_backlog("cloud")
+            assert found is not None
+            assert (found.position, found.until) == backlog
+            another = await log.open_cursor("another", start="now")
+            await log.all_cursors_opened()
+        behind = await log.open_backlog("another")
+        assert (behind.position if behind else another.position) == 0, "whose was lost cannot be told"
+        await salvaged(log)
+    assert len(corrupt_files(tmp_path)) == 1
+
+
+async def test_damage_before_every_cursor_was_opened_loses_none(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    page = await with_a_backlog(path, "another")
+    async with opened(path) as log:
+        await log.open_cursor("cloud", start="now")
+        await spoil(path, page, page + 1)
+        log.care.report("a reader met damage")
+        await log.append([reading(log, 102)])
+        assert (await log.open_cursor("another", start="now")).position == 0
+        await salvaged(log)
+
+
 async def test_a_stream_that_is_lost_on_disk_is_interned_anew(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     await fill(path, 200)
