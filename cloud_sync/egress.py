@@ -26,6 +26,7 @@ _METADATA = frozenset(
         ("169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
     )
 )
+_LOCALHOST = ("127.0.0.1", "::1")  # where that name leads, whoever is asked (RFC 6761, 6.3)
 _UNICAST_V6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
@@ -46,6 +47,14 @@ class Egress:
         if found in _METADATA:
             return False
         return _is_public(found) or (self._policy == "lan" and any(found in network for network in _LAN))
+
+    def certainly_forbids(self, host: str) -> bool:
+        """Whether it is known without a connection that none is allowed: the host is an address, or `localhost`."""
+        addresses = _LOCALHOST if _plain(host) == "localhost" else (host.strip("[]"),)
+        try:
+            return not any(self.allows(host, address) for address in addresses)
+        except ValueError:  # a name: what counts is where it leads by then
+            return False
 
 
 def _is_public(address: Address) -> bool:

@@ -9,13 +9,21 @@ from functools import partial
 from pathlib import Path
 
 import typer
+from pydantic import AnyUrl
 
+from cloud_sync.egress import Egress
 from cloud_sync.registry import load_config
 from gateway.cli.options import ConfigFile
 from gateway.config import IntegrationTable, LoadedConfig, SerialTable, load
 from gateway.model.errors import ConfigError, NeurogateError, StoreFailed
 from gateway.sources.serial_port import PortAbsent, find_port
 from gateway.storage.data_dir import DataDir, load_or_create_key
+
+
+class _Doubtful(NeurogateError):
+    """The gateway runs with it, but somebody should know."""
+
+    exit_code = 0
 
 
 def check(config: ConfigFile = None) -> None:
@@ -27,7 +35,7 @@ def check(config: ConfigFile = None) -> None:
         try:
             print(f"ok      {subject}: {find()}")
         except NeurogateError as error:
-            print(f"FAILED  {subject}: {error}", file=sys.stderr)
+            print(f"{'FAILED ' if error.exit_code else 'WARNING'} {subject}: {error}", file=sys.stderr)
             exit_code = max(exit_code, error.exit_code)
     raise typer.Exit(exit_code)
 
@@ -48,7 +56,16 @@ def _checks(loaded: LoadedConfig) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _integration(table: IntegrationTable, loaded: LoadedConfig) -> str:
-    return load_config(table, loaded.origins).type
+    config = load_config(table, loaded.origins)
+    egress = Egress(loaded.settings.egress)
+    for _, value in config:
+        host = value.host if isinstance(value, AnyUrl) else None
+        if host and config.status == "active" and egress.certainly_forbids(host):
+            raise _Doubtful(
+                f'{host} is not allowed by egress (policy = "{loaded.settings.egress.policy}"): nothing is delivered.',
+                hint=f'Set egress.allow = ["{host.strip("[]")}"] if that is meant.',
+            )
+    return config.type
 
 
 def _serial_port(table: SerialTable) -> str:

@@ -90,6 +90,21 @@ def test_check_goes_on_after_a_failure(folder: Path) -> None:
     assert "hunter2" not in done.stdout + done.stderr
 
 
+def test_check_warns_of_a_destination_that_egress_forbids(folder: Path) -> None:
+    tables = [
+        f'[[integrations]]\ntype = "webhook"\nname = "{name}"\nurl = "http://{host}:1880/hook"\n'
+        for name, host in (("here", "[::1]"), ("there", "192.168.1.2"), ("named", "nodered.local"))
+    ]
+    (folder / "neurogate.toml").write_text("".join(tables))
+    done = neurogate(folder, "check")
+    assert done.returncode == 0
+    assert done.stderr == (
+        'WARNING integration here: [::1] is not allowed by egress (policy = "lan"): nothing is delivered.'
+        ' Set egress.allow = ["::1"] if that is meant.\n'
+    )
+    assert "ok      integration there: webhook\nok      integration named: webhook\n" in done.stdout
+
+
 def test_check_changes_nothing(folder: Path) -> None:
     done = neurogate(folder, "check")
     assert done.stdout.splitlines() == [

@@ -59,3 +59,16 @@ def test_an_allowed_network_and_an_allowed_name_are_exceptions() -> None:
     assert not some.allows("192.168.8.9", "192.168.8.9")
     assert not some.allows("other.local", "10.1.1.1")
     assert not some.allows("evil.nas.local", "10.1.1.1")
+
+
+@pytest.mark.parametrize(
+    ("allow", "forbidden"),
+    [
+        ((), ["127.0.0.1", "[::1]", "localhost", "LOCALHOST.", "169.254.169.254"]),
+        (("127.0.0.1",), ["[::1]", "169.254.169.254"]),  # localhost leads there, too
+        (("localhost",), ["127.0.0.1", "[::1]", "169.254.169.254"]),
+    ],
+)
+def test_what_can_never_be_connected_to_is_known_before(allow: tuple[str, ...], forbidden: list[str]) -> None:
+    hosts = ["127.0.0.1", "[::1]", "localhost", "LOCALHOST.", "169.254.169.254", "10.0.0.7", "1.1.1.1", "api.local"]
+    assert [host for host in hosts if egress("lan", *allow).certainly_forbids(host)] == forbidden
