@@ -11,7 +11,7 @@ from gateway.broker.door import Door
 from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.model.status import DeviceActivity, GatewayStatus
-from gateway.model.topics import kept_prefixes
+from gateway.model.topics import KeptTopics
 from gateway.operations.site import Live
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
@@ -55,8 +55,8 @@ class RunningSite:
     async def write_down_access(self) -> None:
         await self._access.write_down()
 
-    async def forget_messages(self, organization_id: str, device_id: str) -> None:
-        await self._door.forget_messages(kept_prefixes(organization_id, device_id))
+    async def forget_messages(self, topics: KeptTopics) -> None:
+        await self._door.forget_messages(topics)
 
     @property
     def newest_row(self) -> int:

@@ -28,6 +28,7 @@ from gateway.clock import Clock
 from gateway.config import MqttSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
+from gateway.model.topics import KeptTopics
 from gateway.storage import mqtt_store
 from gateway.storage.mqtt_store import Change, Done, MqttStore
 
@@ -115,15 +116,15 @@ class Delivery:
             if session.link is None and namespace_of(session.username) != session.namespace:
                 self.sessions.drop(session)
 
-    async def forget(self, prefixes: tuple[str, ...]) -> None:
-        """Let go of messages whose topic lies under a prefix; whoever asks removes them from the disk.
+    async def forget(self, topics: KeptTopics) -> None:
+        """Let go of the messages on these topics; whoever asks removes them from the disk.
 
         When this returns, none of them is on its way there any more. Raises StoreFailed.
         """
-        self.retained.forget(prefixes)
+        self.retained.forget(topics)
         for session in self.sessions:
             if session.outbox is not None:
-                session.outbox.forget(lambda topic: topic.startswith(prefixes))
+                session.outbox.forget(topics.includes)
         await self._store.written()
 
     def expire(self) -> None:

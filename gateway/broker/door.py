@@ -28,7 +28,7 @@ from gateway.ingest import Ingest
 from gateway.login_delay import LoginDelay
 from gateway.metrics import Metrics
 from gateway.model.errors import PortInUse, StoreFailed
-from gateway.model.topics import is_telemetry
+from gateway.model.topics import KeptTopics, is_telemetry
 from gateway.storage.mqtt_store import MqttStore
 
 logger = logging.getLogger(__name__)
@@ -303,8 +303,8 @@ class Door:
         if self.delivery.take(message, lambda _: done()):
             done()
 
-    async def forget_messages(self, prefixes: tuple[str, ...]) -> None:
-        """Let go of messages whose topic lies under a prefix, as `Delivery.forget`; none published before comes back.
+    async def forget_messages(self, topics: KeptTopics) -> None:
+        """Let go of the messages on these topics, as `Delivery.forget`; none published before comes back.
 
         Raises StoreFailed.
         """
@@ -312,7 +312,7 @@ class Door:
         handing_on += [one for one in (connection.handed_on() for connection in self._connections) if one is not None]
         if not await self._handed_on(handing_on, _HANDED_ON_S):
             raise StoreFailed("What clients have published still waits for the disk.", hint="Run it again.")
-        await self.delivery.forget(prefixes)
+        await self.delivery.forget(topics)
 
     async def _drop_revoked(self) -> None:
         """End every connection whose credential has been revoked or replaced; returns when nothing more comes of it."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from gateway.broker.kept import Room, kept_bytes
 from gateway.broker.local import LocalBroker
 from gateway.broker.packets import Message
+from gateway.model.topics import KeptTopics
 from gateway.storage import mqtt_store
 from gateway.storage.mqtt_store import Change
 
@@ -41,10 +42,10 @@ class Retained:
             if not self._hold(Message(topic, payload, qos, retain=True))
         ]
 
-    def forget(self, prefixes: tuple[str, ...]) -> None:
-        """Let go, in memory only, of topics under the prefixes, which end with a slash."""
-        for prefix in prefixes:
-            for topic in list(self._local.retained_for(f"{prefix}#")):
+    def forget(self, topics: KeptTopics) -> None:
+        """Let go of these topics, in memory only."""
+        for topic_filter in topics.filters:
+            for topic in filter(topics.includes, list(self._local.retained_for(topic_filter))):
                 self._hold(Message(topic, b"", 0, retain=True))
 
     def _hold(self, message: Message) -> bool:

@@ -13,6 +13,7 @@ from gateway.cli.progress import ProgressShown
 from gateway.config import Settings, load
 from gateway.operations.devices import list_devices
 from gateway.operations.erase import erase_device
+from gateway.parsers.routes import ParserRoutes
 from gateway.storage.erase import Erased
 
 
@@ -37,6 +38,8 @@ def erase(
         print(f"Erased: {', '.join(words)}.")
     else:
         print(f"Nothing is stored of {device} in {key[0]}.")
+    if nameless := ParserRoutes.of(settings).filters_that_name_no_device(key[0]):
+        print(f"What the broker keeps under {', '.join(nameless)} stays: there topics do not say whose it is.")
     if asyncio.run(_has_access(settings, *key)):
         print(f"{device} still has access and may send more; to end that: neurogate device revoke {device}")
 

@@ -8,6 +8,8 @@ Every device owns three prefixes:
 """
 
 import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 DATA = "neurobuild/sensors/{device_id}/data"
 
@@ -42,13 +44,38 @@ def is_telemetry(topic: str) -> bool:
             return False
 
 
-def kept_prefixes(organization_id: str, device_id: str) -> tuple[str, ...]:
-    """Return the prefixes of a device's topics where messages of all organisations are kept together."""
-    return (
-        f"{organization_id}/neurobuild/sensors/{device_id}/",
-        f"{organization_id}/org_{organization_id}/devices/{device_id}/",
-        f"{organization_id}/devices/{device_id}/",
-    )
+class KeptTopics(NamedTuple):
+    """The topics of one device, where messages of all organisations are kept together."""
+
+    filters: tuple[str, ...]
+    """What matches all of them, and perhaps others."""
+    includes: Callable[[str], bool]
+
+
+def _none_else(_: str) -> bool:
+    return False
+
+
+def kept_topics(
+    organization_id: str, device_id: str, name_it: Callable[[str], bool] = _none_else, filters: Iterable[str] = ()
+) -> KeptTopics:
+    """Return those that the device owns, and of those that match `filters` the ones that name it.
+
+    There topics are as a client of the organisation has them.
+    """
+    space = f"{organization_id}/"
+    owned = ("neurobuild/sensors", f"org_{organization_id}/devices", "devices")
+    prefixes = tuple(f"{space}{above}/{device_id}/" for above in owned)
+    others: dict[str, bool] = {}
+
+    def includes(topic: str) -> bool:
+        if topic.startswith(prefixes):
+            return True
+        if topic not in others:
+            others[topic] = topic.startswith(space) and name_it(topic.removeprefix(space))
+        return others[topic]
+
+    return KeptTopics((*(f"{prefix}#" for prefix in prefixes), *(space + one for one in filters)), includes)
 
 
 def addressed_device(organization_id: str, topic: str) -> str | None:

@@ -6,6 +6,7 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.model.status import DeviceActivity, GatewayStatus
+from gateway.model.topics import KeptTopics
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
 from gateway.storage.state import State
@@ -30,8 +31,8 @@ class Live(Protocol):
         """Bring into the state what is known of how credentials are used, and which devices were seen."""
         ...
 
-    async def forget_messages(self, organization_id: str, device_id: str) -> None:
-        """Let go of what is kept in memory under a device's topics; on return all of it that is on disk is there."""
+    async def forget_messages(self, topics: KeptTopics) -> None:
+        """Let go of what is kept in memory under these topics; on return all of it that is on disk is there."""
         ...
 
     @property

@@ -85,6 +85,8 @@ class Parser:
     """What is answered to a message on the topic."""
     heard_by: Callable[[str | None], tuple[str, ...]] = _nothing_more
     """Topic filters that a device (None: a hub of the whole organisation) subscribes to for its replies."""
+    named: Callable[[str], str | None] | None = None
+    """What the topic calls the device that a message there is about; None when that is not said by topics."""
 
 
 def in_standard_shape(found: Found, device_id: str) -> Parsed:

@@ -47,7 +47,15 @@ def custom(mapping: Mapping) -> Parser:
         name = None if device_id is None else device_id(message, item, topic)
         return Found(fields, None if name is None else _as_id(name))
 
-    return Parser("custom", parse)
+    def named(topic: str) -> str | None:
+        assert device_id is not None
+        try:
+            return _as_id(device_id(None, None, topic))
+        except BadInput:
+            return None
+
+    in_topic = mapping.device_id is not None and mapping.device_id.topic_level is not None
+    return Parser("custom", parse, named=named if in_topic else None)
 
 
 def _items(message: Any, each: JsonPath | None) -> list[Any]:  # noqa: ANN401 - JSON

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 from gateway.config import Settings
 from gateway.config.routes import Route
 from gateway.model.rights import Rights, rights_of
-from gateway.model.topics import matches
+from gateway.model.topics import is_of_devices, matches
 from gateway.parsers.contract import Found, Parser
 from gateway.parsers.custom import custom
 from gateway.parsers.senml import SENML
@@ -63,6 +63,20 @@ class ParserRoutes:
             if bound.organization_id == organization_id and matches(topic, bound.topic_filter):
                 return bound.parser
         return None
+
+    def named(self, organization_id: str, topic: str) -> str | None:
+        """Return what a topic calls the device whose messages are there; None when it is no route's, or names none."""
+        parser = self.parser(organization_id, topic)
+        return None if parser is None else (parser.named or parser.speaker)(topic)
+
+    def filters(self, organization_id: str) -> tuple[str, ...]:
+        """Return the topics of the organisation's routes."""
+        return tuple(bound.topic_filter for bound in self._bound if bound.organization_id == organization_id)
+
+    def filters_that_name_no_device(self, organization_id: str) -> tuple[str, ...]:
+        """Return those where a message may be about a device that its topic does not name."""
+        mine = (one for one in self._bound if one.organization_id == organization_id and one.parser.named is None)
+        return tuple(one.topic_filter for one in mine if not is_of_devices(one.topic_filter))
 
     def rights_of(self, organization_id: str | None, device_id: str | None) -> Rights:
         """Return the rights of a credential (rights.py), with what it may hear because of the routes.

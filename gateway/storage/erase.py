@@ -14,10 +14,11 @@ It does not: touch the registration (state.db), or what destinations and backups
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gateway.model.errors import StoreFailed
-from gateway.model.topics import kept_prefixes
+from gateway.model.topics import KeptTopics, kept_topics
 from gateway.storage.data_dir import DataDir
 from gateway.storage.log import Log
 from gateway.storage.snapshot import remove_left_copy
@@ -61,7 +62,7 @@ class Erased:
     dead_letters: int = 0
     quarantined: int = 0
     messages: int = 0
-    """What the MQTT broker has kept under its topics: retained, or for subscribers that are away."""
+    """What the MQTT broker has kept of it: retained, or for subscribers that are away."""
     total: int = 0
     """All of them, as it was at the beginning."""
     pages_left: int = 0
@@ -73,12 +74,14 @@ class Erased:
         return self.readings + self.dead_letters + self.quarantined + self.messages
 
 
-async def erase(log: Log, organization_id: str, device_id: str) -> AsyncGenerator[Erased, None]:
+async def erase(
+    log: Log, organization_id: str, device_id: str, topics: KeptTopics | None = None
+) -> AsyncGenerator[Erased, None]:
     """Erase what is stored of the device now, yielding after each step. Raises StoreFailed.
 
-    What comes in from it meanwhile stays.
+    What comes in from it meanwhile stays. `topics`: where the broker keeps messages of it; those it owns.
     """
-    found = _Found()
+    found = _Found(topics or kept_topics(organization_id, device_id))
     key = (organization_id, device_id)
     await log.outside_transaction(lambda db: found.look(db, key))
     so_far = Erased(total=found.total)
@@ -116,6 +119,7 @@ async def erase(log: Log, organization_id: str, device_id: str) -> AsyncGenerato
 
 @dataclass(slots=True)
 class _Found:
+    topics: KeptTopics
     total: int = 0
     newest_reading: int = 0
     newest_quarantined: int = 0
@@ -125,10 +129,11 @@ class _Found:
 
     def look(self, db: sqlite3.Connection, key: tuple[str, str]) -> None:
         *counts, self.newest_reading, self.newest_quarantined = db.execute(_COUNT, key * 3).fetchone()
-        for table in _KEPT:
-            (newest,) = db.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()  # noqa: S608 - a constant
-            self.newest_kept[table] = newest
-            counts.append(sum(1 for _ in _kept(db, table, key, newest)))
+        with _knowing(db, self.topics):
+            for table in _KEPT:
+                (newest,) = db.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()  # noqa: S608 - ours
+                self.newest_kept[table] = newest
+                counts.append(sum(1 for _ in _kept(db, table, newest)))
         self.total = sum(counts)
 
     def look_at_pages(self, db: sqlite3.Connection) -> None:
@@ -163,9 +168,10 @@ class _Step:
             if not self.rows:
                 quarantined = db.execute(_QUARANTINED, (*self.key, self.found.newest_quarantined))
                 self.quarantined = _delete(db, "quarantine", quarantined)
-            for table, newest in self.found.newest_kept.items():
-                if not self.rows:
-                    self.messages = _delete(db, table, _kept(db, table, self.key, newest))
+            with _knowing(db, self.found.topics):
+                for table, newest in self.found.newest_kept.items():
+                    if not self.rows:
+                        self.messages = _delete(db, table, _kept(db, table, newest))
             if not self.rows:
                 self.erased_streams.update(stream for (stream,) in db.execute(_EMPTY_STREAMS, self.key).fetchall())
         finally:
@@ -180,13 +186,21 @@ class _Step:
         self.readings = self.dead_letters = self.quarantined = self.messages = 0
 
 
-def _kept(db: sqlite3.Connection, table: str, key: tuple[str, str], newest: int) -> Iterator[tuple[int, int]]:
+@contextmanager
+def _knowing(db: sqlite3.Connection, topics: KeptTopics) -> Iterator[None]:
+    """Let statements ask whether a topic is one of these."""
+    db.create_function("is_theirs", 1, topics.includes)
+    try:
+        yield
+    finally:
+        db.create_function("is_theirs", 1, None)
+
+
+def _kept(db: sqlite3.Connection, table: str, newest: int) -> Iterator[tuple[int, int]]:
     """Yield (rowid, bytes) of what the broker keeps under the device's topics."""
-    prefixes = [prefix for prefix in kept_prefixes(*key) for _ in range(2)]
-    under = " OR ".join([f"substr({_KEPT[table]}, 1, length(?)) = ?"] * (len(prefixes) // 2))
     yield from db.execute(
-        f"SELECT rowid, length(payload) FROM {table} WHERE rowid <= ? AND ({under})",  # noqa: S608 - only constants
-        (newest, *prefixes),
+        f"SELECT rowid, length(payload) FROM {table} WHERE rowid <= ? AND is_theirs({_KEPT[table]})",  # noqa: S608 - only constants
+        (newest,),
     )
 
 

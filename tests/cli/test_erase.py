@@ -43,3 +43,11 @@ def test_it_says_what_it_erased_and_that_the_board_still_has_access(site: Gatewa
 def test_without_a_yes_nothing_is_erased(site: GatewayProcess) -> None:
     assert site.neurogate("buffer", "erase", "--device", "bedroom").returncode == 1
     assert site.json("buffer", "status")["buffer"]["readings"] == 10
+
+
+def test_it_says_which_topics_of_routes_do_not_tell_whose_they_are(site: GatewayProcess) -> None:
+    with (site.folder / "neurogate.toml").open("a") as file:
+        for topic in ("packs/#", "devices/+/packs", "bundles/+"):
+            file.write(f'[[ingest.routes]]\ntopic = "{topic}"\nparser = "senml"\n')
+    done = site.neurogate("buffer", "erase", "--device", "bedroom", "--yes")
+    assert "What the broker keeps under packs/#, bundles/+ stays: there topics do not say whose it is.\n" in done.stdout

@@ -11,6 +11,8 @@ from cloud_sync.contract import Batch, NotConnected, Ok, Outcome, Rejected
 from gateway.cli.gateway_link import connect
 from gateway.config import Settings
 from gateway.model.reading import NewQuarantine, NewReading, TimeSource
+from gateway.operations.credentials import add_credential
+from gateway.operations.devices import add_device
 from gateway.operations.erase import erase_device
 from gateway.storage import erase as storage
 from gateway.storage.commit_thread import CommitThread
@@ -20,7 +22,7 @@ from tests.broker.raw import RawClient, puback, publish, subscribe
 from tests.broker.raw import connect as raw_connect
 from tests.cloud_sync.samples import NOW_MS
 from tests.cloud_sync.site import Scripted, deliver_all, open_site, running, until
-from tests.site import Site
+from tests.site import Site, running_site
 
 SECRET = "at-home-%06d-in-the-bedroom"
 
@@ -307,3 +309,43 @@ async def test_what_the_broker_keeps_of_a_board_goes_too_and_the_others_are_whol
             if name != "bedroom":
                 await panel.expect(publish(topic, b"other-3", retain=True))
             assert await panel.is_alive()
+
+
+async def test_what_the_broker_keeps_under_a_route_goes_when_its_topic_names_the_board(tmp_path: Path) -> None:
+    """By its id or by a registered hardware id, as a reading on that topic would be the board's."""
+    fields = {"climate": {"temperature_c": "t"}}
+    routes = [
+        {"topic": "plant/+/now", "parser": "custom", "mapping": {"device_id": {"topic_level": 2}, "sensors": fields}},
+        {"topic": "$sys/version/+/devices/#", "parser": "vmark"},
+        {"topic": "packs/#", "parser": "senml"},
+    ]
+    kept = {
+        "plant/press-4/now": b'{"t": 1, "note": "at-home-1"}',
+        "plant/bedroom/now": b'{"t": 1, "note": "at-home-2"}',
+        "$sys/version/1/devices/bedroom/state": b"at-home-3",
+        "plant/hall/now": b'{"t": 1, "note": "other"}',
+        "packs/bedroom": b'[{"bn": "bedroom:", "n": "t", "v": 1}]',
+    }
+    async with running_site(tmp_path / "data", ingest={"routes": routes}) as site:
+        await site.command(
+            add_device, organization_id="default", device_id="bedroom", metadata={}, hardware_ids=("press-4",)
+        )
+        hub = await site.command(add_credential, name="hub", organization_id="default")
+        async with RawClient.login(site, hub, "away", clean=False) as away:
+            away.send(subscribe("plant/+/now", "$sys/version/+/devices/#", "packs/#", qos=1))
+            await away.packet()
+        async with RawClient.login(site, hub, "hub") as client:
+            for number, (topic, payload) in enumerate(kept.items(), 1):
+                client.send(publish(topic, payload, qos=1, packet_id=number, retain=True))
+                await client.expect(puback(number))
+        assert residue(tmp_path / "data")
+        async with connect(site.settings) as link:
+            async for so_far in link.stream(erase_device, organization_id="default", device_id="bedroom"):
+                erased = so_far
+        assert (erased.readings, erased.messages, erased.count) == (3, 6, erased.total)
+        assert residue(tmp_path / "data") == {}
+        async with RawClient.login(site, hub, "another") as client:
+            client.send(subscribe("plant/+/now", "$sys/version/+/devices/#", "packs/#"))
+            await client.packet()
+            await client.expect(*(publish(topic, kept[topic], retain=True) for topic in list(kept)[3:]))
+            assert await client.is_alive()
