@@ -16,6 +16,7 @@ from gateway.storage.dead_letters import CONFIRM
 from gateway.storage.quarantine_cap import TrimQuarantine
 from gateway.storage.reclaim import read_pages
 from gateway.storage.space import Pages
+from gateway.storage.unused_metadata import USED_AGAIN
 
 _INSERT = """INSERT INTO device_telemetry_history (stream, seq, time_ms, time_source, received_at_ms,
     gateway_boot, monotonic_ms, metadata, payload, raw) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -198,6 +199,8 @@ class Append:
         found = _one(db.execute("SELECT id FROM device_metadata WHERE json = ?", (text,)))
         if found is None:
             found = db.execute("INSERT INTO device_metadata (json) VALUES (?)", (text,)).lastrowid
+        else:
+            db.execute(USED_AGAIN, (found,))
         assert found is not None
         self.interned[text] = found
         self._new_metadata.append(text)

@@ -26,6 +26,7 @@ from gateway.storage.quarantine_cap import TrimQuarantine
 from gateway.storage.reclaim import NO_LIMIT, Loss, Reclaim
 from gateway.storage.repair.damage import is_damage
 from gateway.storage.space import HIGH_WATER_BYTES, LOW_WATER_BYTES, Pages, Space
+from gateway.storage.unused_metadata import DropUnusedMetadata
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,9 @@ class Bounds:
         self._retaining = False
         self._quarantine_exceeds = True  # perhaps: the cap may have been lowered
         self._dead_letters_exceed = True  # perhaps: the cap may have been lowered
+        self._metadata_due_ms = 0
+        self.interned_metadata: dict[str, int] = {}
+        """The rows of texts that are known in memory; shared with whoever writes readings."""
         self.dead_letters = DeadLetterCap(settings.dead_letters_max_bytes, clock, metrics)
         self.readers: dict[str, int] = {}
         """The active readers, with the newest position that is known of each."""
@@ -117,6 +121,8 @@ class Bounds:
             self._trim_quarantine()
         if self._dead_letters_exceed:
             self._trim_dead_letters()
+        if self._clock.monotonic_ms() >= self._metadata_due_ms:
+            self._drop_unused_metadata()
         if self._pages.free_bytes > max(_SHRINK_FROM_BYTES, self._pages.live_bytes // 4):
             self._execute(_SHRINK)
 
@@ -273,6 +279,19 @@ class Bounds:
             if error is not None or step.losses:
                 self._dead_letters_exceed = True  # perhaps not the last of it
             self.dead_letters.report(step)
+
+        self._commit(step, done)
+
+    def _drop_unused_metadata(self) -> None:
+        """After a start, and once a day."""
+        self._metadata_due_ms = self._clock.monotonic_ms() + _DAY_MS
+        step = DropUnusedMetadata(self.interned_metadata)
+
+        def done(error: Exception | None) -> None:
+            if error is None and step.pages is not None:
+                self._pages = step.pages
+            if not step.is_done:
+                self._metadata_due_ms = self._clock.monotonic_ms()
 
         self._commit(step, done)
 

@@ -76,7 +76,7 @@ class GroupCommit(ABC):
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._streams: OrderedDict[tuple[str, str, str], Stream] = OrderedDict()
-        self._interned_metadata: dict[str, int] = {}
+        self._interned_metadata = bounds.interned_metadata
         self.erasures = 0
         """Grows when readings are erased: what somebody has read before may be gone."""
         self.erased_streams: set[int] = set()

@@ -39,9 +39,8 @@ from gateway.storage.repair.wreck import Row, Wreck, tables
 HISTORY = "device_telemetry_history"
 CURSORS_LOST = "cursors_lost"
 
-DERIVED = frozenset(
-    {"dead_letters_kept", "mqtt_messages_kept", "quarantine_kept"}
-)  # triggers fill it as the others are copied
+DERIVED = frozenset({"dead_letters_kept", "mqtt_messages_kept", "quarantine_kept", "device_metadata_unused"})
+"""Triggers fill these as the others are copied; and of what is unused a damaged log may be wrong."""
 _MARGIN_ROWS = 10_000_000  # a write-ahead log of 1 GB holds fewer
 _UNKNOWN_FLOOR = 2**40  # above all ids of a log that does not tell its highest
 
