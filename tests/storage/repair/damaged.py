@@ -3,6 +3,7 @@
 import asyncio
 import random
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -98,3 +99,22 @@ def survivors(path: Path, *, size: int = 380) -> tuple[int, int]:
             wrong += not same
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         return right, wrong
+
+
+async def rescue(path: Path) -> tuple[int, int, float]:
+    """Open a damaged log; returns the readings that came back right and wrong, and how long it took."""
+    began = time.monotonic()
+    told: list[str] = []
+    async with opened(path, told) as log:
+        open_s = time.monotonic() - began
+        if not log.salvages:
+            await log.buffer()
+            log.care.check()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(100):
+            while len(told) < 2:  # noqa: ASYNC110 - found, and finished
+                await asyncio.sleep(0.01)
+        await salvaged(log)
+        print(*told, f"open after {open_s:.2f} s, done after {time.monotonic() - began:.1f} s", sep="\n  ")
+    right, wrong = survivors(path)
+    return right, wrong, open_s
