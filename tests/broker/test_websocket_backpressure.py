@@ -74,7 +74,8 @@ async def test_p9_a_client_that_keeps_sending_is_not_read_beyond_what_is_in_flig
             assert log.waiting == 10
             assert client.writer.transport.get_write_buffer_size() > 1_000_000
         log._commit()
-        await client.expect(*[puback(1)] * count)
+        for _ in range(count // 100):  # all at once may take long on a machine that is busy
+            await client.expect(*[puback(1)] * 100)
         await until(lambda: log.stored == count)
         assert await client.is_alive()
 
