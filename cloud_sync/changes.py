@@ -1,5 +1,8 @@
 """Report on change: a reading that says nothing new is left out, for destinations behind a thin or dear line.
 
+A destination that wants events only compares nothing but the fields that it names: a reading in which one of them has
+changed is an event, and whatever else the reading says goes along.
+
 - compared is with the last reading of the device that the destination has acknowledged, sensor by sensor, so many small
   steps add up to a change
 - a reading goes out whole as soon as one of its sensors has something new: a value that differs by more than its dead
@@ -12,7 +15,8 @@ What a batch would change is noted only when it was acknowledged. Which rows wer
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, TypeGuard
 
 from gateway.model.reading import StoredReading
@@ -34,10 +38,12 @@ class Sent:
 
 @dataclass(slots=True)
 class Changes:
-    """What a destination knows of each sensor; `dead_band` is by `sensor.field`."""
+    """What a destination knows of each sensor; `dead_band` and `events` are by `sensor.field`."""
 
     dead_band: Mapping[str, float]
-    heartbeat_ms: float
+    heartbeat_ms: float = inf
+    events: frozenset[str] = frozenset()
+    """The fields that are compared; empty: all."""
     _sent: OrderedDict[Key, Sent] = field(default_factory=OrderedDict)
 
     def choose(self, readings: Iterable[StoredReading]) -> list[StoredReading]:
@@ -46,14 +52,14 @@ class Changes:
         chosen = []
         for reading in readings:
             if self._is_news(reading, ahead):
-                ahead.update(_said(reading))
+                ahead.update(self._said(reading))
                 chosen.append(reading)
         return chosen
 
     def sent(self, readings: Iterable[StoredReading]) -> None:
         """Hear that the destination has these."""
         for reading in readings:
-            for key, said in _said(reading).items():
+            for key, said in self._said(reading).items():
                 self._sent[key] = said
                 self._sent.move_to_end(key)
         while len(self._sent) > _SENSORS_IN_MEMORY:
@@ -64,20 +70,33 @@ class Changes:
         self._sent.clear()
 
     def _is_news(self, reading: StoredReading, ahead: Mapping[Key, Sent]) -> bool:
-        said = _said(reading)
-        if not said:  # it cannot be read, or has no sensor that could be compared
-            return True
+        said = self._said(reading)
+        if not said:  # it cannot be read, or has nothing that could be compared
+            return bool(reading.defect) or not self.events
         return any(self._differs(key, new, ahead.get(key) or self._sent.get(key)) for key, new in said.items())
 
     def _differs(self, key: Key, new: Sent, old: Sent | None) -> bool:
-        if old is None or old.gateway_boot != new.gateway_boot:  # how long ago that was is not known
-            return True
-        if new.monotonic_ms - old.monotonic_ms >= self.heartbeat_ms or new.values.keys() != old.values.keys():
+        if old is None or new.values.keys() != old.values.keys() or self._is_due(new, old):
             return True
         return any(
             _differ(value, old.values[name], self.dead_band.get(f"{key[2]}.{name}", 0.0))
             for name, value in new.values.items()
         )
+
+    def _is_due(self, new: Sent, old: Sent) -> bool:
+        if self.heartbeat_ms == inf:
+            return False
+        is_unknown = old.gateway_boot != new.gateway_boot  # how long ago that was
+        return is_unknown or new.monotonic_ms - old.monotonic_ms >= self.heartbeat_ms
+
+    def _said(self, reading: StoredReading) -> dict[Key, Sent]:
+        said = _said(reading)
+        if self.events:
+            said = {key: replace(one, values=self._only_events(key, one.values)) for key, one in said.items()}
+        return {key: one for key, one in said.items() if one.values or not self.events}
+
+    def _only_events(self, key: Key, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if f"{key[2]}.{name}" in self.events}
 
 
 def _differ(new: object, old: object, dead_band: float) -> bool:

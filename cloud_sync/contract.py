@@ -18,6 +18,8 @@ from gateway.model.reading import StoredReading
 from gateway.model.selection import Selection
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
+SensorField = Annotated[str, Field(pattern=r"^.+\..+$", max_length=200)]
+"""`sensor.field`, for example `ld2410.presence`."""
 
 
 class Report(BaseModel):
@@ -28,7 +30,7 @@ class Report(BaseModel):
     on_change: bool = Field(
         default=True, description="Leave out a reading that says nothing new since the last one sent."
     )
-    dead_band: dict[Annotated[str, Field(pattern=r"^.+\..+$")], Annotated[float, Field(ge=0)]] = Field(
+    dead_band: dict[SensorField, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description='By "sensor.field": a value that differs by no more says nothing new.'
     )
     heartbeat_s: float = Field(300.0, gt=0, description="After so long, a reading goes out even without a change.")
@@ -72,6 +74,11 @@ class IntegrationConfig(BaseModel):
         (),
         description="Only these sensors, such as `pir`: a reading is reduced to them, and left out if it has none;"
         " none means all.",
+    )
+    events: tuple[SensorField, ...] = Field(
+        (),
+        description="Only what happens: readings in which one of these fields has changed, such as `ld2410.presence` or"
+        " `mq134.state`; none means all. The heartbeat of `report` does not hold, unless `report` is set as well.",
     )
     report: Report = Field(
         Report(on_change=False), description="Only readings that say something new: see its own settings."

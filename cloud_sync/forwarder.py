@@ -37,6 +37,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
@@ -223,8 +224,10 @@ class Forwarder:
         return LogRange(cursor, self._log, self._selection, self._new_changes(), batches)
 
     def _new_changes(self) -> Changes | None:
-        report = self._config.report
-        return Changes(report.dead_band, report.heartbeat_s * 1000) if report.on_change else None
+        report, events = self._config.report, frozenset(self._config.events)
+        if not (report.on_change or events):
+            return None
+        return Changes(report.dead_band, report.heartbeat_s * 1000 if report.on_change else inf, events)
 
     async def _open(self) -> list[tuple[LogRange, Encoded]]:
         """Take up what is on disk; returns the batches that were under way."""

@@ -160,3 +160,59 @@ def test_its_settings_are_checked() -> None:
     for wrong in ({"dead_band": {"distance": 1}}, {"dead_band": {"a.b": -1}}, {"heartbeat_s": 0}, {"on_chance": True}):
         with pytest.raises(ValueError, match="report"):
             IntegrationConfig.model_validate(base | {"report": wrong})
+
+
+def events(*names: str) -> Changes:
+    return Changes({"ld2410.distance_cm": 10}, events=frozenset(names))
+
+
+def test_an_event_is_a_change_of_a_field_that_is_named() -> None:
+    chosen = events("ld2410.presence", "mq134.state").choose(
+        [
+            at(1, ld2410={"presence": True, "distance_cm": 100}),
+            at(2, ld2410={"presence": True, "distance_cm": 500, "moving": True}),
+            at(3, 86_400, ld2410={"presence": True, "distance_cm": 100}, pir={"motion_detected": True}),
+            at(4, boot=2, ld2410={"presence": True}),
+            at(5, ld2410={"presence": False}),
+            at(6, mq134={"state": "ok", "gas_concentration": 1}),
+            at(7, mq134={"state": "ok", "gas_concentration": 9}),
+            at(8, mq134={"state": "saturated"}),
+            at(9, pir={"motion_detected": True}),
+        ]
+    )
+    assert rows(chosen) == [1, 5, 6, 8]
+
+
+def test_events_keep_their_dead_band_and_have_a_heartbeat_only_if_asked() -> None:
+    near = events("ld2410.distance_cm")
+    assert rows(near.choose(distances(100, 110, 111))) == [1, 3]
+    beating = Changes({}, 300_000, frozenset({"ld2410.presence"}))
+    same = [
+        at(1, ld2410={"presence": True}),
+        at(2, 299, ld2410={"presence": True}),
+        at(3, 300, ld2410={"presence": True}),
+    ]
+    assert rows(beating.choose(same)) == [1, 3]
+
+
+def test_a_reading_that_cannot_be_read_is_left_to_nobody() -> None:
+    unreadable = at(1)
+    unreadable.defect = "its bytes have changed"
+    assert rows(events("pir.motion_detected").choose([unreadable, at(2, radar={"state": "ok"})])) == [1]
+
+
+async def test_a_destination_gets_events_only(tmp_path: Path) -> None:
+    async with open_site(tmp_path / "log.db") as site:
+        await store(site.log, 100, 105, 120, 121)
+        destination = Scripted(events=["ld2410.distance_cm"], report=REPORT)
+        await deliver_all(site, destination)
+        assert destination.accepted == [1, 3]
+        other = Scripted(name="other", events=["ld2410.presence"])
+        forwarder = await deliver_all(site, other)
+        assert other.accepted == []
+        assert (await forwarder.status()).undelivered == 0
+
+
+def test_events_are_named_by_sensor_and_field() -> None:
+    with pytest.raises(ValueError, match="events"):
+        IntegrationConfig.model_validate({"type": "x", "name": "x", "events": ["presence"]})
