@@ -52,13 +52,14 @@ from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.web.authorization import Authorization
 from gateway.web.devices import Devices
+from gateway.web.document import Document
 from gateway.web.health import Health
 from gateway.web.live import Live
 from gateway.web.mqtt_broker import MqttBroker
 from gateway.web.mqtt_listener import MqttListener
 from gateway.web.readings import Readings
+from gateway.web.routes import Routes
 from gateway.web.sensor_data import SensorData
-from gateway.web.server import Routes
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +238,8 @@ class Gateway:
                 secret=settings.ingest.hook_secret.get_secret_value(),
             ),
         ]
-        http = HttpListeners(settings, door, routes, live, Health(self.status, metrics))
+        health = Health(self.status, metrics, metrics_from=settings.http.metrics_from)
+        http = HttpListeners(settings, door, routes, live, health, Document(authorization), metrics)
         control = ControlServer(data_dir, OPERATIONS, site)
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
         listeners.callback(stopping.set)

@@ -1,50 +1,71 @@
 """Every port that speaks HTTP: all of it on one, and on ports of their own what somebody wants apart."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 
 from gateway.broker.door import Door
 from gateway.broker.websocket import WebSockets
 from gateway.config import Settings
+from gateway.metrics import Metrics
+from gateway.web.document import Document
 from gateway.web.health import Health
+from gateway.web.limits import Limits
 from gateway.web.live import Live
-from gateway.web.server import Routes, WebServer
+from gateway.web.routes import RawAnswer, Route, Routes
+from gateway.web.server import WebServer
 
 _MQTT_PATH = "/mqtt"
 _CONNECTIONS_WITHOUT_MQTT = 100  # of a port, beside mqtt.max_connections where MQTT is spoken
 
 
+@dataclass(slots=True, frozen=True)
+class _Mqtt:
+    """Routes of MQTT over WebSocket: the broker knows nothing of HTTP servers."""
+
+    sockets: WebSockets
+
+    def routes(self) -> Iterable[Route]:
+        """Return them."""
+        switched = {101: RawAnswer("From here on MQTT 3.1.1 is spoken.")}
+        for path in self.sockets.paths:
+            yield Route("GET", path, self.sockets.serve, errors=(400,), answers=switched, is_endless=True)
+
+
 class HttpListeners:
     """See the module's own words."""
 
-    def __init__(self, settings: Settings, door: Door, routes: Sequence[Routes], live: Live, health: Health) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        door: Door,
+        routes: Sequence[Routes],
+        live: Live,
+        health: Health,
+        document: Document,
+        metrics: Metrics,
+    ) -> None:
         mqtt, http = settings.mqtt, settings.http
-        most = mqtt.max_connections + _CONNECTIONS_WITHOUT_MQTT
+        limits = partial(Limits, http=http, metrics=metrics)
+        with_mqtt = limits(mqtt.max_connections + _CONNECTIONS_WITHOUT_MQTT)
+        without = limits(_CONNECTIONS_WITHOUT_MQTT)
         self._live = live
         self._mqtt = [WebSockets(door, _MQTT_PATH)]
-        body = http.max_body_bytes
-        server = partial(WebServer, trusted_proxies=http.trusted_proxies)
-        self._main = server(
-            "http.port",
-            http.host,
-            http.port,
-            [*routes, live, health, *self._mqtt],
-            max_connections=most,
-            max_body_bytes=body,
-        )
+        groups = [*routes, live, health, document, _Mqtt(self._mqtt[0])]
+        self._main = WebServer("http.port", http.host, http.port, groups, with_mqtt)
+        document.describe(self._main.routes)
         self._servers = [self._main]
-        apart = partial(server, max_connections=_CONNECTIONS_WITHOUT_MQTT)
         if mqtt.websocket_port:
             sockets = WebSockets(door, "/", _MQTT_PATH)
             self._mqtt.append(sockets)
             self._servers.append(
-                server("mqtt.websocket_port", mqtt.host, mqtt.websocket_port, [sockets], max_connections=most)
+                WebServer("mqtt.websocket_port", mqtt.host, mqtt.websocket_port, [_Mqtt(sockets)], with_mqtt)
             )
         if http.websocket_port:
-            self._servers.append(apart("http.websocket_port", http.host, http.websocket_port, [live]))
+            self._servers.append(WebServer("http.websocket_port", http.host, http.websocket_port, [live], without))
         if http.metrics_port:
-            self._servers.append(apart("http.metrics_port", http.host, http.metrics_port, [health]))
+            self._servers.append(WebServer("http.metrics_port", http.host, http.metrics_port, [health], without))
 
     @property
     def port(self) -> int:

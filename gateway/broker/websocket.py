@@ -2,7 +2,7 @@
 
 It only carries bytes: binary frames in, binary frames out, wherever the packets begin and end. What comes in, how much
 of it and from whom, is the door's affair, exactly as on the TCP port. The HTTP servers are not ours: whoever has one
-may add these routes to it.
+may serve this at `paths`.
 """
 
 import asyncio
@@ -25,18 +25,13 @@ _HINT = "Connect an MQTT client to it over WebSocket, with the subprotocol mqtt.
 
 
 class WebSockets:
-    """The routes of one HTTP server at which MQTT is spoken."""
+    """Where on one HTTP server MQTT is spoken."""
 
     def __init__(self, door: Door, *paths: str) -> None:
         self._door = door
-        self._paths = paths
+        self.paths = paths
         self._open: set[Connection] = set()
         self._is_stopping = False
-
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """Register the routes."""
-        for path in self._paths:
-            router.add_get(path, self.serve, allow_head=False)
 
     async def stop(self) -> None:
         """End every connection, and let no new one begin."""

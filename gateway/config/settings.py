@@ -133,6 +133,36 @@ class HttpSettings(Section):
         0, ge=0, le=65_535, description="A port for `/metrics` and health alone, beside `http.port`; 0 opens none."
     )
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="A larger request is refused (413).")
+    headers_timeout_s: float = Field(
+        10.0, gt=0, description="How long the headers of a request may take, from their first byte."
+    )
+    body_timeout_s: float = Field(30.0, gt=0, description="How long its body may take after that (408).")
+    request_timeout_s: float = Field(
+        60.0, gt=0, description="How long the gateway may take to work out an answer (503), body included."
+    )
+    answer_timeout_s: float = Field(60.0, gt=0, description="How long a client may take to read an answer.")
+    keepalive_timeout_s: float = Field(
+        30.0, gt=0, description="How long a connection may be silent, before the first request and between two."
+    )
+    max_connections_per_address: int = Field(
+        200,
+        ge=0,
+        description="Connections of one address at once, those with a WebSocket and those of trusted proxies not"
+        " counted; further ones are closed. 0 lifts the limit.",
+    )
+    metrics_from: tuple[str, ...] = Field(
+        (
+            "127.0.0.0/8",
+            "::1",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "169.254.0.0/16",
+            "fc00::/7",
+            "fe80::/10",
+        ),
+        description="Addresses and networks that may ask for `/metrics`: those of the site, unless it says otherwise.",
+    )
     rate_limit_per_minute: int = Field(100, ge=0, description="Requests per client; 0 lifts the limit.")
     rate_limit_burst: int = Field(20, ge=1, description="Requests a client may send at once.")
     trusted_proxies: tuple[str, ...] = Field(
@@ -140,7 +170,7 @@ class HttpSettings(Section):
         description="Addresses and networks (`10.0.0.0/8`) of proxies whose word on a client's address is believed.",
     )
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "metrics_from")
     @classmethod
     def _refuse_what_is_no_network(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:

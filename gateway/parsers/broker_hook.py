@@ -13,9 +13,9 @@ payload that is a text is taken as it is, or by base64 if that is said; anything
 
 import binascii
 from base64 import b64decode
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import to_json
 
 from gateway.model.errors import BadInput
@@ -51,6 +51,22 @@ class _Message(BaseModel):
     flags: _Flags = _Flags()
     id: str = Field("", max_length=200)
     encoding: Literal["plain", "base64"] = "plain"
+
+
+class _Event(BaseModel):
+    """Another event of a broker: answered, and ignored."""
+
+    model_config = ConfigDict(extra="allow")
+
+    event: str
+
+
+class _Messages(BaseModel):
+    messages: list[_Message] = Field(min_length=1, max_length=MESSAGES_AT_ONCE)
+
+
+HookBody = _Message | _Event | _Messages | Annotated[list[_Message], Field(min_length=1, max_length=MESSAGES_AT_ONCE)]
+"""What a body looks like, for its documentation: `parse_hook` reads it."""
 
 
 def parse_hook(body: bytes, *, is_base64: bool = False) -> list[HookMessage | None]:

@@ -16,15 +16,17 @@ from base64 import b64encode
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic_core import from_json
+from typing_extensions import TypedDict
 
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model.json_values import is_finite
 from gateway.model.reading import rfc3339
 from gateway.model.topics import matches
+from gateway.model.wire import Json
 from gateway.storage.log import Log
 from gateway.storage.message_cap import Left, TrimMessages
 from gateway.storage.mqtt_store import Change, MqttStore
@@ -39,6 +41,19 @@ _BYTES_AT_ONCE = 1_000_000
 _KNOWN_SINCE_MS = 1_577_836_800_000  # 2020: an earlier time is that of a clock which was not set yet
 
 
+class WireMessage(TypedDict):
+    """A message as whoever asked for it gets it."""
+
+    id: str
+    organization_id: str
+    topic: str
+    payload: Json
+    encoding: Literal["json", "text", "base64"]
+    qos: int
+    retain: bool
+    received_at: str
+
+
 @dataclass(slots=True, frozen=True)
 class StoredMessage:
     """A message as it was published; the topic is in its organisation's names."""
@@ -51,7 +66,7 @@ class StoredMessage:
     retain: bool
     received_at_ms: int
 
-    def on_the_wire(self, message_id: str) -> dict[str, object]:
+    def on_the_wire(self, message_id: str) -> WireMessage:
         """Return it for whoever asked for it: the payload as JSON if it is that, else as text, else in base64."""
         encoding, payload = _decoded(self.payload)
         return {
@@ -286,7 +301,7 @@ class MqttMessages:
             self._store.later([_note(subscription_id, position)])
 
 
-def _decoded(payload: bytes) -> tuple[str, object]:
+def _decoded(payload: bytes) -> tuple[Literal["json", "text", "base64"], Json]:
     with suppress(ValueError):
         value = from_json(payload, allow_inf_nan=False)
         if is_finite(value):

@@ -12,6 +12,7 @@ from gateway.login_delay import LoginDelay
 from gateway.model.errors import NeurogateError
 from gateway.model.roles import may_change, may_hand_in, may_read
 from gateway.rate_limit import RateLimits
+from gateway.web.routes import BEARER, Guard
 
 
 class Unauthorized(NeurogateError):
@@ -34,8 +35,8 @@ class TooManyRequests(NeurogateError):
     code = "rate_limited"
     http_status = 429
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__("Too many requests.", hint=f"Try again in {retry_after_s} s.")
+    def __init__(self, retry_after_s: int, *, hint: str = "") -> None:
+        super().__init__("Too many requests.", hint=hint or f"Try again in {retry_after_s} s.")
         self.retry_after_s = retry_after_s
 
 
@@ -47,8 +48,27 @@ class Authorization:
         self._limits = limits
         self._delay = delay
 
-    async def reader(self, request: web.Request) -> Caller:
-        """Return who asks, if they may look at what there is. Raises Unauthorized, Forbidden or TooManyRequests."""
+    @property
+    def reads(self) -> Guard[Caller]:
+        """Who may look at what there is."""
+        return Guard(self._reader, (BEARER,), "a member, an admin or an owner")
+
+    @property
+    def changes(self) -> Guard[Caller]:
+        """Who may change things."""
+        return Guard(self._changer, (BEARER,), "an admin or an owner")
+
+    @property
+    def hands_in(self) -> Guard[Caller]:
+        """Who may hand in what devices say."""
+        return Guard(self._hands_in, (BEARER,), "a device, an admin or an owner")
+
+    @property
+    def is_known(self) -> Guard[Caller]:
+        """Whoever has a token."""
+        return Guard(self._caller, (BEARER,), "whoever has a token")
+
+    async def _reader(self, request: web.Request) -> Caller:
         caller = await self._caller(request)
         if not may_read(caller.role):
             raise Forbidden(
@@ -57,16 +77,15 @@ class Authorization:
             )
         return caller
 
-    def changer(self, caller: Caller) -> Caller:
-        """Return the caller, if they may change things. Raises Forbidden."""
+    async def _changer(self, request: web.Request) -> Caller:
+        caller = await self._reader(request)
         if not may_change(caller.role):
             raise Forbidden(
                 f"A token of the role {caller.role} may change nothing.", hint="Use one of an admin or an owner."
             )
         return caller
 
-    async def hands_in(self, request: web.Request) -> Caller:
-        """Return who asks, if they may hand in what devices say. Raises Unauthorized, Forbidden or TooManyRequests."""
+    async def _hands_in(self, request: web.Request) -> Caller:
         caller = await self._caller(request)
         if not may_hand_in(caller.role):
             raise Forbidden(

@@ -5,19 +5,36 @@ out with the readings that come in from then on. A device that is unknown is reg
 elsewhere tells of one before it is heard.
 """
 
-from aiohttp import web
-from pydantic import JsonValue
+from collections.abc import Iterable
 
+from pydantic import ConfigDict, JsonValue
+from typing_extensions import TypedDict
+
+from gateway.callers import Caller
 from gateway.operations.devices import set_metadata
 from gateway.operations.site import Site
 from gateway.web.authorization import Authorization
-from gateway.web.requests import Request, parsed
+from gateway.web.requests import Request
+from gateway.web.routes import Route
 
 
 class MetadataRequest(Request):
-    """What is to change."""
+    """What is to change; `null` takes a key away."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"device_id": "esp32-kitchen", "metadata": {"location": "kitchen", "zone": 2}}]}
+    )
 
     device_id: str
+    metadata: dict[str, JsonValue]
+
+
+class DeviceMetadata(TypedDict):
+    """All that is known of a device beside what it measures."""
+
+    organization_id: str
+    device_id: str
+    status: str
     metadata: dict[str, JsonValue]
 
 
@@ -28,26 +45,21 @@ class Devices:
         self._authorization = authorization
         self._site = site
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """Register the route."""
-        for prefix in ("/api/v1", "/functions/v1"):
-            router.add_post(f"{prefix}/devices/metadata", self.change_metadata)
+    def routes(self) -> Iterable[Route]:
+        """Return the route."""
+        yield Route("POST", "devices/metadata", self.change_metadata, self._authorization.changes)
 
-    async def change_metadata(self, request: web.Request) -> web.Response:
+    async def change_metadata(self, who: Caller, body: MetadataRequest) -> DeviceMetadata:
         """Change a device's metadata and return all of it."""
-        caller = self._authorization.changer(await self._authorization.reader(request))
-        asked = parsed(MetadataRequest, await request.read(), caller)
         device = await set_metadata(
             self._site,
-            organization_id=caller.organization_id,
-            device_id=asked.device_id,
-            metadata=dict(asked.metadata),
+            organization_id=who.organization_id,
+            device_id=body.device_id,
+            metadata=dict(body.metadata),
         )
-        return web.json_response(
-            {
-                "organization_id": device.organization_id,
-                "device_id": device.device_id,
-                "status": device.status,
-                "metadata": device.metadata,
-            }
-        )
+        return {
+            "organization_id": device.organization_id,
+            "device_id": device.device_id,
+            "status": device.status,
+            "metadata": device.metadata,
+        }

@@ -1,51 +1,91 @@
-"""`/health` (the process answers), `/ready` (it does its work) and `/metrics` (Prometheus). No token is asked."""
+"""`/health` (the process answers), `/ready` (it does its work) and `/metrics` (Prometheus). No token is asked.
 
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+`/metrics` tells names of destinations and how much there is: only `http.metrics_from` may ask for it.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Literal
 
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from typing_extensions import TypedDict
 
 from gateway.metrics import Metrics
-from gateway.model.status import GatewayStatus
+from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus
+from gateway.web.authorization import Forbidden
+from gateway.web.routes import RawAnswer, Route, Unavailable
+
+
+class Alive(TypedDict):
+    """It turns."""
+
+    status: Literal["ok"]
+
+
+class Readiness(TypedDict):
+    """Whether everything works, and what does not."""
+
+    status: Literal["ready", "not ready"]
+    problems: list[str]
+    notices: list[str]
+    gateway_id: str
+    version: str
+    uptime_seconds: float
+    buffer: BufferStatus
+    destinations: list[DestinationStatus]
 
 
 class Health:
-    """The routes and their handlers."""
+    """The routes and their handlers. `/metrics` is for the networks in `metrics_from`."""
 
-    def __init__(self, status: Callable[[], Awaitable[GatewayStatus]], metrics: Metrics) -> None:
+    def __init__(
+        self, status: Callable[[], Awaitable[GatewayStatus]], metrics: Metrics, *, metrics_from: Sequence[str]
+    ) -> None:
         self._status = status
         self._metrics = metrics
+        self._metrics_from = tuple(ip_network(one, strict=False) for one in metrics_from)
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """Register the routes."""
-        router.add_get("/health", self.health)
-        router.add_get("/ready", self.ready)
-        router.add_get("/metrics", self.metrics)
+    def routes(self) -> Iterable[Route]:
+        """Return the routes."""
+        text = RawAnswer("Every metric, in Prometheus' text format.", "text/plain", str)
+        yield Route("GET", "/health", self.health)
+        yield Route("GET", "/ready", self.ready)
+        yield Route("GET", "/metrics", self.metrics, errors=(403,), answers={200: text})
 
-    async def health(self, _: web.Request) -> web.Response:
+    async def health(self) -> Alive:
         """Answer as long as the event loop turns."""
-        return web.json_response({"status": "ok"})
+        return {"status": "ok"}
 
-    async def ready(self, _: web.Request) -> web.Response:
+    async def ready(self) -> Readiness | Unavailable[Readiness]:
         """Say whether everything works, and what does not; 503 if readings cannot be taken in.
 
         A destination that is away is no reason for 503: keeping readings for it is the gateway's work.
         """
         status = await self._status()
-        body = {
+        body: Readiness = {
             "status": "not ready" if status.problems else "ready",
             "problems": status.problems,
             "notices": status.notices,
             "gateway_id": status.gateway_id,
             "version": status.version,
             "uptime_seconds": round(status.uptime_seconds, 1),
-            "buffer": asdict(status.buffer),
-            "destinations": [asdict(destination) for destination in status.destinations],
+            "buffer": status.buffer,
+            "destinations": status.destinations,
         }
-        return web.json_response(body, status=503 if status.problems else 200)
+        return Unavailable(body) if status.problems else body
 
-    async def metrics(self, _: web.Request) -> web.Response:
+    async def metrics(self, request: web.Request) -> web.Response:
         """Return every metric in Prometheus' text format."""
+        if not self._may_have_metrics(request.remote or ""):
+            raise Forbidden("The metrics are not for this address.", hint="Add it to http.metrics_from.")
         await self._status()  # brings the gauges up to date
         return web.Response(body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def _may_have_metrics(self, address: str) -> bool:
+        try:
+            client = ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        client = getattr(client, "ipv4_mapped", None) or client
+        return any(client in network for network in self._metrics_from)

@@ -9,7 +9,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -28,6 +28,7 @@ from gateway.model.rights import rights_of
 from gateway.model.roles import may_hand_in, may_read
 from gateway.rate_limit import RateLimits
 from gateway.web.authorization import Forbidden, TooManyRequests, Unauthorized, bearer_token, wait_after_failure
+from gateway.web.routes import RawAnswer, Route
 
 _AUTH_S = 10.0
 _HEARTBEAT_S = 30.0
@@ -106,9 +107,11 @@ class Live:
         self._is_stopping = False
         access.on_change.append(self._drop_revoked)
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """Register the route."""
-        router.add_get("/ws", self.serve, allow_head=False)
+    def routes(self) -> Iterable[Route]:
+        """Return the route."""
+        switched = {101: RawAnswer("From here on the WebSocket is spoken.")}
+        errors = (400, 401)
+        yield Route("GET", "/ws", self.serve, errors=errors, answers=switched, is_endless=True)
 
     async def stop(self) -> None:
         """End every connection, and let no new one begin."""
@@ -116,7 +119,10 @@ class Live:
         await self._close(list(self._open), WSCloseCode.GOING_AWAY, b"the gateway stops")
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Speak with one client until it has enough."""
+        """Speak over a WebSocket: readings out as they are committed, and readings in.
+
+        A token or a device's password comes with the request, or as the first message: `{"type":"auth","token":…}`.
+        """
         if self._is_stopping:
             raise web.HTTPServiceUnavailable
         socket = web.WebSocketResponse(

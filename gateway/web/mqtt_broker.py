@@ -14,13 +14,10 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol
-
-from aiohttp import web
-from pydantic_core import to_json
+from typing import Protocol, TypeAlias
 
 from gateway.callers import Caller
-from gateway.model.errors import BadInput, NeurogateError, NotFound, error_document
+from gateway.model.errors import BadInput, NeurogateError, NotFound
 from gateway.model.reading import rfc3339
 from gateway.operations.credentials import (
     CredentialDetails,
@@ -34,19 +31,36 @@ from gateway.parsers.routes import ParserRoutes
 from gateway.storage.mqtt_messages import MqttMessages
 from gateway.storage.mqtt_subscriptions import SubscriptionRow
 from gateway.web.authorization import Authorization
+from gateway.web.errors import AllRefused, words_of
+from gateway.web.mqtt_answers import (
+    Credential,
+    Credentials,
+    MessageResult,
+    Messages,
+    NewCredential,
+    NewPassword,
+    NewSubscription,
+    Published,
+    Revoked,
+    Subscriptions,
+    TestResult,
+)
 from gateway.web.mqtt_requests import (
+    AnyRequest,
     CredentialsRequest,
-    Named,
+    MessagesQuery,
     PublishRequest,
     SubscribeRequest,
     TestRequest,
 )
 from gateway.web.publishing import Publishes, as_reading
-from gateway.web.requests import parsed, read
+from gateway.web.routes import Created, Mixed, Route
 
-_PAGE = 100
 _PAGE_AT_MOST = 1_000
-_DIGITS = 19  # of a number that SQLite can hold
+
+_Published: TypeAlias = Published | Mixed[Published]
+_Subscribed: TypeAlias = Created[NewSubscription]
+_Credentials: TypeAlias = Credentials | Created[NewCredential] | NewPassword | Revoked
 
 
 class CallbackState(Protocol):
@@ -115,72 +129,64 @@ class MqttBroker:
         self._too_long = too_long
         self._site = site
         self._routes = ParserRoutes.of(site.settings)
-        self._operations: dict[str, Callable[[Caller, bytes], Awaitable[web.Response]]] = {
-            "publish": self._publish,
-            "subscribe": self._subscribe,
-            "test": self._test,
-            "credentials": self._credentials,
-        }
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """Register the routes."""
-        for prefix in ("/api/v1", "/functions/v1"):
-            router.add_post(f"{prefix}/mqtt-broker", self.post)
-            router.add_post(f"{prefix}/mqtt-hybrid/{{operation}}", self.post)
-            router.add_get(f"{prefix}/mqtt-broker/subscriptions", self.list_subscriptions)
-            router.add_delete(f"{prefix}/mqtt-broker/subscriptions/{{id}}", self.unsubscribe)
-            router.add_get(f"{prefix}/mqtt-broker/messages", self.list_messages)
+    def routes(self) -> Iterable[Route]:
+        """Return the routes."""
+        changes, reads = self._authorization.changes, self._authorization.reads
+        errors = (404, 409)
+        yield Route("POST", "mqtt-broker", self.post, changes, errors)
+        yield Route("POST", "mqtt-hybrid/publish", self.publish, changes)
+        yield Route("POST", "mqtt-hybrid/subscribe", self.subscribe, changes)
+        yield Route("POST", "mqtt-hybrid/test", self.test, changes)
+        yield Route("POST", "mqtt-hybrid/credentials", self.credentials, changes, errors)
+        yield Route("GET", "mqtt-broker/subscriptions", self.list_subscriptions, reads)
+        yield Route("DELETE", "mqtt-broker/subscriptions/{id}", self.unsubscribe, changes, (404,))
+        yield Route("GET", "mqtt-broker/messages", self.list_messages, reads, (404,), is_large=True)
 
-    async def post(self, request: web.Request) -> web.Response:
-        """Carry out the operation that the path or the body names."""
-        caller = self._authorization.changer(await self._authorization.reader(request))
-        body = await request.read()
-        told, name = request.match_info.get("operation"), read(Named, body).operation
-        if told is not None and name not in {"", told}:
-            raise BadInput("contradiction", f"The path says {told[:50]}, the body {name[:50]}.", hint="Leave one out.")
-        name = told or name
-        operation = self._operations.get(name)
-        if operation is None:
-            raise BadInput(
-                "unknown_operation",
-                f"There is no operation {name[:50]!r}." if name else "The operation is missing.",
-                hint=f"Use one of: {', '.join(self._operations)}.",
-            )
-        return await operation(caller, body)
+    async def post(self, who: Caller, body: AnyRequest) -> _Published | _Subscribed | TestResult | _Credentials:
+        """Carry out the operation that the body names."""
+        match body:
+            case PublishRequest():
+                return await self.publish(who, body)
+            case SubscribeRequest():
+                return await self.subscribe(who, body)
+            case TestRequest():
+                return await self.test(body)
+            case CredentialsRequest():
+                return await self.credentials(who, body)
 
-    async def _publish(self, caller: Caller, body: bytes) -> web.Response:
-        asked = parsed(PublishRequest, body, caller)
+    async def publish(self, who: Caller, body: PublishRequest) -> _Published:
+        """Publish messages; what was published is on disk."""
         # Handed in together, in order: a commit each would take a hundred times as long.
         verdicts = await asyncio.gather(
             *(
-                self._publish_one(caller.organization_id, one.topic, one.content, one.qos, retain=one.retain)
-                for one in asked.messages
+                self._publish_one(who.organization_id, one.topic, one.content, one.qos, retain=one.retain)
+                for one in body.messages
             ),
             return_exceptions=True,
         )
-        results: list[dict[str, object]] = []
+        results: list[MessageResult] = []
         failures: list[NeurogateError] = []
-        for one, verdict in zip(asked.messages, verdicts, strict=True):
+        for one, verdict in zip(body.messages, verdicts, strict=True):
             if isinstance(verdict, NeurogateError):
                 failures.append(verdict)
-                document = error_document(verdict.code, verdict.message, verdict.hint)
-                results.append({"topic": one.topic, "status": "refused", **document})
+                results.append({"topic": one.topic, "status": "refused", "error": words_of(verdict)})
             elif isinstance(verdict, BaseException):
                 raise verdict
             else:
-                results.append({"topic": one.topic, "status": "published"} | as_reading(verdict))
-        published = len(results) - len(failures)
-        answer: dict[str, object] = {"published": published, "results": results}
-        if not published:
-            first = failures[0]
-            answer |= error_document(first.code, first.message, first.hint)
-        status = 200 if not failures else 207 if published else failures[0].http_status
-        return web.json_response(answer, status=status)
+                result: MessageResult = {"topic": one.topic, "status": "published"}
+                results.append({**result, **as_reading(verdict)})
+        answer: Published = {"published": len(results) - len(failures), "results": results}
+        if not failures:
+            return answer
+        if not answer["published"]:
+            raise AllRefused(failures[0], {**answer})
+        return Mixed(answer)
 
-    async def _subscribe(self, caller: Caller, body: bytes) -> web.Response:
-        asked = parsed(SubscribeRequest, body, caller)
-        rights = self._routes.rights_of(caller.organization_id, None)
-        for topic_filter in asked.topics:
+    async def subscribe(self, who: Caller, body: SubscribeRequest) -> _Subscribed:
+        """Keep what matches from now on, and POST it to the callback, if there is one."""
+        rights = self._routes.rights_of(who.organization_id, None)
+        for topic_filter in body.topics:
             if too := self._too_long(topic_filter):
                 raise BadInput(
                     "invalid_topic",
@@ -190,87 +196,81 @@ class MqttBroker:
             if not rights.may_subscribe(topic_filter):
                 raise BadInput(
                     "foreign_topic",
-                    f"{topic_filter[:200]!r} is no topic filter inside those of {caller.organization_id}.",
+                    f"{topic_filter[:200]!r} is no topic filter inside those of {who.organization_id}.",
                     hint=f"Inside one of: {', '.join(rights.subscribe)}.",
                 )
-        url = None if asked.callback_url is None else str(asked.callback_url)
-        row = await self._messages.subscribe(caller.organization_id, tuple(dict.fromkeys(asked.topics)), url)
+        url = None if body.callback_url is None else str(body.callback_url)
+        row = await self._messages.subscribe(who.organization_id, tuple(dict.fromkeys(body.topics)), url)
         answer = self._details(row)
         if url is not None:
             answer["secret"] = self._callbacks.secret_of(row.id)
-        return web.json_response(answer, status=201)
+        return Created(answer)
 
-    async def _test(self, caller: Caller, body: bytes) -> web.Response:
-        parsed(TestRequest, body, caller)
+    async def test(self, body: TestRequest) -> TestResult:  # noqa: ARG002 - that it is one is all it says
+        """Log in, and send a message there and back."""
         tested = await self._test_broker()
-        return web.json_response(
-            {"success": tested.success, "message": tested.message, "round_trip_ms": tested.round_trip_ms}
-        )
+        return {"success": tested.success, "message": tested.message, "round_trip_ms": tested.round_trip_ms}
 
-    async def _credentials(self, caller: Caller, body: bytes) -> web.Response:
-        asked = parsed(CredentialsRequest, body, caller)
-        organization_id, site = caller.organization_id, self._site
+    async def credentials(self, who: Caller, body: CredentialsRequest) -> _Credentials:
+        """Create, list, rotate or revoke credentials of the organisation."""
+        organization_id, site = who.organization_id, self._site
         own = {one.username: one for one in await list_credentials(site) if one.organization_id == organization_id}
-        if asked.action == "list":
-            return web.json_response({"credentials": [_shown(one) for one in own.values()]})
-        if asked.action == "create":
-            name = asked.username or f"{organization_id}-{secrets.token_hex(4)}"
+        if body.action == "list":
+            return {"credentials": [_shown(one) for one in own.values()]}
+        if body.action == "create":
+            name = body.username or f"{organization_id}-{secrets.token_hex(4)}"
             new = await add_credential(site, name=name, organization_id=organization_id)
-            prefix = f"org_{organization_id}/devices/#"
-            return web.json_response(
-                {"username": new.username, "password": new.password, "topic_prefix": prefix}, status=201
-            )
-        if asked.username not in own:
+            shown: NewCredential = {
+                "username": new.username,
+                "password": new.password,
+                "topic_prefix": f"org_{organization_id}/devices/#",
+            }
+            return Created(shown)
+        if body.username not in own:
             raise NotFound(
-                f"There is no credential {(asked.username or '')[:50]!r}.", hint='"action": "list" shows what there is.'
+                f"There is no credential {(body.username or '')[:50]!r}.", hint='"action": "list" shows what there is.'
             )
-        if asked.action == "rotate":
-            overlap_ms = round(asked.overlap_h * 3_600_000)
-            new = await rotate_credential(site, username=asked.username, overlap_ms=overlap_ms)
-            return web.json_response({"username": new.username, "password": new.password})
-        await revoke_credential(site, username=asked.username)
-        return web.json_response({"username": asked.username, "revoked": True})
+        if body.action == "rotate":
+            overlap_ms = round(body.overlap_h * 3_600_000)
+            new = await rotate_credential(site, username=body.username, overlap_ms=overlap_ms)
+            return {"username": new.username, "password": new.password}
+        await revoke_credential(site, username=body.username)
+        return {"username": body.username, "revoked": True}
 
     # Subscriptions
 
-    async def list_subscriptions(self, request: web.Request) -> web.Response:
+    async def list_subscriptions(self, who: Caller) -> Subscriptions:
         """Return the organisation's subscriptions, and how their callbacks do."""
-        caller = await self._authorization.reader(request)
-        return web.json_response({"subscriptions": [self._details(row) for row in self._own(caller)]})
+        return {"subscriptions": [self._details(row) for row in self._own(who)]}
 
-    async def unsubscribe(self, request: web.Request) -> web.Response:
+    async def unsubscribe(self, who: Caller, id: str) -> None:  # noqa: A002 - its name in the path
         """End a subscription."""
-        caller = self._authorization.changer(await self._authorization.reader(request))
-        await self._messages.unsubscribe(caller.organization_id, request.match_info["id"])
-        return web.Response(status=204)
+        await self._messages.unsubscribe(who.organization_id, id)
 
-    async def list_messages(self, request: web.Request) -> web.Response:
+    async def list_messages(self, who: Caller, query: MessagesQuery) -> Messages:
         """Return kept messages of one subscription, oldest first, and where to go on."""
-        caller = await self._authorization.reader(request)
-        wanted = request.query.get("subscription_id", "")
-        row = next((row for row in self._own(caller) if row.id == wanted), None)
+        wanted = query.subscription_id
+        row = next((row for row in self._own(who) if row.id == wanted), None)
         if row is None:
             raise NotFound(
                 f"There is no subscription {wanted[:50]!r}.", hint="Name one: ?subscription_id=…; see subscriptions."
             )
-        after = max(_number(request, "after", 0), row.start)
-        limit = min(_number(request, "limit", _PAGE), _PAGE_AT_MOST)
+        after = max(query.after, row.start)
+        limit = min(query.limit, _PAGE_AT_MOST)
         found, until = await self._messages.read(row, after, until=self._messages.newest, limit=limit)
-        answer = {
+        return {
             "messages": [message.on_the_wire(self._callbacks.message_id(message.id)) for message in found],
             "next": until,
-            "missed": await self._messages.has_missed(caller.organization_id, after),
+            "missed": await self._messages.has_missed(who.organization_id, after),
         }
-        body = await asyncio.to_thread(to_json, answer)
-        return web.Response(body=body, content_type="application/json")
 
     def _own(self, caller: Caller) -> Iterable[SubscriptionRow]:
         for row in self._messages.subscriptions.values():
             if row.organization_id == caller.organization_id:
                 yield row
 
-    def _details(self, row: SubscriptionRow) -> dict[str, Any]:
-        details: dict[str, Any] = {
+    def _details(self, row: SubscriptionRow) -> NewSubscription:
+        details: NewSubscription = {
             "id": row.id,
             "organization_id": row.organization_id,
             "topics": list(row.topics),
@@ -289,16 +289,7 @@ class MqttBroker:
         return details
 
 
-def _number(request: web.Request, name: str, default: int) -> int:
-    text = request.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < _DIGITS):
-        raise BadInput(
-            "invalid_request", f"{name} is {text[:50]!r}, not a number.", hint="Leave it out, or correct it."
-        )
-    return int(text)
-
-
-def _shown(one: CredentialDetails) -> dict[str, object]:
+def _shown(one: CredentialDetails) -> Credential:
     return {
         "username": one.username,
         "device_id": one.device_id,

@@ -14,22 +14,50 @@ Who hands in shows a token (of the role device, admin or owner: its organisation
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from cloud_sync.signing import body_hmac
 from gateway.ingest import Verdict
-from gateway.model.errors import BadInput, NeurogateError, StoreFailed, error_document
-from gateway.parsers.broker_hook import HookMessage, parse_hook
+from gateway.model.errors import NeurogateError, StoreFailed
+from gateway.parsers.broker_hook import HookBody, HookMessage, parse_hook
 from gateway.web.authorization import Authorization, Unauthorized
-from gateway.web.publishing import Publishes, as_reading
+from gateway.web.errors import AllRefused, ErrorWords, words_of
+from gateway.web.publishing import AsReading, Publishes, as_reading
+from gateway.web.requests import Query
+from gateway.web.routes import BEARER, JSON, SIGNATURE, Content, Guard, Mixed, Route
 
 _REMEMBERED = 10_000
 
-_Outcome = dict[str, Any] | NeurogateError
+
+class HookQuery(Query):
+    """How payloads come."""
+
+    encoding: Literal["plain", "base64"] = Field("plain", description="Of all payloads that are texts.")
+
+
+class HookResult(AsReading):
+    """What became of one message."""
+
+    status: Literal["accepted", "refused", "ignored"]
+    topic: NotRequired[str]
+    repeated: NotRequired[Literal[True]]
+    error: NotRequired[ErrorWords]
+
+
+class HandedIn(TypedDict):
+    """What became of all of them, in their order."""
+
+    accepted: int
+    results: list[HookResult]
+
+
+_Outcome = HookResult | NeurogateError
 _Key = tuple[str, str, str, bytes]
 """Organisation, and a broker's id of a message."""
 
@@ -45,39 +73,37 @@ class MqttListener:
         self._handed_in: OrderedDict[_Key, asyncio.Task[Verdict | None]] = OrderedDict()
         """What came with an id: it is on its way, or on disk."""
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """Register the route."""
-        for prefix in ("/api/v1", "/functions/v1"):
-            router.add_post(f"{prefix}/mqtt-listener", self.post)
+    def routes(self) -> Iterable[Route]:
+        """Return the route."""
+        words = "a device's token, an admin's or an owner's; or whoever signs with `ingest.hook_secret`"
+        guard = Guard(self._sender, (BEARER, SIGNATURE), words)
+        yield Route("POST", "mqtt-listener", self.post, guard)
 
-    async def post(self, request: web.Request) -> web.Response:
-        """Take messages in."""
-        organization_id, body = await self._sender(request)
-        encoding = request.query.get("encoding", "plain")
-        if encoding not in ("plain", "base64"):
-            raise BadInput("invalid_parameter", f"encoding is {encoding[:50]!r}.", hint="Use plain or base64.")
-        messages = parse_hook(body, is_base64=encoding == "base64")
+    async def post(
+        self, who: str, query: HookQuery, body: Annotated[bytes, Content(JSON, HookBody)]
+    ) -> HandedIn | Mixed[HandedIn]:
+        """Take messages in; answered when all of it is on disk."""
+        messages = parse_hook(body, is_base64=query.encoding == "base64")
         # All begin in their order and share commits; each is answered for when it is on disk.
-        outcomes = await asyncio.gather(*(self._take(organization_id, message) for message in messages))
+        outcomes = await asyncio.gather(*(self._take(who, message) for message in messages))
         for outcome in outcomes:
             if isinstance(outcome, StoreFailed):
                 raise outcome
         refused = [outcome for outcome in outcomes if isinstance(outcome, NeurogateError)]
         results = [_refusal(one) if isinstance(one, NeurogateError) else one for one in outcomes]
-        answer: dict[str, Any] = {"accepted": len(outcomes) - len(refused), "results": results}
-        if len(refused) < len(outcomes):
-            return web.json_response(answer, status=207 if refused else 200)
-        first = refused[0]
-        return web.json_response(
-            answer | error_document(first.code, first.message, first.hint), status=first.http_status
-        )
+        answer: HandedIn = {"accepted": len(outcomes) - len(refused), "results": results}
+        if not refused:
+            return answer
+        if not answer["accepted"]:
+            raise AllRefused(refused[0], {**answer})
+        return Mixed(answer)
 
-    async def _sender(self, request: web.Request) -> tuple[str, bytes]:
-        """Return for which organisation a body is handed in, and the body."""
+    async def _sender(self, request: web.Request) -> str:
+        """Return for which organisation a body is handed in."""
         signature = request.headers.get(body_hmac.HEADER)
         if signature is None:
-            caller = await self._authorization.hands_in(request)
-            return caller.organization_id, await request.read()
+            caller = await self._authorization.hands_in.check(request)
+            return caller.organization_id
         body = await request.read() if self._secret else b""
         if not self._secret or not body_hmac.verify(self._secret, signature, body):
             await self._authorization.wait_after_failure(request)
@@ -86,15 +112,15 @@ class MqttListener:
                 hint="Sign the very bytes of the body with ingest.hook_secret, or send a token.",
             )
         self._authorization.take_turn("the hook's secret")
-        return self._organization_id, body
+        return self._organization_id
 
     async def _take(self, organization_id: str, message: HookMessage | None) -> _Outcome:
         if message is None:
             return {"status": "ignored"}
-        shown = {"topic": message.topic, "status": "accepted"}
+        shown: HookResult = {"topic": message.topic, "status": "accepted"}
         try:
             if not message.id:
-                return shown | as_reading(await self._published(organization_id, message))
+                return {**shown, **as_reading(await self._published(organization_id, message))}
             # With what it says: some hooks give ids that are only one client's, or come again.
             key = (organization_id, message.id, message.topic, sha256(message.payload).digest())
             task = self._handed_in.get(key)
@@ -105,7 +131,9 @@ class MqttListener:
             verdict = await asyncio.shield(task)  # another request may wait for it, too
         except NeurogateError as error:
             return error
-        return shown | as_reading(verdict) | ({"repeated": True} if is_repeated else {})
+        if is_repeated:
+            shown["repeated"] = True
+        return {**shown, **as_reading(verdict)}
 
     def _published(self, organization_id: str, message: HookMessage) -> Coroutine[Any, Any, Verdict | None]:
         return self._publish(organization_id, message.topic, message.payload, message.qos, retain=message.retain)
@@ -124,5 +152,5 @@ class MqttListener:
         return done
 
 
-def _refusal(error: NeurogateError) -> dict[str, Any]:
-    return {"status": "refused", **error_document(error.code, error.message, error.hint)}
+def _refusal(error: NeurogateError) -> HookResult:
+    return {"status": "refused", "error": words_of(error)}

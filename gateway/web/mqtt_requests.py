@@ -7,7 +7,8 @@ from pydantic_core import to_json
 
 from gateway.model.json_values import is_finite
 from gateway.operations.devices import OVERLAP_MS
-from gateway.web.requests import Request
+from gateway.web.parameters import RowNumber
+from gateway.web.requests import Query, Request
 
 MESSAGES_AT_ONCE = 100
 """That one request may publish."""
@@ -18,7 +19,6 @@ TOPICS_AT_ONCE = 50
 class BrokerRequest(Request):
     """What every operation may name: the platform's documents do, and there is one broker."""
 
-    operation: str = ""
     integration_id: str | None = None
 
 
@@ -51,6 +51,25 @@ class NewMessage(BaseModel):
 class PublishRequest(BrokerRequest):
     """`publish`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "operation": "publish",
+                    "messages": [
+                        {
+                            "topic": "devices/esp32-kitchen/commands/1",
+                            "payload": {"method": "reboot"},
+                            "qos": 1,
+                            "retain": False,
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    operation: Literal["publish"] = "publish"
     messages: list[NewMessage] = Field(min_length=1, max_length=MESSAGES_AT_ONCE)
 
 
@@ -63,12 +82,27 @@ def _without_credentials(url: HttpUrl) -> HttpUrl:
 class SubscribeRequest(BrokerRequest):
     """`subscribe`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "operation": "subscribe",
+                    "topics": ["devices/+/telemetry"],
+                    "callback_url": "https://app.example.com/mqtt",
+                }
+            ]
+        }
+    )
+
+    operation: Literal["subscribe"] = "subscribe"
     topics: list[str] = Field(min_length=1, max_length=TOPICS_AT_ONCE)
     callback_url: Annotated[HttpUrl, AfterValidator(_without_credentials)] | None = None
 
 
 class TestRequest(BrokerRequest):
     """`test`: nothing more."""
+
+    operation: Literal["test"] = "test"
 
 
 _Action = Literal["create", "list", "rotate", "revoke"]
@@ -77,12 +111,21 @@ _Action = Literal["create", "list", "rotate", "revoke"]
 class CredentialsRequest(BrokerRequest):
     """`credentials`: whose, and what is to become of it."""
 
+    operation: Literal["credentials"] = "credentials"
     action: _Action
     username: str | None = None
     overlap_h: float = Field(OVERLAP_MS / 3_600_000, ge=0, le=8_760)
 
 
-class Named(BaseModel):
-    """As much of a body as says what is asked."""
+AnyRequest = Annotated[
+    PublishRequest | SubscribeRequest | TestRequest | CredentialsRequest, Field(discriminator="operation")
+]
+"""What is asked without an operation in the path."""
 
-    operation: str = ""
+
+class MessagesQuery(Query):
+    """Which kept messages."""
+
+    subscription_id: str = Field("", description="Of this subscription.")
+    after: RowNumber = Field(0, description="`next` of the page before.")
+    limit: RowNumber = Field(100, description="In one page; 1,000 at most, however much is asked for.")

@@ -32,6 +32,11 @@ class TrustedProxies:
         found = {str(self._last_believed(nearest, hops)) for hops in told if hops}
         return found.pop() if len(found) == 1 else peer
 
+    def trusts(self, address: str) -> bool:
+        """Whether it is one of theirs."""
+        found = _address(address)
+        return found is not None and self._trusts(found)
+
     def _trusts(self, address: _Address) -> bool:
         return any(address in network for network in self._networks)
 

@@ -1,7 +1,9 @@
 """What routes that publish have in common."""
 
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any, Literal, NotRequired, Protocol
+
+from typing_extensions import TypedDict
 
 from gateway.ingest import Verdict
 
@@ -16,9 +18,20 @@ class Publishes(Protocol):
         ...
 
 
-def as_reading(verdict: Verdict | None) -> dict[str, object]:
+class AsReading(TypedDict):
+    """What became of a message as a reading; nothing is said of one that is none."""
+
+    reading: NotRequired[Literal["stored", "quarantined"]]
+    code: NotRequired[str]
+    message: NotRequired[str]
+    hint: NotRequired[str]
+
+
+def as_reading(verdict: Verdict | None) -> AsReading:
     """Say what became of a message as a reading: it is published either way, as one of MQTT is."""
     if verdict is None:
         return {}
-    words = {"code": verdict.code, "message": verdict.message, "hint": verdict.hint} if verdict.code else {}
-    return {"reading": "stored" if verdict.stored else "quarantined", **words}
+    said: AsReading = {"reading": "stored" if verdict.stored else "quarantined"}
+    if verdict.code:
+        said |= {"code": verdict.code, "message": verdict.message, "hint": verdict.hint}
+    return said

@@ -11,24 +11,31 @@ Under `/api/v1` and `/functions/v1`.
 """
 
 import asyncio
-import re
+from collections.abc import Iterable
 
-from aiohttp import web
-from pydantic_core import to_json
+from pydantic import Field
 
+from gateway.callers import Caller
 from gateway.model.errors import BadInput
 from gateway.operations.buckets import BUCKETS_AT_MOST, BucketsPage, read_buckets
 from gateway.operations.readings import READINGS_AT_MOST, ReadingsPage, read_readings
 from gateway.operations.site import Site
-from gateway.parsers.timestamp import number_ms, text_ms
 from gateway.web.authorization import Authorization
+from gateway.web.parameters import Above0, LengthMs, TimeMs
+from gateway.web.requests import Query
+from gateway.web.routes import Route
 
-_DEFAULT = 100
-_PARAMETERS = ("device_id", "sensor", "from", "to", "bucket", "limit", "cursor")
-_BUCKET = re.compile(r"([1-9][0-9]{0,4})([smhd])")
-_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_LIMIT = re.compile(r"[1-9][0-9]{0,8}")
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+
+class ReadingsQuery(Query):
+    """Which readings."""
+
+    device_id: str | None = Field(None, description="Of that device only.")
+    sensor: str | None = Field(None, description="With that sensor only.")
+    from_ms: TimeMs | None = Field(None, alias="from", description="Of this time and later; buckets need it.")
+    to_ms: TimeMs | None = Field(None, alias="to", description="Before this time.")
+    bucket: LengthMs | None = Field(None, description="Figures of each bucket of time instead of readings.")
+    limit: Above0 = Field(100, description="In one page; 1,000 at most, however much is asked for.")
+    cursor: str | None = Field(None, description="`next_cursor` of the page before, with the same question.")
 
 
 class Readings:
@@ -41,82 +48,35 @@ class Readings:
         self._readings_turn = asyncio.Lock()
         self._buckets_turn = asyncio.Lock()
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """Register the route."""
-        for prefix in ("/api/v1", "/functions/v1"):
-            router.add_get(f"{prefix}/readings", self.get)
+    def routes(self) -> Iterable[Route]:
+        """Return the route."""
+        yield Route("GET", "readings", self.get, self._authorization.reads, is_large=True)
 
-    async def get(self, request: web.Request) -> web.Response:
-        """Return one page."""
-        caller = await self._authorization.reader(request)
-        query = request.query
-        for name in query:
-            if name not in _PARAMETERS:
-                raise _invalid(name, "is no parameter", f"Use {', '.join(_PARAMETERS)}.")
-            if len(query.getall(name)) > 1:
-                raise _invalid(name, "stands there more than once", "Name one.")
-        limit = _limit(query.get("limit"))
-        from_ms, to_ms = _time("from", query.get("from")), _time("to", query.get("to"))
-        device_id, sensor, cursor = (query.get(name) or None for name in ("device_id", "sensor", "cursor"))
-        bucket = query.get("bucket")
-        async with self._readings_turn if bucket is None else self._buckets_turn:
-            page: ReadingsPage | BucketsPage
-            if bucket is None:
-                page = await read_readings(
+    async def get(self, who: Caller, query: ReadingsQuery) -> ReadingsPage | BucketsPage:
+        """Return a page of what is stored, the newest arrival first."""
+        device_id, sensor, cursor = query.device_id or None, query.sensor or None, query.cursor or None
+        async with self._readings_turn if query.bucket is None else self._buckets_turn:
+            if query.bucket is None:
+                return await read_readings(
                     self._site,
-                    organization_id=caller.organization_id,
+                    organization_id=who.organization_id,
                     device_id=device_id,
                     sensor=sensor,
-                    from_ms=from_ms,
-                    to_ms=to_ms,
-                    limit=min(limit, READINGS_AT_MOST),
+                    from_ms=query.from_ms,
+                    to_ms=query.to_ms,
+                    limit=min(query.limit, READINGS_AT_MOST),
                     cursor=cursor,
                 )
-            else:
-                if from_ms is None:
-                    raise _invalid("from", "is missing", "Buckets need a beginning.")
-                page = await read_buckets(
-                    self._site,
-                    organization_id=caller.organization_id,
-                    bucket_ms=_length(bucket),
-                    device_id=device_id,
-                    sensor=sensor,
-                    from_ms=from_ms,
-                    to_ms=to_ms,
-                    limit=min(limit, BUCKETS_AT_MOST),
-                    cursor=cursor,
-                )
-            body = await asyncio.to_thread(to_json, page, inf_nan_mode="null")
-        return web.Response(body=body, content_type="application/json")
-
-
-def _time(name: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    ms = number_ms(float(text)) if _NUMBER.fullmatch(text) else text_ms(text)
-    if ms is None:
-        raise _invalid(
-            name,
-            f"is {text[:50]!r}, not a time",
-            "Use RFC 3339, as 2026-11-20T12:00:00Z (write + as %2B), or unix seconds or milliseconds.",
-        )
-    return ms
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return _DEFAULT
-    if not _LIMIT.fullmatch(text):
-        raise _invalid("limit", f"is {text[:50]!r}, not a number above 0", "Leave it out, or correct it.")
-    return int(text)
-
-
-def _length(text: str) -> int:
-    found = _BUCKET.fullmatch(text)
-    if found is None:
-        raise _invalid("bucket", f"is {text[:50]!r}, not a length of time", "For example 30s, 5m, 1h or 1d.")
-    return int(found[1]) * _UNIT_MS[found[2]]
-
-
-def _invalid(name: str, what: str, hint: str) -> BadInput:
-    return BadInput("invalid_parameter", f"{name[:50]} {what}.", hint=hint)
+            if query.from_ms is None:
+                raise BadInput("invalid_parameter", "from is missing.", hint="Buckets need a beginning.")
+            return await read_buckets(
+                self._site,
+                organization_id=who.organization_id,
+                bucket_ms=query.bucket,
+                device_id=device_id,
+                sensor=sensor,
+                from_ms=query.from_ms,
+                to_ms=query.to_ms,
+                limit=min(query.limit, BUCKETS_AT_MOST),
+                cursor=cursor,
+            )

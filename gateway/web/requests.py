@@ -1,8 +1,10 @@
-"""Bodies of requests: read into a model, and only for the organisation of whoever asks."""
+"""What is asked: bodies and queries read into models, and only for the organisation of whoever asks."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from multidict import MultiMapping
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from gateway.callers import Caller
 from gateway.model.errors import BadInput
@@ -17,23 +19,62 @@ class Request(BaseModel):
     organization_id: str | None = None
 
 
-_Asked = TypeVar("_Asked", bound=Request)
-_Model = TypeVar("_Model", bound=BaseModel)
+class Query(BaseModel):
+    """The parameters behind the `?`; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
-def read(model: type[_Model], body: bytes) -> _Model:
-    """Read a body. Raises BadInput with its first fault; what was sent is not repeated, as it may be secret."""
+_Query = TypeVar("_Query", bound=BaseModel)
+
+
+def read_body(model: TypeAdapter[Any], body: bytes, who: object) -> Any:  # noqa: ANN401 - what the model says
+    """Read a body. Raises BadInput with its first fault, and Forbidden when it names another organisation.
+
+    What was sent is not repeated, as it may be secret.
+    """
     try:
-        return model.model_validate_json(body)
+        asked = model.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the body"
-        raise BadInput("invalid_request", f"{where}: {first['msg']}.", hint="See the README.") from None
-
-
-def parsed(model: type[_Asked], body: bytes, caller: Caller) -> _Asked:
-    """Read a request. Raises BadInput, and Forbidden when it names another organisation than the token's."""
-    asked = read(model, body)
-    if asked.organization_id not in (None, caller.organization_id):
-        raise Forbidden(f"The token is for {caller.organization_id}.", hint="Leave organization_id out, or name that.")
+        code = "invalid_request"
+        if first["type"].startswith("union_tag"):
+            code = f"unknown_{first['ctx']['discriminator']}".replace("'", "")
+        hint = "What it takes is at /api/openapi.json, and in the README."
+        raise BadInput(code, f"{where}: {first['msg']}.", hint=hint) from None
+    named = asked.organization_id if isinstance(asked, Request) else None
+    if isinstance(who, Caller) and named not in (None, who.organization_id):
+        raise Forbidden(f"The token is for {who.organization_id}.", hint="Leave organization_id out, or name that.")
     return asked
+
+
+def read_query(model: type[_Query], query: MultiMapping[str]) -> _Query:
+    """Read a query. Raises BadInput with its first fault."""
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    for name in query:
+        if len(query.getall(name)) > 1:
+            raise _invalid(name, "stands there more than once", "Name one.")
+    try:
+        return model.model_validate(dict(query))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            raise _invalid(name, "is no parameter", f"Use {', '.join(names)}.") from None
+        if first["type"] == "missing":
+            raise _invalid(name, "is missing", "Add it.") from None
+        what, hint = _words(first)
+        raise _invalid(name, what, hint) from None
+
+
+def _words(error: ErrorDetails) -> tuple[str, str]:
+    said = f"is {str(error['input'])[:50]!r}"
+    own = error.get("ctx", {})
+    if error["type"] == "parameter":  # it has its own words (`parameters.py`)
+        return f"{said}, {own['what']}", own["hint"]
+    return f"{said}: {error['msg']}", "Leave it out, or correct it."
+
+
+def _invalid(name: str, what: str, hint: str) -> BadInput:
+    return BadInput("invalid_parameter", f"{name[:50]} {what}.", hint=hint)

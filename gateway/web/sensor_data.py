@@ -4,17 +4,62 @@
 413; 415; 429 and 503 with Retry-After.
 """
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from typing import Annotated, Any, NotRequired
 
 from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from gateway.access import Access
+from gateway.access import Access, Credential, Device
 from gateway.ingest import Ingest, Verdict
 from gateway.login_delay import LoginDelay
+from gateway.model.errors import BadInput
+from gateway.model.telemetry import Envelope
+from gateway.parsers.contract import MAX_READINGS
 from gateway.parsers.senml import MEDIA_TYPE, SENML
 from gateway.rate_limit import RateLimits
-from gateway.web.authorization import bearer_token, wait_after_failure
-from gateway.web.errors import error_response
+from gateway.web.authorization import (
+    Forbidden,
+    TooManyRequests,
+    Unauthorized,
+    bearer_token,
+    wait_after_failure,
+)
+from gateway.web.errors import AllRefused
+from gateway.web.routes import BEARER, DEVICE_KEY, JSON, Accepted, Content, Guard, Mixed, Route
+
+
+class Readings(TypedDict):
+    """Several readings at once."""
+
+    readings: Annotated[list[Envelope], Field(min_length=1, max_length=MAX_READINGS)]
+
+
+class Result(TypedDict):
+    """What became of one reading; without a `code` nothing was wrong with it."""
+
+    stored: bool
+    code: NotRequired[str]
+    message: NotRequired[str]
+    hint: NotRequired[str]
+
+
+class Results(TypedDict):
+    """What became of all of them, in their order."""
+
+    accepted: int
+    results: list[Result]
+
+
+_JSON_BODY = Content(JSON, Envelope | Readings)
+_SENML_BODY = Content(MEDIA_TYPE, Annotated[list[dict[str, Any]], Field(min_length=1, description="RFC 8428.")])
+
+
+class NotReadable(BadInput):
+    """A body of a media type that is not read."""
+
+    http_status = 415
 
 
 class SensorData:
@@ -26,74 +71,77 @@ class SensorData:
         self._limits = limits
         self._delay = delay
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """Register the route, also under the path of the platform that existing clients use."""
-        router.add_post("/api/v1/sensor-data", self.post)
-        router.add_post("/functions/v1/sensor-data", self.post)
+    def routes(self) -> Iterable[Route]:
+        """Return the route."""
+        guard = Guard(self._sender, (DEVICE_KEY, BEARER), "a device: its password is the key, or the bearer token")
+        yield Route("POST", "sensor-data", self.post, guard)
 
-    async def post(self, request: web.Request) -> web.Response:
-        """Take in readings of the device whose password comes as `x-api-key` or bearer token."""
+    async def _sender(self, request: web.Request) -> Device:
         key = request.headers.get("x-api-key") or bearer_token(request)
-        credential = self._access.authenticate_key(key) if key else None
+        credential: Credential | None = self._access.authenticate_key(key) if key else None
         if credential is None:
             if key:
                 await wait_after_failure(self._delay, request)
-            return error_response(
-                401,
-                "unauthorized",
+            raise Unauthorized(
                 "The device's password is missing or wrong.",
                 hint="Send it as x-api-key or as bearer token; neurogate device add makes one.",
-                headers={"WWW-Authenticate": "Bearer"},
             )
         if credential.device is None:
-            return error_response(
-                403,
-                "not_a_device",
+            raise NotADevice(
                 "This is not a device's password.",
                 hint="A hub sends its devices' readings over MQTT; over HTTP each device has a password of its own.",
             )
         wait_s = self._limits.take(credential.username)
         if wait_s > 0:
-            return error_response(
-                429,
-                "rate_limited",
-                "Too many requests.",
-                hint="Send several readings in one request; a request counts once.",
-                headers={"Retry-After": str(int(wait_s) + 1)},
-            )
+            raise TooManyRequests(int(wait_s) + 1, hint="Send several readings in one request; a request counts once.")
+        return credential.device
+
+    async def post(
+        self, request: web.Request, who: Device, body: Annotated[bytes, _JSON_BODY, _SENML_BODY]
+    ) -> Accepted[Results] | Mixed[Results]:
+        """Take in readings: one, several, or a SenML pack; answered when everything is on disk.
+
+        What cannot be used is kept in quarantine all the same.
+        """
         if request.content_type == MEDIA_TYPE:
-            pack = self._access.sent_by(credential.device, SENML)
-            return _answer(await self._ingest.take_message(pack, await request.read(), source="http"))
-        if request.content_type != "application/json":
-            return error_response(
-                415,
-                "unsupported_media_type",
-                "The body must be JSON.",
-                hint=f"Content-Type: application/json, or {MEDIA_TYPE}",
+            pack = self._access.sent_by(who, SENML)
+            return _answer(await self._ingest.take_message(pack, body, source="http"))
+        if request.content_type != JSON:
+            raise NotReadable(
+                "unsupported_media_type", "The body must be JSON.", hint=f"Content-Type: {JSON}, or {MEDIA_TYPE}"
             )
-        verdicts = await self._ingest.take_document(credential.device, await request.read(), source="http")
-        return _answer(verdicts)
+        return _answer(await self._ingest.take_document(who, body, source="http"))
 
 
-def _answer(verdicts: list[Verdict]) -> web.Response:
+class NotADevice(Forbidden):
+    """A password, but no device's."""
+
+    code = "not_a_device"
+
+
+def _answer(verdicts: list[Verdict]) -> Accepted[Results] | Mixed[Results]:
     stored = sum(verdict.stored for verdict in verdicts)
     if len(verdicts) == 1 and not stored:
         only = verdicts[0]
-        return error_response(400, only.code, only.message, hint=only.hint)
+        raise BadInput(only.code, only.message, hint=only.hint)
     if not verdicts:
-        return error_response(400, "no_readings", "There is no reading in the list.", hint="Send at least one.")
-    clean = all(verdict.stored and not verdict.code for verdict in verdicts)
-    status = 202 if clean else 207 if stored else 400
-    results = [_result(verdict) for verdict in verdicts]
-    body: dict[str, object] = {"accepted": stored, "results": results}
+        raise BadInput("no_readings", "There is no reading in the list.", hint="Send at least one.")
+    answer: Results = {"accepted": stored, "results": [_result(verdict) for verdict in verdicts]}
     if not stored:
-        body["error"] = {
-            "code": "no_reading_usable",
-            "message": "None of the readings could be used; they are in quarantine.",
-            "hint": "See results.",
-        }
-    return web.json_response(body, status=status)
+        nothing = BadInput(
+            "no_reading_usable", "None of the readings could be used; they are in quarantine.", hint="See results."
+        )
+        raise AllRefused(nothing, {**answer})
+    clean = all(verdict.stored and not verdict.code for verdict in verdicts)
+    return Accepted(answer) if clean else Mixed(answer)
 
 
-def _result(verdict: Verdict) -> dict[str, object]:
-    return {name: value for name, value in asdict(verdict).items() if value != ""}
+def _result(verdict: Verdict) -> Result:
+    result: Result = {"stored": verdict.stored}
+    if verdict.code:
+        result["code"] = verdict.code
+    if verdict.message:
+        result["message"] = verdict.message
+    if verdict.hint:
+        result["hint"] = verdict.hint
+    return result

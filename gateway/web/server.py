@@ -1,54 +1,62 @@
-"""An HTTP listener."""
+"""An HTTP listener: routes, and the bounds within which anybody may ask (`connections.py`)."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from gateway.model.errors import PortInUse
-from gateway.web.errors import error_middleware
+from gateway.model.errors import BadInput, PortInUse
+from gateway.web.connections import Connection, Connections
+from gateway.web.errors import Handler, error_middleware
+from gateway.web.handling import handler_of
+from gateway.web.limits import MAX_HEADER_LINE_BYTES, MAX_HEADER_LINES, Limits, TookTooLong
 from gateway.web.proxies import TrustedProxies
+from gateway.web.routes import Route, Routes
+from gateway.web.security import add_headers
 
-_REQUEST_TIMEOUT_S = 30.0  # for the first request, and between requests
+logger = logging.getLogger(__name__)
+
 _SHUTDOWN_S = 2.0
-
-
-class Routes(Protocol):
-    """A group of routes."""
-
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """Register the routes."""
-        ...
+_LINGERING_S = 5.0  # how long the rest of a body is read that nobody wants, so that its sender finds the answer
+_ABANDONED_AT_MOST = 100  # each holds what it was asked
 
 
 class WebServer:
     """Serves groups of routes on one port. `setting` is the one that names the port."""
 
-    def __init__(
-        self,
-        setting: str,
-        host: str,
-        port: int,
-        routes: Sequence[Routes],
-        *,
-        max_connections: int,
-        max_body_bytes: int = 0,
-        trusted_proxies: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, setting: str, host: str, port: int, groups: Sequence[Routes], limits: Limits) -> None:
         self._setting = setting
         self._host = host
         self._port = port
-        self._max_connections = max_connections
-        proxies = TrustedProxies(trusted_proxies)
-        app = web.Application(middlewares=[error_middleware, proxies.middleware()], client_max_size=max_body_bytes)
-        for group in routes:
-            group.add_to(app.router)
-        self._runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=_REQUEST_TIMEOUT_S, shutdown_timeout=_SHUTDOWN_S
+        self._limits = limits
+        http = limits.http
+        self._proxies = TrustedProxies(http.trusted_proxies)
+        self._abandoned: set[asyncio.Task[web.StreamResponse]] = set()
+        """Of requests that were answered for taking too long."""
+        app = web.Application(
+            middlewares=[self._begin, error_middleware, self._proxies.middleware(), self._in_time],
+            client_max_size=http.max_body_bytes,
         )
+        app.on_response_prepare.append(_before_it_leaves)
+        self.routes = tuple(route for group in groups for route in group.routes())
+        for route in self.routes:
+            self._add(app, route)
+        self._endless = {path for route in self.routes if route.is_endless for path in route.paths}
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        self._connections = Connections(limits, self._proxies)
         self._server: asyncio.Server | None = None
+
+    @staticmethod
+    def _add(app: web.Application, route: Route) -> None:
+        handler = handler_of(route)
+        for path in route.paths:
+            if route.method == hdrs.METH_GET:  # HEAD too, RFC 9110, 9.3.2; a WebSocket has none
+                app.router.add_get(path, handler, allow_head=not route.is_endless)
+            else:
+                app.router.add_route(route.method, path, handler)
 
     @property
     def port(self) -> int:
@@ -76,16 +84,71 @@ class WebServer:
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
+        for task in self._abandoned:
+            task.cancel()
+        if self._abandoned:
+            await asyncio.wait(self._abandoned, timeout=_SHUTDOWN_S)
 
     def _accept(self) -> asyncio.Protocol:
         server = self._runner.server
         assert server is not None
-        return _TurnedAway() if len(server.connections) >= self._max_connections else server()
+        return Connection(
+            self._connections,
+            server,
+            access_log=None,
+            keepalive_timeout=self._limits.http.keepalive_timeout_s,
+            lingering_time=_LINGERING_S,
+            max_headers=MAX_HEADER_LINES,
+            max_line_size=MAX_HEADER_LINE_BYTES,
+            max_field_size=MAX_HEADER_LINE_BYTES,
+            auto_decompress=False,
+        )
+
+    @web.middleware
+    async def _begin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Tell the connection what it carries."""
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.begin(request)
+        return await handler(request)
+
+    @web.middleware
+    async def _in_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer in time. What takes too long goes on: a change that is broken off would be half of one."""
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+            raise EncodedBody(
+                "unsupported_encoding", "A body must come as it is.", hint="Send no Content-Encoding; gzip is not read."
+            )
+        if request.path in self._endless:
+            return await handler(request)
+        if len(self._abandoned) >= _ABANDONED_AT_MOST:
+            raise TookTooLong("The gateway is busy with what was asked before.", hint="Try again later; see its log.")
+        task = asyncio.ensure_future(handler(request))
+        try:
+            await asyncio.wait([task], timeout=self._limits.http.request_timeout_s)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if task.done():
+            return task.result()
+        self._limits.count("took_too_long")
+        self._abandoned.add(task)
+        task.add_done_callback(self._forget)
+        raise TookTooLong("The gateway did not finish in time.", hint="Ask what has become of it, or try again later.")
+
+    def _forget(self, task: "asyncio.Task[web.StreamResponse]") -> None:
+        self._abandoned.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("what took too long has failed: %s", error)
 
 
-class _TurnedAway(asyncio.Protocol):
-    """A connection that is one too many: the files that it would take belong to others."""
+async def _before_it_leaves(request: web.Request, response: web.StreamResponse) -> None:
+    add_headers(response, is_secure=request.secure)
+    if response.status == HTTPStatus.SWITCHING_PROTOCOLS and isinstance(request.protocol, Connection):
+        request.protocol.switched()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Close it."""
-        transport.close()
+
+class EncodedBody(BadInput):
+    """A compressed body: a few bytes can become many, and what is signed are the bytes that come."""
+
+    http_status = 415
