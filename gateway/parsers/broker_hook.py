@@ -37,23 +37,25 @@ class HookMessage(NamedTuple):
     """What the broker calls it: the same when it is handed on again. Empty when it has no name."""
 
 
-class _Flags(BaseModel):
+class HookFlags(BaseModel):
+    """Of a message, as EMQX 5 has them."""
+
     retain: bool = False
 
 
-class _Message(BaseModel):
+class PostedMessage(BaseModel):
     """The fields that we read; brokers send many more."""
 
     topic: str
     payload: JsonValue
     qos: Literal[0, 1, 2] = 0
     retain: bool = False
-    flags: _Flags = _Flags()
+    flags: HookFlags = HookFlags()
     id: str = Field("", max_length=200)
     encoding: Literal["plain", "base64"] = "plain"
 
 
-class _Event(BaseModel):
+class HookEvent(BaseModel):
     """Another event of a broker: answered, and ignored."""
 
     model_config = ConfigDict(extra="allow")
@@ -61,11 +63,18 @@ class _Event(BaseModel):
     event: str
 
 
-class _Messages(BaseModel):
-    messages: list[_Message] = Field(min_length=1, max_length=MESSAGES_AT_ONCE)
+class HookMessages(BaseModel):
+    """Several at once."""
+
+    messages: list[PostedMessage] = Field(min_length=1, max_length=MESSAGES_AT_ONCE)
 
 
-HookBody = _Message | _Event | _Messages | Annotated[list[_Message], Field(min_length=1, max_length=MESSAGES_AT_ONCE)]
+HookBody = (
+    PostedMessage
+    | HookEvent
+    | HookMessages
+    | Annotated[list[PostedMessage], Field(min_length=1, max_length=MESSAGES_AT_ONCE)]
+)
 """What a body looks like, for its documentation: `parse_hook` reads it."""
 
 
@@ -93,7 +102,7 @@ def _message(value: object, is_base64: bool) -> HookMessage | None:
         if event is not None and event not in _PUBLISHED:
             return None
     try:
-        message = _Message.model_validate(value)
+        message = PostedMessage.model_validate(value)
     except ValidationError as error:
         raise BadInput(
             "invalid_hook", f"This is no message of a broker: {explain(error)}.", hint="It needs a topic and a payload."

@@ -11,7 +11,7 @@
 
 import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import http_exceptions, web
 from aiohttp.web_protocol import RequestHandler
@@ -73,8 +73,8 @@ class Connection(RequestHandler):
             transport.close()
             return
         self._address = address
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=0)  # `drain` returns when all of an answer has left
+        # `drain` returns when all of an answer has left. (uvloop's are no subclasses of asyncio's.)
+        cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -1,14 +1,24 @@
 """From a request to its route's handler, and from what that returns to the answer: as the route declares it."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import TypeAdapter
 
+from gateway.model.errors import BadInput, NeurogateError
 from gateway.web.requests import read_body, read_query
 from gateway.web.routes import JSON, Answer, Route, Signature
+
+logger = logging.getLogger(__name__)
+
+
+class UnreadBody(BadInput):
+    """A body of a kind that is not read."""
+
+    http_status = 415
 
 
 def handler_of(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -17,18 +27,12 @@ def handler_of(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResp
     written = {status: _writer(adapter, in_a_thread=route.is_large) for status, adapter in signature.answers.items()}
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        arguments: dict[str, Any] = {name: request.match_info[name] for name in signature.path}
-        who = None if route.guard is None else await route.guard.check(request)
-        if signature.takes_who:
-            arguments["who"] = who
-        if signature.takes_request:
-            arguments["request"] = request
-        if signature.query is not None:
-            arguments["query"] = read_query(signature.query, request.query)
-        if signature.takes_body:
-            body = await request.read()
-            arguments["body"] = body if signature.body is None else read_body(signature.body, body, who)
-        answer = await route.handler(**arguments)
+        try:
+            answer = await route.handler(**await _arguments(route, signature, request))
+        except NeurogateError as error:
+            if error.http_status not in signature.errors:
+                logger.warning("the OpenAPI document lacks %d of %s %s", error.http_status, route.method, route.path)
+            raise
         if isinstance(answer, web.StreamResponse):
             return answer
         if answer is None:
@@ -37,6 +41,31 @@ def handler_of(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResp
         return web.Response(body=await written[status](content), status=status, content_type=JSON)
 
     return handle
+
+
+async def _arguments(route: Route, signature: Signature, request: web.Request) -> dict[str, Any]:
+    """Return what the handler is given; who asks is known before anything of theirs is read."""
+    arguments: dict[str, Any] = {name: request.match_info[name] for name in signature.path}
+    who = None if route.guard is None else await route.guard.check(request)
+    if signature.takes_who:
+        arguments["who"] = who
+    if signature.takes_request:
+        arguments["request"] = request
+    if signature.query is not None:
+        arguments["query"] = read_query(signature.query, request.query)
+    if signature.takes_body:
+        body = await _as_it_came(request)
+        arguments["body"] = body if signature.body is None else read_body(signature.body, body, who)
+    return arguments
+
+
+async def _as_it_came(request: web.Request) -> bytes:
+    """Return the body. A compressed one is refused: a few bytes can become many, and what is signed are those."""
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise UnreadBody(
+            "unsupported_encoding", "A body must come as it is.", hint="Send no Content-Encoding; gzip is not read."
+        )
+    return await request.read()
 
 
 def _writer(adapter: TypeAdapter[Any], *, in_a_thread: bool) -> Callable[[Any], Awaitable[bytes]]:

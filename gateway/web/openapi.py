@@ -34,10 +34,6 @@ _SCHEMES: dict[str, _Schema] = {
         "description": "`sha256=` and the HMAC-SHA256 of the body with `ingest.hook_secret`, in hex.",
     },
 }
-_ALWAYS = (500, 503)
-_WITH_A_GUARD = (401, 403, 429)
-_WITH_A_BODY = (400, 408, 413, 415)
-_WITH_A_QUERY = (400,)
 _ERROR = ("", "error")
 _RETRY_AFTER = {"description": "Seconds until it is worth another try.", "schema": {"type": "integer", "minimum": 0}}
 _MAY_WAIT = (429, 503)
@@ -52,6 +48,7 @@ def openapi(routes: Iterable[Route]) -> dict[str, Any]:
             schemas.add((one.name, key), mode, type_)
     schemas.add(_ERROR, "serialization", Error)
     components = schemas.components()
+    statuses = frozenset[int]().union(*(one.errors for one in described))
     paths: dict[str, Any] = {}
     for one in described:
         for path in one.route.paths:
@@ -66,7 +63,11 @@ def openapi(routes: Iterable[Route]) -> dict[str, Any]:
             " larger than `http.max_body_bytes` or compressed, or that is no HTTP, is refused before any of this.",
         },
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": components, "securitySchemes": _SCHEMES},
+        "components": {
+            "schemas": components,
+            "responses": {str(status): _error(status, schemas) for status in sorted(statuses)},
+            "securitySchemes": _SCHEMES,
+        },
     }
 
 
@@ -98,6 +99,7 @@ class _Described:
         self.route = route
         self.name = f"{route.method} {route.path}"
         self._signature = Signature.of(route)
+        self.errors = self._signature.errors
 
     def types(self) -> Iterator[tuple[str, _Mode, Any]]:
         """Yield what needs a schema: a key, whether it comes or goes, and its type or adapter."""
@@ -145,17 +147,13 @@ class _Described:
 
     def _responses(self, schemas: _Schemas) -> Iterator[tuple[str, _Schema]]:
         route, signature = self.route, self._signature
-        errors = {*_ALWAYS, *route.errors}
-        errors |= {*_WITH_A_GUARD} if route.guard is not None else set()
-        errors |= {*_WITH_A_BODY} if signature.takes_body else set()
-        errors |= {*_WITH_A_QUERY} if signature.query is not None else set()
-        for status in errors:
-            yield str(status), _error(status, schemas)
+        for status in signature.errors:
+            yield str(status), {"$ref": f"#/components/responses/{status}"}
         for status in signature.answers:
             content = (
                 {} if status == HTTPStatus.NO_CONTENT else _json(schemas.of((self.name, str(status)), "serialization"))
             )
-            if status in errors:  # a status of its own, and the one of errors
+            if status in signature.errors:  # a status of its own, and the one of errors
                 both = [content["content"][JSON]["schema"], schemas.of(_ERROR, "serialization")]
                 content = _json({"anyOf": both})
             yield str(status), {"description": HTTPStatus(status).phrase} | content

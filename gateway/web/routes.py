@@ -32,6 +32,11 @@ DEVICE_KEY = "device_key"
 SIGNATURE = "signature"
 """Names of the ways to say who asks; `openapi.py` says what they are."""
 
+_ALWAYS = (500, 503)
+_WITH_A_GUARD = (401, 403, 429)
+_WITH_A_BODY = (400, 408, 413, 415)
+_WITH_A_QUERY = (400,)
+
 _Body = TypeVar("_Body")
 _Who = TypeVar("_Who")
 
@@ -140,6 +145,8 @@ class Signature:
     takes_request: bool = False
     takes_body: bool = False
     answers: dict[int, TypeAdapter[Any]] = field(default_factory=dict)
+    errors: frozenset[int] = frozenset()
+    """Every status that an error of it has."""
 
     @classmethod
     def of(cls, route: Route) -> "Signature":
@@ -164,6 +171,12 @@ class Signature:
             msg = f"{route.method} {route.path}: nobody finds out who asks."
             raise TypeError(msg)
         found._read_answers(hints["return"])
+        found.errors = frozenset(
+            (*_ALWAYS, *route.errors)
+            + (_WITH_A_GUARD if route.guard is not None else ())
+            + (_WITH_A_BODY if found.takes_body else ())
+            + (_WITH_A_QUERY if found.query is not None else ())
+        )
         return found
 
     def _read_body(self, hint: Any) -> None:  # noqa: ANN401 - a type

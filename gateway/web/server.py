@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
-from gateway.model.errors import BadInput, PortInUse
+from gateway.model.errors import PortInUse
 from gateway.web.connections import Connection, Connections
 from gateway.web.errors import Handler, error_middleware
 from gateway.web.handling import handler_of
@@ -115,10 +115,6 @@ class WebServer:
     @web.middleware
     async def _in_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer in time. What takes too long goes on: a change that is broken off would be half of one."""
-        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-            raise EncodedBody(
-                "unsupported_encoding", "A body must come as it is.", hint="Send no Content-Encoding; gzip is not read."
-            )
         if request.path in self._endless:
             return await handler(request)
         if len(self._abandoned) >= _ABANDONED_AT_MOST:
@@ -146,9 +142,3 @@ async def _before_it_leaves(request: web.Request, response: web.StreamResponse) 
     add_headers(response, is_secure=request.secure)
     if response.status == HTTPStatus.SWITCHING_PROTOCOLS and isinstance(request.protocol, Connection):
         request.protocol.switched()
-
-
-class EncodedBody(BadInput):
-    """A compressed body: a few bytes can become many, and what is signed are the bytes that come."""
-
-    http_status = 415

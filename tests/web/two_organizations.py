@@ -1,0 +1,111 @@
+"""A gateway as its own process, with two organisations that have the same things, and everybody's secrets.
+
+A process, because hypothesis does not bear that anybody else uses `random`, and its log is read as an owner would.
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from gateway.cli import gateway_link
+from gateway.model.roles import ROLES
+from gateway.operations.credentials import add_credential
+from gateway.operations.devices import add_device
+from gateway.operations.tokens import create_token
+from tests.gateway_process import WAIT_S, GatewayProcess, reading
+
+HOOK_SECRET = "whsec_a-recognisable-secret-of-the-hook"
+NOWHERE = "https://hook.invalid/"
+"""Where every callback goes: nobody is asked whom the name belongs to."""
+
+_MORE = f"""
+[ingest]
+hook_secret = "{HOOK_SECRET}"
+hook_rate_limit_per_minute = 0
+"""
+
+
+@dataclass
+class Organization:
+    """An organisation, and what is only its own: each of its rows says `mark`."""
+
+    name: str
+    mark: str
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What those who belong to it send, by who they are."""
+
+
+@dataclass
+class TwoOrganizations:
+    """What runs."""
+
+    url: str
+    organizations: list[Organization]
+    secrets: set[str]
+    log: list[str]
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[TwoOrganizations]:
+    """Run it."""
+    process = GatewayProcess(folder)
+    with (folder / "neurogate.toml").open("a") as file:
+        file.write(_MORE)
+    process.start()
+    log: list[str] = []
+    assert process.process is not None
+    assert process.process.stderr is not None
+    stderr = process.process.stderr
+    listening = threading.Thread(target=lambda: log.extend(line.decode() for line in stderr))
+    listening.start()
+    try:
+        key = (folder / "data" / "password.key").read_bytes().hex()
+        site = TwoOrganizations(f"http://127.0.0.1:{process.http_port}", [], {HOOK_SECRET, key}, log)
+        asyncio.run(_organizations(process, site))
+        for one in site.organizations:
+            _fill(site, one)
+        yield site
+    finally:
+        process.process.terminate()
+        listening.join(WAIT_S)
+        process.process.wait(WAIT_S)
+        stderr.close()
+
+
+async def _organizations(process: GatewayProcess, site: TwoOrganizations) -> None:
+    async with gateway_link.connect(process.settings) as link:
+        for name in ("alpha", "beta"):
+            one = Organization(name, f"only-of-{name}")
+            for role in ROLES:
+                named = f"{name}-{role}"
+                token = (await link.call(create_token, name=named, organization_id=name, role=role)).token
+                one.headers[role] = {"Authorization": f"Bearer {token}"}
+                site.secrets.add(token)
+            device = await link.call(add_device, organization_id=name, device_id=one.mark, metadata={"room": one.mark})
+            hub = await link.call(add_credential, name=one.mark, organization_id=name)
+            one.headers["a device's password"] = {"x-api-key": device.password}
+            one.headers["a hub's password"] = {"x-api-key": hub.password}
+            site.secrets |= {device.password, hub.password}
+            site.organizations.append(one)
+
+
+def _fill(site: TwoOrganizations, one: Organization) -> None:
+    def post(path: str, who: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = one.headers[who] | {"Content-Type": "application/json"}
+        answer = requests.post(site.url + path, data=json.dumps(body), headers=headers, timeout=WAIT_S)
+        assert answer.ok, answer.text
+        told: dict[str, Any] = answer.json()
+        return told
+
+    post("/api/v1/sensor-data", "a device's password", reading(one.mark, 1) | {"note": one.mark})
+    wanted = {"topics": [f"devices/{one.mark}/#"], "callback_url": NOWHERE}
+    site.secrets.add(post("/api/v1/mqtt-hybrid/subscribe", "admin", wanted)["secret"])
+    message = {"topic": f"devices/{one.mark}/status", "payload": {"note": one.mark}, "retain": True}
+    post("/api/v1/mqtt-hybrid/publish", "admin", {"messages": [message]})
