@@ -15,7 +15,7 @@ import binascii
 from base64 import b64decode
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, WithJsonSchema
 from pydantic_core import to_json
 
 from gateway.model.errors import BadInput
@@ -37,10 +37,14 @@ class HookMessage(NamedTuple):
     """What the broker calls it: the same when it is handed on again. Empty when it has no name."""
 
 
+_Flag = Annotated[bool, WithJsonSchema({"type": ["boolean", "integer", "string"]})]
+"""Brokers say it in their own ways: true, 1, "true"."""
+
+
 class HookFlags(BaseModel):
     """Of a message, as EMQX 5 has them."""
 
-    retain: bool = False
+    retain: _Flag = False
 
 
 class PostedMessage(BaseModel):
@@ -49,7 +53,7 @@ class PostedMessage(BaseModel):
     topic: str
     payload: JsonValue
     qos: Literal[0, 1, 2] = 0
-    retain: bool = False
+    retain: _Flag = False
     flags: HookFlags = HookFlags()
     id: str = Field("", max_length=200)
     encoding: Literal["plain", "base64"] = "plain"
@@ -69,12 +73,20 @@ class HookMessages(BaseModel):
     messages: list[PostedMessage] = Field(min_length=1, max_length=MESSAGES_AT_ONCE)
 
 
-HookBody = (
+_EXAMPLE = {
+    "event": "message.publish",
+    "id": "0005F8F84FFFAFB9F44200000D810002",
+    "topic": "devices/esp32-kitchen/telemetry",
+    "payload": '{"device_id": "esp32-kitchen", "sensors": {"pir": {"motion_detected": true}}}',
+    "qos": 1,
+}
+HookBody = Annotated[
     PostedMessage
     | HookEvent
     | HookMessages
-    | Annotated[list[PostedMessage], Field(min_length=1, max_length=MESSAGES_AT_ONCE)]
-)
+    | Annotated[list[PostedMessage], Field(min_length=1, max_length=MESSAGES_AT_ONCE)],
+    Field(examples=[_EXAMPLE]),
+]
 """What a body looks like, for its documentation: `parse_hook` reads it."""
 
 

@@ -25,7 +25,7 @@ class BrokerRequest(Request):
 class NewMessage(BaseModel):
     """A message to be published."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     topic: str
     payload: JsonValue
@@ -102,6 +102,8 @@ class SubscribeRequest(BrokerRequest):
 class TestRequest(BrokerRequest):
     """`test`: nothing more."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"operation": "test"}]})
+
     operation: Literal["test"] = "test"
 
 
@@ -110,6 +112,10 @@ _Action = Literal["create", "list", "rotate", "revoke"]
 
 class CredentialsRequest(BrokerRequest):
     """`credentials`: whose, and what is to become of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"operation": "credentials", "action": "create", "username": "hub"}]}
+    )
 
     operation: Literal["credentials"] = "credentials"
     action: _Action

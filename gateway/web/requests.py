@@ -12,9 +12,9 @@ from gateway.web.authorization import Forbidden
 
 
 class Request(BaseModel):
-    """What every request may name, as those of the platform do; unknown fields are refused."""
+    """What every request may name, as those of the platform do; unknown fields and other types are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     organization_id: str | None = None
 

@@ -52,8 +52,13 @@ class Results(TypedDict):
     results: list[Result]
 
 
-_JSON_BODY = Content(JSON, Envelope | Readings)
-_SENML_BODY = Content(MEDIA_TYPE, Annotated[list[dict[str, Any]], Field(min_length=1, description="RFC 8428.")])
+_READING = {"device_id": "esp32-kitchen", "sensors": {"pir": {"motion_detected": True}}}
+_RECORD = {"bn": "esp32-kitchen:", "n": "temperature", "u": "Cel", "v": 21.5}
+_JSON_BODY = Content(JSON, Annotated[Envelope | Readings, Field(examples=[_READING, {"readings": [_READING]}])])
+_SENML_BODY = Content(
+    MEDIA_TYPE,
+    Annotated[list[dict[str, Any]], Field(min_length=1, description="RFC 8428.", examples=[[_RECORD]])],
+)
 
 
 class NotReadable(BadInput):

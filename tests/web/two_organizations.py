@@ -1,4 +1,4 @@
-"""A gateway as its own process, with two organisations that have the same things, and everybody's secrets.
+"""A gateway as its own process, two organisations that have the same things, and everybody's secrets.
 
 A process, because hypothesis does not bear that anybody else uses `random`, and its log is read as an owner would.
 """
@@ -30,6 +30,8 @@ _MORE = f"""
 hook_secret = "{HOOK_SECRET}"
 hook_rate_limit_per_minute = 0
 """
+_FORWARDED = '[http]\ntrusted_proxies = ["127.0.0.1"]'
+"""So that those who show something wrong are many, and do not wait longer each time."""
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Organization:
     mark: str
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
     """What those who belong to it send, by who they are."""
+    subscription_id: str = ""
 
 
 @dataclass
@@ -56,8 +59,8 @@ class TwoOrganizations:
 def running(folder: Path) -> Iterator[TwoOrganizations]:
     """Run it."""
     process = GatewayProcess(folder)
-    with (folder / "neurogate.toml").open("a") as file:
-        file.write(_MORE)
+    configuration = folder / "neurogate.toml"
+    configuration.write_text(configuration.read_text().replace("[http]", _FORWARDED) + _MORE)
     process.start()
     log: list[str] = []
     assert process.process is not None
@@ -106,6 +109,8 @@ def _fill(site: TwoOrganizations, one: Organization) -> None:
 
     post("/api/v1/sensor-data", "a device's password", reading(one.mark, 1) | {"note": one.mark})
     wanted = {"topics": [f"devices/{one.mark}/#"], "callback_url": NOWHERE}
-    site.secrets.add(post("/api/v1/mqtt-hybrid/subscribe", "admin", wanted)["secret"])
+    subscription = post("/api/v1/mqtt-hybrid/subscribe", "admin", wanted)
+    one.subscription_id = subscription["id"]
+    site.secrets.add(subscription["secret"])
     message = {"topic": f"devices/{one.mark}/status", "payload": {"note": one.mark}, "retain": True}
     post("/api/v1/mqtt-hybrid/publish", "admin", {"messages": [message]})
