@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,6 @@ from tests.web.api import asker
 PATIENCE_S = 10.0
 SOON = 0.3
 """A limit that is over soon."""
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """Test on what the gateway runs on: the bounds rest on what its transports do."""
-    return uvloop.EventLoopPolicy()
 
 
 @asynccontextmanager
@@ -306,3 +300,20 @@ async def test_a_body_without_a_length_ends_at_the_same_size(site: Site) -> None
     with suppress(ConnectionError, OSError):  # the rest is not waited for
         async with site.http.post(site.url("/api/v1/sensor-data"), data=endless(), headers=headers) as response:
             assert response.status == 413
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        test_a_body_that_does_not_come_is_408_and_the_connection_ends,
+        test_an_answer_that_is_not_read_closes_the_connection,
+        test_answers_wait_for_their_reader_and_not_in_memory,
+        test_an_address_has_so_many_connections_and_no_more,
+        test_a_websocket_is_no_connection_of_its_address_any_more,
+    ],
+)
+def test_they_hold_on_the_transports_of_uvloop_too(
+    tmp_path: Path, bound: Callable[[Path], Coroutine[Any, Any, None]]
+) -> None:
+    """A gateway runs on these."""
+    uvloop.run(bound(tmp_path))

@@ -8,12 +8,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from typing_extensions import TypedDict
 
 from gateway.web.handling import handler_of
 from gateway.web.openapi import openapi
-from gateway.web.routes import Created, Guard, Route
+from gateway.web.routes import Created, Guard, Route, Signature
 from tests.site import Site
 from tests.web.api import asker
 
@@ -60,6 +60,16 @@ async def test_every_path_of_the_readme_is_in_it(site: Site) -> None:
     templates = [re.sub(r"\{\w+\}", r"[^/]+", path) for path in document["paths"]]
     for path in named:
         assert any(re.fullmatch(template, path) for template in templates), path
+
+
+async def test_every_body_of_the_readme_is_one_that_its_route_takes(site: Site) -> None:
+    routes = {path: route for route in site.gateway._running.http._main.routes for path in route.paths}
+    curl = re.compile(r"^curl http://127\.0\.0\.1:8080(\S+).*?-d '(.*?)'$", re.MULTILINE | re.DOTALL)
+    commands = curl.findall(README.read_text("utf-8"))
+    assert len(commands) > 3
+    for path, body in commands:
+        for content in Signature.of(routes[path]).contents[:1]:
+            TypeAdapter(content.type).validate_json(body)
 
 
 # A route of its own
