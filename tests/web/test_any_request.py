@@ -196,7 +196,7 @@ def _ask(gateway: TwoOrganizations, session: requests.Session, operation: APIOpe
     def ask(case: Case[Any], who: tuple[Organization | None, dict[str, str]], target: Organization | None) -> None:
         organization, headers = who
         _point_nowhere(case)
-        is_aimed = target is not None and _aim(case, target)
+        is_aimed = target is not None and _aim(case, target, organization)
         headers = headers | {"X-Forwarded-For": next(addresses)}
         answer = case.call(gateway.url, session, headers=headers, timeout=_PATIENCE_S, allow_redirects=False)
         case.validate_response(answer, checks=CHECKS, headers=headers)
@@ -218,19 +218,17 @@ def _point_nowhere(case: Case[Any]) -> None:
         case.body["callback_url"] = NOWHERE
 
 
-def _aim(case: Case[Any], target: Organization) -> bool:
+def _aim(case: Case[Any], target: Organization, mine: Organization | None) -> bool:
     """Ask for what is somebody's, where it can be named; return whether nobody else may have it."""
     if isinstance(case.body, dict):
-        names: dict[str, Any] = {
-            "username": target.mark,
-            "device_id": target.mark,
-            "topics": [f"devices/{target.mark}/#"],
-        }
+        # Not what is foreign in what is made: it would be one's own then, and told.
+        names: dict[str, Any] = {"device_id": (mine or target).mark, "topics": ["devices/kitchen/#"]}
+        names |= {"username": target.mark} if case.body.get("action") != "create" else {}
         case.body |= {name: value for name, value in names.items() if name in case.body}
         messages = case.body.get("messages")
         for message in messages if isinstance(messages, list) else ():
             if isinstance(message, dict) and "topic" in message:
-                message["topic"] = f"devices/{target.mark}/note"
+                message["topic"] = "devices/kitchen/note"
     if "device_id" in case.query:
         case.query["device_id"] = target.mark
     if "id" in case.path_parameters:
