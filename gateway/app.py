@@ -46,6 +46,7 @@ from gateway.storage.log import Log
 from gateway.storage.mqtt_messages import MqttMessages
 from gateway.storage.mqtt_store import MqttStore
 from gateway.storage.passwords import derived_secret
+from gateway.storage.progress import Progress
 from gateway.storage.repair.run_marker import RunMarker
 from gateway.storage.snapshot import remove_left_copy
 from gateway.storage.state import DeviceCredential, State
@@ -101,6 +102,7 @@ class Gateway:
         self._started_ms = self._clock.monotonic_ms()
         self._parts: _Parts | None = None
         self._run_marker: RunMarker
+        self._progress: Progress
         self._figures: tuple[BufferStatus, list[DestinationStatus]] = (BufferStatus(0, 0, 0, 0, 0), [])
 
     async def run(self, stop: asyncio.Event, *, ready: Callable[[], None] | None = None) -> None:
@@ -176,6 +178,7 @@ class Gateway:
                 tell=partial(self._run_marker.add, "log.db"),
             )
         )
+        self._progress = Progress(log)
         log.bounds.readers.update({destination.config.name: 0 for destination in destinations})
         if self._run_marker.was_unclean:
             log.care.check()
@@ -325,6 +328,10 @@ class Gateway:
         for name in destinations:
             if (forwarder := self._running.forwarders.get(name)) is not None:
                 forwarder.replay()
+
+    async def makes_progress(self) -> bool:
+        """Return, when the log's writer has answered, whether readings get on; see `Progress`."""
+        return await self._progress.is_made()
 
     async def status(self) -> GatewayStatus:
         """Return a snapshot, and bring the gauges up to date."""

@@ -15,6 +15,7 @@ from gateway.cli.boards import simulated_boards
 from gateway.cli.interpreter import answer_in_time
 from gateway.cli.options import ConfigFile
 from gateway.config import Settings, load
+from gateway.service_manager import ServiceManager
 from gateway.sources.simulator import simulate
 
 
@@ -38,10 +39,13 @@ async def _run(settings: Settings, boards: int) -> None:
     ready = asyncio.Event()
     simulation = asyncio.create_task(_simulate(gateway, ready, settings, boards), name="simulation")
     simulation.add_done_callback(lambda _: stop.set())  # it ends only by an error, or because we end it
+    manager = ServiceManager(os.environ, gateway.makes_progress, gateway.status)
+    telling = asyncio.create_task(manager.keep_told(ready, stop), name="service manager")
     try:
         await gateway.run(stop, ready=ready.set)
     finally:
         simulation.cancel()
+        telling.cancel()
     with suppress(asyncio.CancelledError):
         await simulation
 

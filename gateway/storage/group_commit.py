@@ -99,6 +99,8 @@ class GroupCommit(ABC):
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
         self._gateway_boot = 0
+        self.commits = 0
+        """Commits that have ended, well or not."""
         self.stored = 0
         """Readings stored since the log was opened."""
         self.duplicates = 0
@@ -254,6 +256,7 @@ class GroupCommit(ABC):
         self, append: Append, owners: list[Owner | None], frozen: list[Freeze], error: Exception | None
     ) -> None:
         self._committing = False
+        self.commits += 1
         if error is None:
             if append.entries:  # that a cursor could be moved does not prove that a reading can be stored
                 self.failure = None
