@@ -40,6 +40,8 @@ class GatewayProcess:
         self.data_dir = folder / "data"
         self.socket = self.data_dir / "control.sock"
         self.process: subprocess.Popen[bytes] | None = None
+        self.tracer: tuple[str, ...] = ()
+        """A command that runs the gateway, under the same pid."""
         self.mqtt_port = 0
         self.http_port = 0
         (folder / "neurogate.toml").write_text(CONFIG)
@@ -51,7 +53,7 @@ class GatewayProcess:
     def popen(self, *arguments: str, **pipes: Any) -> subprocess.Popen[bytes]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEUROGATE_")}
         return subprocess.Popen(
-            [sys.executable, "-m", "gateway.cli", *arguments],
+            [*(self.tracer if arguments[0] == "run" else ()), sys.executable, "-m", "gateway.cli", *arguments],
             cwd=self.folder,
             env=inherited | {"PYTHONPATH": str(ROOT)},
             **pipes,

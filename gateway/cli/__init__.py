@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import backup, buffer, check, config, credential, demo, device, init, parser, restore, run, tail, token
+from gateway.cli import (
+    backup,
+    buffer,
+    check,
+    config,
+    credential,
+    demo,
+    device,
+    init,
+    parser,
+    restore,
+    run,
+    service,
+    tail,
+    token,
+)
 from gateway.model.errors import NeurogateError
 
 app = typer.Typer(
@@ -29,6 +44,7 @@ app.command()(tail.tail)
 app.command()(backup.backup)
 app.command()(restore.restore)
 app.add_typer(config.app, name="config")
+app.add_typer(service.app, name="service")
 app.add_typer(device.app, name="device")
 app.add_typer(credential.app, name="credential")
 app.add_typer(token.app, name="token")
