@@ -31,6 +31,7 @@ from gateway.control import ControlServer
 from gateway.http_listeners import HttpListeners
 from gateway.ingest import Ingest
 from gateway.live_feed import LiveFeed
+from gateway.mdns import Announcer, announced, host_label, local_addresses
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus
@@ -272,6 +273,7 @@ class Gateway:
     def _long_lived(self, parts: _Parts) -> dict[str, Callable[[], Awaitable[None]]]:
         forwarders = {f"forwarder {name}": forwarder.run for name, forwarder in parts.forwarders.items()}
         serial = {f"serial {port}": source.run for port, source in parts.serial.items()}
+        mdns = {"mdns": self._announcer(parts).run} if self._settings.mdns.enabled else {}
         return {
             "bounds": lambda: self._keep_bounds(parts.log.bounds),
             "clock": lambda: self._watch_clock(parts.log),
@@ -281,8 +283,14 @@ class Gateway:
             "callbacks": parts.callbacks.run,
             "live feed": parts.feed.run,
             **serial,
+            **mdns,
             **forwarders,
         }
+
+    def _announcer(self, parts: _Parts) -> Announcer:
+        services = announced(self._settings, mqtt_port=parts.door.port, http_port=parts.http.port)
+        label = host_label(self._settings.gateway.id)
+        return Announcer(label, services, partial(local_addresses, self._settings.mdns.interfaces))
 
     async def _keep_bounds(self, bounds: Bounds) -> None:
         """Let the store look after itself."""

@@ -342,6 +342,15 @@ class SerialTable(Section):
 _RADAR_KEYS = ("heartbeat_s", "min_interval_s", "dead_band_cm", "lost_after_s")
 
 
+class MdnsSettings(Section):
+    """How the local network finds this gateway: as `neurogate-ID.local`, with `_mqtt._tcp` and `_http._tcp`."""
+
+    enabled: bool = Field(default=True, description="Whether it is told at all (multicast DNS).")
+    interfaces: tuple[str, ...] = Field(
+        (), description="Where it is told, such as `eth0`; none named: everywhere but on bridges of containers."
+    )
+
+
 class LogSettings(Section):
     """What the gateway writes about itself."""
 
@@ -375,6 +384,7 @@ class Settings(Section):
     egress: EgressSettings = EgressSettings()
     clock: ClockSettings = ClockSettings()
     ingest: IngestSettings = IngestSettings()
+    mdns: MdnsSettings = MdnsSettings()
     log: LogSettings = LogSettings()
     serial: tuple[SerialTable, ...] = Field((), description="What is attached to this machine by a serial line.")
     integrations: tuple[IntegrationTable, ...] = Field((), description="The destinations.")

@@ -72,9 +72,11 @@ def test_a_unit_that_was_edited_is_told_from_ours() -> None:
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The system calls, one a line, of a gateway that starts, takes in readings over MQTT and HTTP, and stops."""
+    """The system calls, one a line, of a gateway that starts, is announced, takes in a reading, and stops."""
     folder = tmp_path_factory.mktemp("traced")
     gateway, out = GatewayProcess(folder), folder / "calls"
+    config = folder / "neurogate.toml"
+    config.write_text(f'{config.read_text()}[mdns]\ninterfaces = ["lo"]\n')
     device = gateway.json("device", "add", "kitchen")
     gateway.tracer = ("strace", "-D", "-f", "-qq", "-s", "0", "-o", str(out))
     gateway.start()
@@ -128,5 +130,5 @@ def test_a_gateway_makes_no_memory_both_writable_and_executable(calls: list[str]
 def test_a_gateway_opens_only_sockets_of_the_families_that_it_may(calls: list[str]) -> None:
     (line,) = re.findall(r"^RestrictAddressFamilies=(.*)$", OURS.text(), re.MULTILINE)
     families = {match[1] for call in calls if (match := re.match(r"socket(?:pair)?\((\w+)", call))}
-    assert {"AF_INET", "AF_UNIX"} <= families
+    assert {"AF_INET", "AF_UNIX", "AF_NETLINK"} <= families
     assert families <= set(line.split())
