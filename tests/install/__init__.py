@@ -1,0 +1,1 @@
+"""Installing as its owner does: the wheel, what it needs, and the program that comes of it."""
