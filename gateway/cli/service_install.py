@@ -107,7 +107,7 @@ def find_program() -> Path:
     if not found.is_absolute():
         raise ConfigError("There is no program neurogate.", hint=f"Install it: {_PIPX}")
     for path in (found.resolve(), Path(sys.executable).resolve()):
-        if any(path.is_relative_to(hidden) for hidden in _HIDDEN):
+        if _is_hidden(path):
             raise ConfigError(f"A service is not let see {path}.", hint=f"Install it where all can: {_PIPX}")
     return found
 
@@ -204,7 +204,15 @@ def _data_dir(place: Place) -> Path:
             f"{CONFIG} does not say where the data is, so it would be in {CONFIG.parent}.",
             hint=f'Write there, under [gateway]: data_dir = "{FOLDER}"; and move what is in {CONFIG.parent}/data.',
         )
-    return CONFIG.parent / named
+    if _is_hidden(data_dir := CONFIG.parent / named):
+        raise ConfigError(
+            f"A service is not let see {data_dir}.", hint=f'Set gateway.data_dir = "{FOLDER}", and move what is there.'
+        )
+    return data_dir
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(path.is_relative_to(hidden) for hidden in _HIDDEN)
 
 
 def _systemd_version() -> int:

@@ -162,7 +162,11 @@ def test_data_elsewhere_is_made_for_the_user_and_may_be_written(machine: Machine
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("[gateway]\n", 'data_dir = "/var/lib/neurogate"'), ("[gateway", "neurogate check")],
+    [
+        ("[gateway]\n", 'data_dir = "/var/lib/neurogate"'),
+        ("[gateway", "neurogate check"),
+        ('gateway.data_dir = "/home/pi/data"', "not let see"),
+    ],
 )
 def test_a_configuration_that_a_service_cannot_use_is_told_before_anything_is_done(
     machine: Machine, text: str, words: str
