@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from cloud_sync.callbacks import Callbacks
-from cloud_sync.contract import Forwards
 from cloud_sync.egress import Egress
-from cloud_sync.forwarder import Destination, Forwarder
+from cloud_sync.forwarder import Forwarder
 from cloud_sync.integrations.http.signed_post import SignedPost
-from cloud_sync.registry import integration_class, load_config
 from gateway import __version__
 from gateway.access import Access
 from gateway.broker.door import Door
@@ -28,6 +26,7 @@ from gateway.callers import Callers
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.control import ControlServer
+from gateway.destinations import Destinations, check_integrations, open_destinations
 from gateway.http_listeners import HttpListeners
 from gateway.ingest import Ingest
 from gateway.live_feed import LiveFeed
@@ -104,16 +103,17 @@ class Gateway:
         self._parts: _Parts | None = None
         self._run_marker: RunMarker
         self._progress: Progress
+        self._notices: list[str] = []
         self._figures: tuple[BufferStatus, list[DestinationStatus]] = (BufferStatus(0, 0, 0, 0, 0), [])
 
     async def run(self, stop: asyncio.Event, *, ready: Callable[[], None] | None = None) -> None:
         """Run until `stop` is set; `ready` is called when the listeners are open. Raises NeurogateError."""
-        destinations, inactive = self._destinations()
+        check_integrations(self._settings)
         data_dir = DataDir(self._settings.gateway.data_dir)
         async with data_dir.lock_within(_LOCK_PATIENCE_S):
             async with contextlib.AsyncExitStack() as stack:
                 stack.enter_context(self._marker(data_dir))
-                parts = await self._open(stack, data_dir, destinations, inactive)
+                parts = await self._open(stack, data_dir)
                 logger.info(
                     "gateway ready",
                     extra={
@@ -142,33 +142,15 @@ class Gateway:
         self._run_marker = RunMarker(data_dir.running)
         return self._run_marker
 
-    def _destinations(self) -> tuple[list[Destination], list[str]]:
-        """Build the active integrations of the configuration, and name the inactive ones. Raises ConfigError."""
-        active: list[Destination] = []
-        inactive: list[str] = []
-        for table in self._settings.integrations:
-            config = load_config(table)
-            if config.status == "inactive":
-                inactive.append(config.name)
-            else:
-                integration = integration_class(table)(config, self._clock, self._egress)
-                if isinstance(integration, Forwards):
-                    active.append(integration)
-        return active, inactive
-
-    async def _open(
-        self,
-        stack: contextlib.AsyncExitStack,
-        data_dir: DataDir,
-        destinations: list[Destination],
-        inactive: list[str],
-    ) -> _Parts:
+    async def _open(self, stack: contextlib.AsyncExitStack, data_dir: DataDir) -> _Parts:
         settings, clock, metrics = self._settings, self._clock, self._metrics
         await asyncio.to_thread(remove_left_copy, data_dir.path)
         key = load_or_create_key(data_dir.password_key)
         state = await stack.enter_async_context(
             State.open(data_dir.state_db, key, clock=clock, tell=partial(self._run_marker.add, "state.db"))
         )
+        destinations = await open_destinations(settings, state, clock, self._egress, metrics)
+        self._notices = destinations.notices
         log = await stack.enter_async_context(
             Log.create(
                 data_dir.log_db,
@@ -180,7 +162,7 @@ class Gateway:
             )
         )
         self._progress = Progress(log)
-        log.bounds.readers.update({destination.config.name: 0 for destination in destinations})
+        log.bounds.readers.update({config.name: 0 for config in destinations.wanting})
         if self._run_marker.was_unclean:
             log.care.check()
         access = Access(state, key, clock, ParserRoutes.of(settings))
@@ -247,10 +229,10 @@ class Gateway:
         control = ControlServer(data_dir, OPERATIONS, site)
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
         listeners.callback(stopping.set)
-        await self._open_cursors(log, destinations, inactive)
+        await self._open_cursors(log, destinations)
         forwarders = {
             destination.config.name: Forwarder(destination, log, clock, metrics, settings.gateway.id)
-            for destination in destinations
+            for destination in destinations.active
         }
         serial = serial_sources(settings, access, ingest, metrics, clock)
         parts = self._parts = _Parts(
@@ -262,11 +244,10 @@ class Gateway:
         await control.start()  # last: now there is something to ask
         return parts
 
-    async def _open_cursors(self, log: Log, destinations: list[Destination], inactive: list[str]) -> None:
-        for name in inactive:  # its owner has given up its place
+    async def _open_cursors(self, log: Log, destinations: Destinations) -> None:
+        for name in destinations.inactive:  # its owner has given up its place
             await log.drop_cursor(name)
-        for destination in destinations:  # before anything can come in: a new one begins with the first reading
-            config = destination.config
+        for config in destinations.wanting:  # before anything can come in: a new one begins with the first reading
             await log.open_cursor(config.name, start=config.start, selection=config.selection)
         await log.all_cursors_opened()
 
@@ -375,6 +356,7 @@ class Gateway:
             destinations=destinations,
             notices=[
                 *parts.log.care.notices,
+                *self._notices,
                 *(damage.words for damage in self._run_marker.found),
                 *(words for source in parts.serial.values() for words in source.notices),
             ],

@@ -10,7 +10,7 @@ import gzip
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, HttpUrl, JsonValue, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, HttpUrl, JsonValue, field_validator, model_validator
 
 from cloud_sync.contract import Batch, Forwards, Integration, IntegrationConfig, Outcome
 from cloud_sync.egress import Egress
@@ -21,6 +21,7 @@ from cloud_sync.payload.readings_batch import readings_batch
 from cloud_sync.payload.template import Template
 from cloud_sync.signing import standard_webhooks
 from gateway.clock import Clock
+from gateway.model.secret import Secret
 
 _BEARER = "Authorization"
 _JSON = "application/json"
@@ -37,7 +38,7 @@ class Webhook(Integration, Forwards):
         model_config = ConfigDict(hide_input_in_errors=True)
 
         url: HttpUrl = Field(description="Where the batches go.")
-        secret: tuple[SecretStr, ...] = Field(
+        secret: tuple[Secret, ...] = Field(
             (),
             description="Signs the body: `whsec_` and base64, or any text; 24 to 64 bytes. While it is changed a list, "
             "the newest first: each of them signs.",
@@ -46,9 +47,9 @@ class Webhook(Integration, Forwards):
         content_type: str | None = Field(
             None, description="What the receiver is told the body is; by default `application/json`."
         )
-        custom_headers: dict[str, SecretStr] = Field({}, description="Headers that each request has besides.")
-        auth_token: SecretStr | None = Field(None, description="Sent as `Authorization: Bearer …`.")
-        api_key: SecretStr | None = Field(None, description="Sent in the header that `api_key_header` names.")
+        custom_headers: dict[str, Secret] = Field({}, description="Headers that each request has besides.")
+        auth_token: Secret | None = Field(None, description="Sent as `Authorization: Bearer …`.")
+        api_key: Secret | None = Field(None, description="Sent in the header that `api_key_header` names.")
         api_key_header: str = Field("X-API-Key", description="Header of the API key.")
         gzip: bool = Field(default=False, description="Compress the body; what is signed are the compressed bytes.")
         payload_template: JsonValue = Field(
@@ -69,11 +70,11 @@ class Webhook(Integration, Forwards):
         def _one_or_several(cls, secret: Any) -> Any:  # noqa: ANN401 - what stands in the file
             if secret is None:
                 return ()
-            return (secret,) if isinstance(secret, str | SecretStr) else secret
+            return (secret,) if isinstance(secret, str | Secret) else secret
 
         @field_validator("secret")
         @classmethod
-        def _are_keys(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        def _are_keys(cls, secrets: tuple[Secret, ...]) -> tuple[Secret, ...]:
             for secret in secrets:
                 standard_webhooks.parse_secret(secret.get_secret_value())
             return secrets
@@ -82,7 +83,7 @@ class Webhook(Integration, Forwards):
         @classmethod
         def _is_a_value(cls, content_type: str | None) -> str | None:
             if content_type is not None:
-                check_value("content-type", SecretStr(content_type))
+                check_value("content-type", Secret(content_type))
             return content_type
 
         @field_validator("custom_headers", mode="before")
@@ -92,13 +93,13 @@ class Webhook(Integration, Forwards):
 
         @field_validator("custom_headers")
         @classmethod
-        def _can_be_sent(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        def _can_be_sent(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
             check_headers(headers)
             return headers
 
         @field_validator("auth_token", "api_key")
         @classmethod
-        def _fits_in_a_header(cls, secret: SecretStr | None) -> SecretStr | None:
+        def _fits_in_a_header(cls, secret: Secret | None) -> Secret | None:
             if secret is not None:
                 check_value("the header", secret)
                 if not secret.get_secret_value():
@@ -137,10 +138,10 @@ class Webhook(Integration, Forwards):
             both = self.custom_headers | self._identity()
             return {name: value.get_secret_value() for name, value in both.items()}
 
-        def _identity(self) -> dict[str, SecretStr]:
+        def _identity(self) -> dict[str, Secret]:
             identity = {}
             if self.auth_token is not None:
-                identity[_BEARER] = SecretStr(f"Bearer {self.auth_token.get_secret_value()}")
+                identity[_BEARER] = Secret(f"Bearer {self.auth_token.get_secret_value()}")
             if self.api_key is not None:
                 identity[self.api_key_header] = self.api_key
             return identity

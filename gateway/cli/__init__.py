@@ -22,6 +22,7 @@ from gateway.cli import (
     parser,
     restore,
     run,
+    secrets,
     service,
     tail,
     token,
@@ -48,6 +49,7 @@ app.add_typer(service.app, name="service")
 app.add_typer(device.app, name="device")
 app.add_typer(credential.app, name="credential")
 app.add_typer(token.app, name="token")
+app.add_typer(secrets.app, name="secrets")
 app.add_typer(buffer.app, name="buffer")
 app.add_typer(parser.app, name="parser")
 

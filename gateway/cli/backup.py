@@ -27,6 +27,7 @@ from gateway.operations.backup import take_snapshot
 from gateway.storage.data_dir import DataDir
 from gateway.storage.disk import sync_folder
 from gateway.storage.sealed import CHUNK, SealedWriter
+from gateway.storage.vault_keys import KEY_FILES
 
 CONFIG_NAME = "neurogate.toml"
 LENGTH_BYTES = 4
@@ -76,7 +77,7 @@ async def _sources(loaded: LoadedConfig, stack: ExitStack) -> dict[str, IO[bytes
                 shown.update(step.pages, step.total)
                 if step.folder is not None:
                     copies = DataDir(Path(step.folder))
-                    paths = [copies.log_db, copies.state_db, *keys]
+                    paths = [copies.log_db, copies.state_db, *keys, *copies.path.glob(KEY_FILES)]
                     opened.update({path.name: stack.enter_context(path.open("rb")) for path in paths})
                     break
     if not opened:
@@ -88,7 +89,8 @@ async def _sources(loaded: LoadedConfig, stack: ExitStack) -> dict[str, IO[bytes
 
 def _keys(data_dir: Path) -> list[Path]:
     """Return the keys. Raises BadInput for one that `restore` would not take back."""
-    keys = sorted(data_dir.glob("*.key"))
+    vaults = set(data_dir.glob(KEY_FILES))  # these are copied with the state, or a rotation might come between
+    keys = sorted(set(data_dir.glob("*.key")) - vaults)
     for key in keys:
         if not FILE_NAME.fullmatch(key.name):
             raise BadInput(

@@ -12,12 +12,14 @@ import typer
 from pydantic import AnyUrl
 
 from cloud_sync.egress import Egress
-from cloud_sync.registry import load_config
+from cloud_sync.registry import check_config
 from gateway.cli.options import ConfigFile
 from gateway.config import IntegrationTable, LoadedConfig, SerialTable, load
+from gateway.config.substitution import vault_names
 from gateway.model.errors import ConfigError, NeurogateError, StoreFailed
 from gateway.sources.serial_port import PortAbsent, find_port
 from gateway.storage.data_dir import DataDir, load_or_create_key
+from gateway.storage.vault_keys import KEY_FILES, Keyring
 
 
 class _Doubtful(NeurogateError):
@@ -50,13 +52,15 @@ def _checks(loaded: LoadedConfig) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "data directory", partial(_data_dir, data_dir.path)
     if data_dir.password_key.exists():
         yield "password key", partial(_key, data_dir.password_key)
+    if list(data_dir.path.glob(KEY_FILES)):
+        yield "vault's keys", partial(_vault_keys, data_dir.path)
     for database in (data_dir.log_db, data_dir.state_db):
         if database.exists():
             yield database.name, partial(_schema, database)
 
 
 def _integration(table: IntegrationTable, loaded: LoadedConfig) -> str:
-    config = load_config(table, loaded.origins)
+    config = check_config(table, loaded.origins)
     egress = Egress(loaded.settings.egress)
     for _, value in config:
         host = value.host if isinstance(value, AnyUrl) else None
@@ -65,7 +69,9 @@ def _integration(table: IntegrationTable, loaded: LoadedConfig) -> str:
                 f'{host} is not allowed by egress (policy = "{loaded.settings.egress.policy}"): nothing is delivered.',
                 hint=f'Set egress.allow = ["{host.strip("[]")}"] if that is meant.',
             )
-    return config.type
+    names = list(dict.fromkeys(vault_names(table.model_extra)))
+    asked = f" (from the vault, at the start: {', '.join(names)}; see neurogate secrets list)" if names else ""
+    return f"{config.type}{asked}"
 
 
 def _serial_port(table: SerialTable) -> str:
@@ -88,6 +94,12 @@ def _data_dir(path: Path) -> str:
 def _key(path: Path) -> str:
     load_or_create_key(path)
     return str(path)
+
+
+def _vault_keys(folder: Path) -> str:
+    ring = Keyring.read(folder)
+    ring.require_usable()
+    return ", ".join(str(key.path) for key in ring.keys.values())
 
 
 def _schema(path: Path) -> str:

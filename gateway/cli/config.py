@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cloud_sync.registry import load_config
+from cloud_sync.registry import check_config
 from gateway.cli.options import ConfigFile
-from gateway.config import LoadedConfig, load
+from gateway.config import IntegrationTable, LoadedConfig, load
 from gateway.config.masking import MASK, masked
 from gateway.config.schema import as_toml
 
@@ -49,10 +49,14 @@ def _values(loaded: LoadedConfig) -> Iterator[tuple[str, Any]]:
     settings["ingest"]["routes"] = [route.model_dump(exclude_unset=True) for route in routes]
     lines = (_leaves(f"serial[{i}]", table.model_dump()) for i, table in enumerate(loaded.settings.serial))
     tables = (
-        _leaves(f"integrations[{table.name}]", load_config(table, loaded.origins).model_dump())
-        for table in loaded.settings.integrations
+        _leaves(f"integrations[{table.name}]", _integration(table, loaded)) for table in loaded.settings.integrations
     )
     return chain(_leaves("", settings), chain.from_iterable(lines), chain.from_iterable(tables))
+
+
+def _integration(table: IntegrationTable, loaded: LoadedConfig) -> dict[str, Any]:
+    """Return its settings; where only the vault's secrets tell whether they are good, those that are written there."""
+    return (table.model_extra or {}) | check_config(table, loaded.origins).model_dump()
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - settings

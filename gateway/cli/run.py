@@ -15,6 +15,7 @@ from gateway.cli.boards import simulated_boards
 from gateway.cli.interpreter import answer_in_time
 from gateway.cli.options import ConfigFile
 from gateway.config import Settings, load
+from gateway.destinations import check_integrations
 from gateway.service_manager import ServiceManager
 from gateway.sources.simulator import simulate
 
@@ -24,7 +25,9 @@ def run(
     boards: Annotated[int, typer.Option("--simulate", min=0, max=1_000, help="Simulated boards to add.")] = 0,
 ) -> None:
     """Run the gateway."""
-    settings = load(config, os.environ).settings
+    loaded = load(config, os.environ)
+    settings = loaded.settings
+    check_integrations(settings, loaded.origins)
     logs.configure(settings.log.level, settings.log.format)
     answer_in_time()
     uvloop.run(_run(settings, boards))

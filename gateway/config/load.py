@@ -18,13 +18,16 @@ from pydantic import ValidationError
 from gateway.config.problems import Problem, config_error, did_you_mean, explain, nearest, place
 from gateway.config.schema import Location, settings_of
 from gateway.config.settings import Settings
-from gateway.config.substitution import references, substitute
+from gateway.config.substitution import FromVault, references, substitute
 from gateway.model.errors import ConfigError
 
 FILES = (Path("neurogate.toml"), Path("/etc/neurogate/neurogate.toml"))
 
 _PREFIX = "NEUROGATE_"
 _TOML_POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+
+_INTEGRATIONS_OWN = re.compile(r"integrations\[[^\]]*\]\.(?!(type|name)$).+")
+"""The keys that may hold secrets of the vault: it is open before integrations are."""
 
 Table = dict[str, Any]
 
@@ -153,7 +156,8 @@ class _Draft:
         used = list(dict.fromkeys(_references_in(value)))
         self.origins[key] = f"{origin} (from {', '.join(used)})" if used else origin
         try:
-            return _mapped(value, lambda text: substitute(text, self.environ, self.folder))
+            may_use_vault = _INTEGRATIONS_OWN.fullmatch(key) is not None
+            return _mapped(value, lambda text: substitute(text, self.environ, self.folder, may_use_vault=may_use_vault))
         except ConfigError as error:
             self.problems[key] = Problem(f"{key} in {place(origin)} {error.message}", error.hint)
             return value
@@ -194,7 +198,7 @@ def _references_in(value: object) -> Iterator[str]:
             yield from _references_in(inner)
 
 
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - TOML
+def _mapped(value: Any, change: Callable[[str], str | FromVault]) -> Any:  # noqa: ANN401 - TOML
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):

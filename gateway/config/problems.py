@@ -1,7 +1,7 @@
 """Turn what pydantic found into sentences: the key, where it came from, what is right.
 
-A value is never repeated when its key looks secret, when it came from ${env:…} or ${file:…}, or when it is a
-whole table.
+A value is never repeated when its key looks secret, when it came from ${env:…}, ${file:…} or ${vault:…}, or when
+it is a whole table.
 """
 
 import difflib

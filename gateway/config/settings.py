@@ -11,9 +11,10 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gateway.config.routes import Route
+from gateway.model.secret import Secret
 from gateway.model.text import is_clean_text
 from gateway.model.topics import is_name
 
@@ -265,8 +266,8 @@ class IngestSettings(Section):
         60, ge=0, description="A repeat without boot_id and seq counts as one within this time."
     )
     routes: tuple[Route, ...] = Field((), description="Which parser reads what is published on which topics.")
-    hook_secret: SecretStr = Field(
-        SecretStr(""), description="What a broker's HTTP hook signs with, 24 characters or more; empty: tokens only."
+    hook_secret: Secret = Field(
+        Secret(""), description="What a broker's HTTP hook signs with, 24 characters or more; empty: tokens only."
     )
     hook_rate_limit_per_minute: int = Field(
         6_000, ge=0, description="Requests of one HTTP hook to `mqtt-listener`; 0 lifts the limit."
@@ -274,7 +275,7 @@ class IngestSettings(Section):
 
     @field_validator("hook_secret")
     @classmethod
-    def _refuse_a_short_secret(cls, value: SecretStr) -> SecretStr:
+    def _refuse_a_short_secret(cls, value: Secret) -> Secret:
         if 0 < len(value.get_secret_value()) < _SECRET_CHARACTERS:
             msg = f"it must have at least {_SECRET_CHARACTERS} characters."
             raise ValueError(msg)

@@ -30,6 +30,7 @@ from gateway.operations.devices import (
 )
 from gateway.operations.erase import erase_device
 from gateway.operations.export import export_readings
+from gateway.operations.secrets import list_secrets, remove_secret, rotate_vault, set_secret
 from gateway.operations.status import gateway_status
 from gateway.operations.tail import tail_readings
 from gateway.operations.tokens import create_token, list_tokens, revoke_token
@@ -49,6 +50,10 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     list_tokens,
     create_token,
     revoke_token,
+    list_secrets,
+    set_secret,
+    remove_secret,
+    rotate_vault,
     buffer_status,
     list_dead_letters,
     replay_dead_letters,

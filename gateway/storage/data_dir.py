@@ -154,27 +154,33 @@ def load_or_create_key(path: Path) -> bytes:
     Raises ConfigError for a file that others may read or that is no key.
     """
     if not path.exists():
-        _create_key(path)
-    with path.open("rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        key = file.read(KEY_BYTES + 1)
+        create_key(path, secrets.token_bytes(KEY_BYTES))
+    return read_key(path, "Restore it from a backup; with a new key every device needs a new password.")
+
+
+def read_key(path: Path, hint: str) -> bytes:
+    """Return the 32 bytes of a key. Raises ConfigError for a file that others may read or that is no key: `hint`."""
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            key = file.read(KEY_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}).", hint="Give it to the gateway's user (chown)."
+        ) from None
     if mode & _OTHERS:
         raise ConfigError(f"Others may read {path} (mode {mode:04o}).", hint=f"Run: chmod 600 {path}")
     if len(key) != KEY_BYTES:
-        size = path.stat().st_size
-        raise ConfigError(
-            f"{path} has {size} bytes instead of {KEY_BYTES}.",
-            hint="Restore it from a backup; with a new key every device needs a new password.",
-        )
+        raise ConfigError(f"{path} has {path.stat().st_size} bytes instead of {KEY_BYTES}.", hint=hint)
     return key
 
 
-def _create_key(path: Path) -> None:
+def create_key(path: Path, key: bytes) -> None:
     """Write beside it, then link: the name appears with all bytes on disk, and whoever was first wins."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # O_EXCL, 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
+            file.write(key)
             file.flush()
             os.fsync(file.fileno())
         try:

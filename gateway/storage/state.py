@@ -27,6 +27,7 @@ from gateway.storage.passwords import generate_password, hash_password
 from gateway.storage.repair.damage import DamagedError, is_damage, store_failed
 from gateway.storage.state_copy import check_state, complete_restoration, copy_of, restore, write_copy
 from gateway.storage.state_schema import STATE_MIGRATIONS
+from gateway.storage.vault_keys import copy_keys
 
 logger = logging.getLogger(__name__)
 
@@ -336,7 +337,7 @@ class State:
         ]
 
     async def copy_to(self, path: Path) -> None:
-        """Copy the state to a new file. Raises StoreFailed."""
+        """Copy the state to a new file, and beside it the vault's keys as they are now. Raises StoreFailed."""
         try:
             own(path)
         except OSError as error:
@@ -345,7 +346,8 @@ class State:
         try:
             async with self._writing:
                 await self._db.backup(copy)
-        except sqlite3.Error as error:
+                await asyncio.to_thread(copy_keys, self.folder, path.parent)
+        except (sqlite3.Error, OSError) as error:
             raise StoreFailed(f"The state could not be copied: {error}.") from error
         finally:
             copy.close()
@@ -357,6 +359,17 @@ class State:
     def password_hash(self, password: str) -> bytes:
         """Return what is stored of a password."""
         return hash_password(self._password_key, password)
+
+    async def empty_wal(self) -> None:
+        """Let nothing stay in the write-ahead log of what has been replaced, if nobody reads just then."""
+        async with self._writing:
+            with suppress(sqlite3.Error):  # it is replaced all the same
+                await self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @property
+    def folder(self) -> Path:
+        """Where the state and the vault's keys are."""
+        return self._path.parent
 
     def now_ms(self) -> int:
         """Return the time, for what is created."""
@@ -419,6 +432,7 @@ async def _connect(path: Path) -> aiosqlite.Connection:
     db = await aiosqlite.connect(path, isolation_level=None, timeout=10)
     await db.execute("PRAGMA synchronous = full")
     await db.execute("PRAGMA foreign_keys = on")
+    await db.execute("PRAGMA secure_delete = on")  # of a secret that was replaced, no byte stays
     return db
 
 

@@ -49,4 +49,18 @@ STATE_MIGRATIONS = (
             created_at INTEGER NOT NULL
         ) WITHOUT ROWID""",
     ),
+    (
+        # What the owner has put into the vault, by the name that the configuration calls it: `${vault:NAME}`.
+        """CREATE TABLE secrets (
+            name TEXT PRIMARY KEY,
+            value BLOB NOT NULL,
+            created_at INTEGER NOT NULL,
+            changed_at INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+        # The key that new values are encrypted with; of one row.
+        """CREATE TABLE vault (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            key_id TEXT NOT NULL
+        )""",
+    ),
 )

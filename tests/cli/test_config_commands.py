@@ -55,7 +55,7 @@ def test_init_writes_a_configuration_that_check_accepts(folder: Path) -> None:
         "ok      configuration: site/neurogate.toml",
         f"ok      data directory: {folder}/site/data",
         f"ok      password key: {folder}/site/data/password.key",
-        "ok      state.db: schema 1",
+        f"ok      state.db: schema {len(STATE_MIGRATIONS)}",
     ]
 
 

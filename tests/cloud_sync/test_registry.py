@@ -5,15 +5,16 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from cloud_sync import registry
 from cloud_sync.integrations import webhook
 from cloud_sync.integrations.webhook import Webhook
-from cloud_sync.registry import BUILT_IN, GROUP, integration_classes, load_config
+from cloud_sync.registry import BUILT_IN, GROUP, check_config, integration_classes, load_config
 from gateway.config import IntegrationTable
 from gateway.config.reference import commented_file
+from gateway.config.substitution import FromVault
 from gateway.model.errors import ConfigError
+from gateway.model.secret import Secret
 
 FOLDER = Path(webhook.__file__).parent
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -62,7 +63,7 @@ def test_a_good_table_becomes_the_integrations_own_configuration() -> None:
     assert isinstance(config, Webhook.Config)
     assert config.name == "api"
     assert config.timeout_s == 5.0
-    assert config.secret == (SecretStr(SECRET),)
+    assert config.secret == (Secret(SECRET),)
 
 
 def test_the_example_of_the_commented_file_is_good() -> None:
@@ -99,3 +100,44 @@ def test_a_bad_secret_is_never_repeated() -> None:
     assert "hunter2" not in said
     origins = {"integrations[api].timeout_s": "file neurogate.toml (from ${env:T})"}
     assert "hunter2" not in complaint(origins, url="https://example.org", timeout_s="hunter2")
+
+
+IN_VAULT = FromVault(("", ""), ("A",))
+
+
+def test_secrets_of_the_vault_are_put_in_wherever_they_stand() -> None:
+    headers = {"X-A": FromVault(("Key ", "!", ""), ("A", "B"))}
+    url = FromVault(("https://example.org/", ""), ("A",))
+    config = load_config(
+        table(url=url, secret=[IN_VAULT, SECRET], custom_headers=headers), secret_of=lambda name: name * 24
+    )
+    assert isinstance(config, Webhook.Config)
+    assert str(config.url) == f"https://example.org/{'A' * 24}"
+    assert config.secret == (Secret("A" * 24), Secret(SECRET))
+    assert config.custom_headers == {"X-A": Secret(f"Key {'A' * 24}!{'B' * 24}")}
+
+
+def test_without_the_vault_a_table_with_its_secrets_is_checked_as_far_as_that_goes() -> None:
+    assert isinstance(check_config(table(url="https://example.org", secret=IN_VAULT)), Webhook.Config)
+    unsure = check_config(table(url=IN_VAULT, status="inactive", timeout_s=3))
+    assert (unsure.name, unsure.status, unsure.timeout_s) == ("api", "inactive", 3.0)
+    for keys, expected in (
+        ({"url": IN_VAULT, "sercet": IN_VAULT}, "Unknown key integrations[api].sercet"),
+        ({"secret": IN_VAULT}, "integrations[api].url is missing"),
+        ({"url": IN_VAULT, "method": "GET"}, "integrations[api].method"),
+        ({"url": IN_VAULT, "timeout_s": IN_VAULT}, "integrations[api].timeout_s must be a number."),
+        ({"url": IN_VAULT, "status": IN_VAULT}, "integrations[api].status must be a string."),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            check_config(table(**keys))
+        assert str(raised.value).startswith(expected)
+    with pytest.raises(ConfigError, match="The secret A is in the vault"):
+        load_config(table(url=IN_VAULT))
+
+
+def test_p7_what_the_vault_gave_is_not_repeated() -> None:
+    for keys in ({"url": IN_VAULT}, {"url": "https://x", "method": IN_VAULT}, {"url": "https://x", "gzip": IN_VAULT}):
+        with pytest.raises(ConfigError) as raised:
+            load_config(table(**keys), secret_of=lambda _: "planted-4711")
+        assert "in ${vault:A}" in str(raised.value)
+        assert "planted" not in str(raised.value)

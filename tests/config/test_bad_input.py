@@ -126,7 +126,22 @@ def test_a_reference_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     )
     assert complaint(NAMED + 'secret = "${evn:X}"') == (
         "integrations[api].secret in neurogate.toml uses ${evn:X}, which is not known."
-        " Write ${env:NAME} or ${file:/path}."
+        " Write ${env:NAME}, ${file:/path} or, in an integration, ${vault:NAME}."
+    )
+
+
+def test_the_vault_is_for_the_keys_of_integrations() -> None:
+    words = (
+        "uses ${vault:A}, which is possible only in an integration's own keys. Use ${env:NAME} or ${file:/path} here."
+    )
+    assert complaint('[ingest]\nhook_secret = "${vault:A}"') == f"ingest.hook_secret in neurogate.toml {words}"
+    assert complaint('[[integrations]]\ntype = "${vault:A}"\nname = "x"') == (
+        f"integrations[x].type in neurogate.toml {words}"
+    )
+    assert complaint("", {"NEUROGATE_MQTT__HOST": "${vault:A}"}) == f"mqtt.host in NEUROGATE_MQTT__HOST {words}"
+    assert complaint(NAMED + 'url = "${vault:a b}"') == (
+        "integrations[api].url in neurogate.toml uses ${vault:a b}, but no secret can have this name."
+        " neurogate secrets list shows the names."
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.config import Settings, load
+from gateway.config.substitution import vault_names, with_secrets
 
 FILE = """
 version = 1
@@ -23,6 +24,8 @@ tags = ["a", "${env:HOST}"]
 [integrations.custom_headers]
 Authorization = "Bearer ${env:TOKEN}"
 """
+
+NAMED_WEBHOOK = '[[integrations]]\ntype = "webhook"\nname = "api"\n'
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +114,18 @@ def test_showing_a_table_shows_no_raw_value() -> None:
 def test_a_list_in_the_environment_has_commas() -> None:
     loaded = load(None, {"NEUROGATE_EGRESS__ALLOW": "127.0.0.1, api.local,"})
     assert loaded.settings.egress.allow == ("127.0.0.1", "api.local")
+
+
+def test_secrets_of_the_vault_are_left_for_whoever_has_it() -> None:
+    Path("neurogate.toml").write_text(
+        NAMED_WEBHOOK + 'url = "https://${env:HOST}/${vault:A}/${vault:B}?c"\nsecret = ["${vault:A}"]\n'
+    )
+    loaded = load(None, {"HOST": "x${vault:NOT-THIS}"})
+    (table,) = loaded.settings.integrations
+    extra = table.model_extra or {}
+    assert list(vault_names(extra)) == ["A", "B", "A"]
+    assert with_secrets(extra, lambda name: f"<{name}>") == {
+        "url": "https://x${vault:NOT-THIS}/<A>/<B>?c",
+        "secret": ["<A>"],
+    }
+    assert loaded.origins["integrations[api].url"] == ("file neurogate.toml (from ${env:HOST}, ${vault:A}, ${vault:B})")

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 
-from pydantic import SecretStr
 from pydantic_core import from_json
 
 from cloud_sync.signing import body_hmac
+from gateway.model.secret import Secret
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e]*")  # 5.5, without what depends on a character set
@@ -30,12 +30,12 @@ def parsed_headers(value: object) -> object:
     if not isinstance(value, Mapping):
         raise ValueError('they must be a table, like {"X-Name": "value"}.')  # noqa: TRY004 - pydantic takes no other
     for name, text in value.items():
-        if not isinstance(text, str | SecretStr):
+        if not isinstance(text, str | Secret):
             raise ValueError(f"the value of {name} must be a string.")  # noqa: TRY004 - nor here
     return value
 
 
-def check_headers(headers: Mapping[str, SecretStr]) -> None:
+def check_headers(headers: Mapping[str, Secret]) -> None:
     """Raise ValueError for a header that cannot be sent, or that would override one of ours."""
     for name, value in headers.items():
         check_name(name)
@@ -54,7 +54,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"{name} is set by the gateway itself.")
 
 
-def check_value(name: str, value: SecretStr) -> None:
+def check_value(name: str, value: Secret) -> None:
     """Raise ValueError unless it can be the value of a header."""
     if not _VALUE.fullmatch(value.get_secret_value()):
         raise ValueError(f"the value of {name} holds a line break or another character that no header can have.")

@@ -1,0 +1,103 @@
+"""`neurogate secrets`: the vault. What is in it is never shown."""
+
+import json
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway.cli.gateway_link import ask
+from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.config import Settings, load
+from gateway.config.substitution import vault_names
+from gateway.model.errors import BadInput
+from gateway.model.reading import rfc3339
+from gateway.operations import secrets
+from gateway.storage.secrets import MOST_BYTES
+
+app = typer.Typer(no_args_is_help=True, help="Passwords and keys of others, encrypted: ${vault:NAME} in integrations.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What the configuration calls it: ${vault:NAME}.")]
+
+
+@app.command("set")
+def set_secret(name: Name, config: ConfigFile = None) -> None:
+    """Put a secret into the vault; its value is asked for, or read from standard input."""
+    settings = load(config, os.environ).settings
+    ask(settings, secrets.set_secret, name=name, value=_value())
+    print(f"{name} is in the vault. {_users_have_to_know(settings, name)}")
+
+
+@app.command("list")
+def list_secrets(as_json: JsonOutput = False, config: ConfigFile = None) -> None:
+    """Show every secret, but not what it is; and those that the configuration asks for in vain."""
+    settings = load(config, os.environ).settings
+    known = ask(settings, secrets.list_secrets)
+    users = _users(settings)
+    missing = sorted(users.keys() - {one.name for one in known})
+    if as_json:
+        rows = [
+            {
+                "name": one.name,
+                "created_at": rfc3339(one.created_at_ms),
+                "changed_at": rfc3339(one.changed_at_ms),
+                "unreadable": one.unreadable,
+                "used_by": users.get(one.name, []),
+            }
+            for one in known
+        ]
+        print(json.dumps({"secrets": rows, "missing": missing}))
+        return
+    table = Table("name", "changed", "used by", "", box=None)
+    for one in known:
+        table.add_row(one.name, rfc3339(one.changed_at_ms), ", ".join(users.get(one.name, [])), one.unreadable)
+    for name in missing:
+        table.add_row(name, "", ", ".join(users[name]), f"not set: neurogate secrets set {name}")
+    Console().print(table)
+
+
+@app.command()
+def remove(name: Name, config: ConfigFile = None) -> None:
+    """Take a secret out of the vault."""
+    settings = load(config, os.environ).settings
+    ask(settings, secrets.remove_secret, name=name)
+    print(f"{name} is gone. {_users_have_to_know(settings, name)}")
+
+
+@app.command()
+def rotate(config: ConfigFile = None) -> None:
+    """Encrypt the whole vault with a new key; the old one is removed. The secrets themselves stay what they are."""
+    done = ask(load(config, os.environ).settings, secrets.rotate_vault)
+    print(f"Encrypted with a new key: {done.values}. Backups made before hold the old one.")
+    if done.left:
+        print(f"Not readable, and left as they are: {done.left}. See: neurogate secrets list")
+
+
+def _users(settings: Settings) -> dict[str, list[str]]:
+    """Return which integrations name a secret."""
+    users: dict[str, list[str]] = {}
+    for table in settings.integrations:
+        for name in dict.fromkeys(vault_names(table.model_extra)):
+            users.setdefault(name, []).append(table.name)
+    return users
+
+
+def _users_have_to_know(settings: Settings, name: str) -> str:
+    users = _users(settings).get(name)
+    if not users:
+        return f"No integration names it yet: ${{vault:{name}}}."
+    return f"A gateway that runs notices it when it is restarted ({', '.join(users)})."
+
+
+def _value() -> str:
+    """Return it without ever having it among the arguments, where every user of the machine could read it."""
+    if sys.stdin.isatty():
+        return str(typer.prompt("Value", hide_input=True, confirmation_prompt=True))
+    content = sys.stdin.buffer.read(MOST_BYTES + 2)
+    try:
+        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise BadInput("invalid_secret", "The value is not UTF-8 text.", hint="Encode it, as base64 say.") from None
