@@ -114,7 +114,10 @@ class Callbacks:
             await self._end(list(self._running))
 
     async def _follow(self) -> None:
-        wanted = {name: row for name, row in self._messages.subscriptions.items() if row.callback_url is not None}
+        rows = self._messages.subscriptions
+        wanted = {name: row for name, row in rows.items() if row.callback_url}
+        lost = {name: row.unreadable for name, row in rows.items() if row.unreadable}
+        self._states |= {name: CallbackState("error", last_error=why) for name, why in lost.items()}
         await self._end([name for name in self._running if name not in wanted])
         for name, row in wanted.items():
             if name not in self._running:

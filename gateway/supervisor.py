@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from gateway.config.masking import without_credentials
 from gateway.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Supervisor:
                 await run()
             except Exception as error:
                 logger.exception("part crashed: %s", name)
-                self.failing[name] = f"{type(error).__name__}: {error}"
+                self.failing[name] = f"{type(error).__name__}: {without_credentials(str(error))}"
             else:
                 return
             if loop.time() - started > _HEALTHY_AFTER_S:

@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook
 
 from cloud_sync.contract import IntegrationConfig
 from cloud_sync.integrations.webhook import Webhook as WebhookIntegration
-from cloud_sync.registry import load_config
+from cloud_sync.registry import check_config
 from gateway import __version__
 from gateway.cli import app
 from gateway.config import Settings, load
@@ -81,7 +81,7 @@ def test_every_example_of_a_configuration_is_good(tmp_path: Path) -> None:
     for example in examples:
         path.write_text(example, "utf-8")
         for table in load(path, environ).settings.integrations:
-            assert load_config(table).name == table.name
+            assert check_config(table).name == table.name
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ from pydantic import SecretBytes, SecretStr
 
 MASK = "********"
 
+TOKEN_CHARACTERS = 16
+"""A part of a path this long may be a token."""
+
 _WORDS = (
     "password|passwd|passphrase|secret|token|authorization|credential|cookie|psk|connection[-_ ]?string"
     "|(?:api|access|account|client|ota|private|shared)[-_ ]?key"
@@ -21,6 +24,7 @@ _ASSIGNMENT = re.compile(
     re.IGNORECASE,
 )
 _ITEM_NAME = re.compile(r"\[[^\]]*\]")  # the name of an integration says nothing about its values
+_QUERY_VALUE = re.compile(r"(?P<key>(?:^|&)[^=&]*=)[^&]+")
 _USER_INFO = re.compile(r"://[^\s/?#\"']*@")
 
 
@@ -32,6 +36,14 @@ def looks_secret(key: str) -> bool:
 def without_credentials(text: str) -> str:
     """Remove `user:password@` from URLs in the text, and mask what follows `token=` and the like."""
     return _ASSIGNMENT.sub(rf"\g<key>{MASK}", _USER_INFO.sub("://", text))
+
+
+def without_tokens(url: str) -> str:
+    """Mask what may be a token in an address: values of its query, and long parts of its path, as Slack has them."""
+    base, mark, query = url.partition("?")
+    scheme, slashes, rest = base.partition("://")
+    parts = [MASK if index and len(part) >= TOKEN_CHARACTERS else part for index, part in enumerate(rest.split("/"))]
+    return scheme + slashes + "/".join(parts) + mark + _QUERY_VALUE.sub(rf"\g<key>{MASK}", query)
 
 
 def masked(key: str, value: Any) -> Any:  # noqa: ANN401 - a setting or a log's extra may be anything

@@ -57,7 +57,7 @@ _FILE_HEAD = """\
 #
 # Each setting stands here with its default: to change one, remove the # before it.
 # NEUROGATE_SECTION__KEY in the environment wins over this file, e.g. NEUROGATE_MQTT__PORT=1884.
-# "${env:NAME}" and "${file:/path}" keep secrets out of this file.
+# "${env:NAME}", "${file:/path}" and, in integrations, "${vault:NAME}" keep secrets out of this file.
 # After a change: neurogate check
 
 version = 1

@@ -1,13 +1,18 @@
-"""The subscriptions of the HTTP API in `state.db`: who wants to hear what, and where it is sent."""
+"""The subscriptions of the HTTP API in `state.db`: who wants to hear what, and where it is sent.
+
+Where it is sent is in the vault: in such an address there is often a token.
+"""
 
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiosqlite
 
 from gateway.model.errors import BadInput, NotFound
+from gateway.model.secret import Secret
 from gateway.storage.state import State
+from gateway.storage.vault import CALLBACKS, Unreadable, Vault
 
 AT_MOST = 100
 """Subscriptions of one organisation."""
@@ -21,11 +26,13 @@ class SubscriptionRow:
     organization_id: str
     topics: tuple[str, ...]
     """Topic filters, in the organisation's names."""
-    callback_url: str | None
-    """Where its messages are sent; None when they are only kept."""
+    callback_url: str | None = field(repr=False)
+    """Where its messages are sent; None when they are only kept, empty when that cannot be read."""
     start: int
     """The newest message as it began: it hears what comes after."""
     created_at_ms: int
+    unreadable: str = ""
+    """Why its address cannot be read."""
 
 
 class MqttSubscriptions:
@@ -33,6 +40,20 @@ class MqttSubscriptions:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._vault = Vault(state)
+
+    async def encrypt_older(self) -> None:
+        """Encrypt addresses that an earlier release has left readable. Raises ConfigError for the vault's key."""
+        readable = "SELECT id, callback_url FROM mqtt_subscriptions WHERE typeof(callback_url) = 'text'"
+
+        async def encrypt(db: aiosqlite.Connection) -> None:
+            for name, url in await db.execute_fetchall(readable):
+                value = await self._vault.seal(db, CALLBACKS.place(name), Secret(url))
+                await db.execute("UPDATE mqtt_subscriptions SET callback_url = ? WHERE id = ?", (value, name))
+
+        if list(await self._state.fetch(readable)):
+            await self._state.change(encrypt, takes_access=True)
+            await self._state.empty_wal()
 
     async def all(self) -> list[SubscriptionRow]:
         """Return all subscriptions."""
@@ -41,9 +62,19 @@ class MqttSubscriptions:
             ORDER BY created_at, id"""
         )
         return [
-            SubscriptionRow(name, organization, tuple(json.loads(topics)), url, start, at)
-            for name, organization, topics, url, start, at in rows
+            SubscriptionRow(name, organization, tuple(json.loads(topics)), url, start, at, why)
+            for name, organization, topics, value, start, at in rows
+            for url, why in [await self._address(name, value)]
         ]
+
+    async def _address(self, name: str, value: bytes | str | None) -> tuple[str | None, str]:
+        """Return it, or why it cannot be read."""
+        if not isinstance(value, bytes):
+            return value, ""
+        try:
+            return (await self._vault.unseal(CALLBACKS.place(name), value)).get_secret_value(), ""
+        except Unreadable as error:
+            return "", str(error)
 
     async def add(
         self, organization_id: str, topics: tuple[str, ...], callback_url: str | None, start: int
@@ -54,6 +85,9 @@ class MqttSubscriptions:
         )
 
         async def insert(db: aiosqlite.Connection) -> bool:
+            address = None
+            if callback_url is not None:
+                address = await self._vault.seal(db, CALLBACKS.place(new.id), Secret(callback_url))
             added = await db.execute(
                 """INSERT INTO mqtt_subscriptions (id, organization_id, topics, callback_url, start, created_at)
                 SELECT ?1, ?2, ?3, ?4, ?5, ?6
@@ -62,7 +96,7 @@ class MqttSubscriptions:
                     new.id,
                     organization_id,
                     json.dumps(topics, ensure_ascii=False),
-                    callback_url,
+                    address,
                     start,
                     new.created_at_ms,
                     AT_MOST,

@@ -62,7 +62,8 @@ class Place:
 
 
 SECRETS = SealedColumn("secrets", "value", "name")
-SEALED_COLUMNS = (SECRETS,)
+CALLBACKS = SealedColumn("mqtt_subscriptions", "callback_url", "id")
+SEALED_COLUMNS = (SECRETS, CALLBACKS)
 """Every column that a rotation has to encrypt anew."""
 
 

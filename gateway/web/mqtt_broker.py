@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeAlias
 
 from gateway.callers import Caller
+from gateway.config.masking import without_tokens
 from gateway.model.errors import BadInput, NeurogateError, NotFound
 from gateway.model.reading import rfc3339
 from gateway.operations.credentials import (
@@ -274,7 +275,7 @@ class MqttBroker:
             "id": row.id,
             "organization_id": row.organization_id,
             "topics": list(row.topics),
-            "callback_url": row.callback_url,
+            "callback_url": None if row.callback_url is None else without_tokens(row.callback_url),
             "created_at": rfc3339(row.created_at_ms),
         }
         if row.callback_url is not None:

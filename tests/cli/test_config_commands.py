@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway import __version__
+from gateway.storage.state_schema import STATE_MIGRATIONS
 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -5,7 +5,7 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from gateway.config.masking import MASK, looks_secret, masked, without_credentials
+from gateway.config.masking import MASK, looks_secret, masked, without_credentials, without_tokens
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,19 @@ def test_a_long_text_takes_no_long_time() -> None:
     started = time.perf_counter()
     without_credentials("a" * 200_000 + "-a.a" * 50_000)
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://example.org/hook", "https://example.org/hook"),
+        ("https://a-long-host-name.example.org:8443/", "https://a-long-host-name.example.org:8443/"),
+        (
+            "https://hooks.slack.com/services/T0/B0/XXXXXXXXXXXXXXXX/x",
+            f"https://hooks.slack.com/services/T0/B0/{MASK}/x",
+        ),
+        ("https://x/y?token=abc&n=1&flag", f"https://x/y?token={MASK}&n={MASK}&flag"),
+    ],
+)
+def test_what_may_be_a_token_in_an_address_is_masked(url: str, shown: str) -> None:
+    assert without_tokens(url) == shown

@@ -32,6 +32,7 @@ from cloud_sync.integrations.http.guarded_connector import NotAllowed, guarded_c
 from cloud_sync.signing import body_hmac, standard_webhooks
 from gateway import __version__
 from gateway.clock import Clock
+from gateway.config.masking import TOKEN_CHARACTERS
 
 _SUCCESS = range(200, 300)
 _MEANINGS: Mapping[int, Callable[[str], Outcome]] = {
@@ -53,7 +54,6 @@ _KEEP_ALIVE_S = 4.0  # Node closes idle connections after 5 s; a request sent in
 _REQUESTS_AT_ONCE = 10  # readings go out one batch at a time, for their order; this bounds whoever else sends
 _ANSWER_BYTES = 2048
 _REASON_CHARACTERS = 200
-_TOKEN_CHARACTERS = 16  # a part of a path this long may be a token: Slack, Discord and Teams put theirs there
 
 
 class SignedPost:
@@ -169,7 +169,7 @@ def without_credentials(url: HttpUrl) -> HttpUrl:
 
 
 def _private_parts(url: URL, secrets: Sequence[str], headers: Mapping[str, str]) -> list[str]:
-    tokens = [part for part in url.parts if len(part) >= _TOKEN_CHARACTERS]
+    tokens = [part for part in url.parts if len(part) >= TOKEN_CHARACTERS]
     tokens += url.query.values()
     for secret in secrets:
         tokens += [secret, secret.removeprefix("whsec_")]
