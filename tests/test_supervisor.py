@@ -80,7 +80,7 @@ async def test_it_is_visible_while_it_waits_and_not_when_it_runs(
         await run()
 
     await supervisor.keep_running("part", watched)
-    assert seen == [{"part": "ZeroDivisionError: again"}] * 2
+    assert seen == [{"part": "ZeroDivisionError; the log says more"}] * 2
     assert supervisor.failing == {}
     assert metrics.registry.get_sample_value("neurogate_part_restarts_total", {"part": "part"}) == 2
     assert [record.exc_info is not None for record in caplog.records] == [True, True]

@@ -37,7 +37,7 @@ class Webhook(Integration, Forwards):
 
         model_config = ConfigDict(hide_input_in_errors=True)
 
-        url: HttpUrl = Field(description="Where the batches go.")
+        url: HttpUrl = Field(description="Where the batches go.", repr=False)  # there may be a token in it
         secret: tuple[Secret, ...] = Field(
             (),
             description="Signs the body: `whsec_` and base64, or any text; 24 to 64 bytes. While it is changed a list, "

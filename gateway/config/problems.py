@@ -119,7 +119,20 @@ def _complaint(details: ErrorDetails, *, hidden: bool) -> str:
     else:
         sentence = re.sub(r"^: \w+ should ", " must ", f": {details['msg']}")
     if hidden:
-        sentence = sentence.replace(str(given), MASK) if given else sentence
+        for text in sorted(_texts(given), key=len, reverse=True):
+            sentence = sentence.replace(text, MASK)
     elif details["type"] != "value_error" and isinstance(given, str | int | float):
         sentence += f", not {without_credentials(as_toml(given))}"
     return sentence if details["type"] == "value_error" else f"{sentence}."
+
+
+def _texts(given: object) -> Iterator[str]:
+    """Yield what a sentence may repeat of a value: itself, and what is in it."""
+    if isinstance(given, Mapping):
+        for name, inner in given.items():
+            yield from (*_texts(name), *_texts(inner))
+    elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        for inner in given:
+            yield from _texts(inner)
+    elif given not in (None, "", True, False):
+        yield from {str(given), str(given).strip()} - {""}

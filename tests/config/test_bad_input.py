@@ -130,6 +130,12 @@ def test_a_reference_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_what_the_environment_gave_is_not_repeated_out_of_a_list_either() -> None:
+    words = complaint('[egress]\nallow = ["10.0.0.1", " ${env:A} x "]', {"A": "s3cr3t"})
+    assert "******** is no host name" in words
+    assert "s3cr3t" not in words
+
+
 def test_the_vault_is_for_the_keys_of_integrations() -> None:
     words = (
         "uses ${vault:A}, which is possible only in an integration's own keys. Use ${env:NAME} or ${file:/path} here."
