@@ -25,6 +25,7 @@ from gateway.storage.vault_keys import KEY_FILES, Keyring
 class _Doubtful(NeurogateError):
     """The gateway runs with it, but somebody should know."""
 
+    code = "doubtful"
     exit_code = 0
 
 
@@ -32,6 +33,7 @@ def check(config: ConfigFile = None) -> None:
     """Check the configuration and the data directory; start and change nothing."""
     loaded = load(config, os.environ)
     print(f"ok      configuration: {loaded.path or 'no file, only defaults'}")
+    code = "doubtful"
     exit_code = 0
     for subject, find in _checks(loaded):
         try:
