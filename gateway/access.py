@@ -18,8 +18,10 @@ from gateway.clock import Clock
 from gateway.model.errors import BadInput, StoreFailed
 from gateway.model.rights import Rights
 from gateway.model.topics import addressed_device, is_for_device, is_name, is_of_devices
+from gateway.model.vitals import LoginActivity
 from gateway.parsers.contract import Found, Parser
 from gateway.parsers.routes import ParserRoutes
+from gateway.recent_count import RecentCount
 from gateway.storage.credentials import CredentialRow, Credentials, Usage
 from gateway.storage.passwords import hash_password
 from gateway.storage.state import DeviceRow, SeenDevice, State
@@ -59,6 +61,8 @@ class Statistics:
     connections: int = 0
     refused: int = 0
     messages_in: int = 0
+    recent_connections: RecentCount = field(default_factory=RecentCount)
+    recent_refused: RecentCount = field(default_factory=RecentCount)
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -158,7 +162,9 @@ class Access:
         for expected, credential in self._valid(login):
             if hmac.compare_digest(expected, given):
                 return credential
-        login.passwords[0][1].statistics.refused += 1
+        statistics = login.passwords[0][1].statistics
+        statistics.refused += 1
+        statistics.recent_refused.add(self._clock.monotonic_ms())
         return None
 
     def _valid(self, login: _Login) -> Iterator[tuple[bytes, Credential]]:
@@ -204,6 +210,16 @@ class Access:
         """Count a login."""
         credential.statistics.connections += 1
         credential.statistics.last_connected_ms = self._clock.now_ms()
+        credential.statistics.recent_connections.add(self._clock.monotonic_ms())
+
+    def login_activity(self) -> list[LoginActivity]:
+        """Return who has logged in, or tried to with a wrong password, in the last minutes."""
+        now = self._clock.monotonic_ms()
+        used = ((name, login.passwords[0][1].statistics) for name, login in self._by_username.items())
+        found = [
+            LoginActivity(name, one.recent_connections.count(now), one.recent_refused.count(now)) for name, one in used
+        ]
+        return [one for one in found if one.logins or one.refused]
 
     def sender(self, credential: Credential, topic: str, *, is_read: bool = False) -> Device | None:
         """Return the device in whose name something is published, None if it is in nobody's.

@@ -21,7 +21,6 @@ from gateway.access import Access
 from gateway.broker.door import Door
 from gateway.broker.names import too_long
 from gateway.broker.publisher import Publisher
-from gateway.broker.self_test import BrokerTest
 from gateway.callers import Callers
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
@@ -185,7 +184,7 @@ class Gateway:
         limits = RateLimits(clock, per_minute=settings.http.rate_limit_per_minute, burst=settings.http.rate_limit_burst)
         listeners = await stack.enter_async_context(contextlib.AsyncExitStack())
         stopping = asyncio.Event()
-        site = RunningSite(settings, clock, state, log, access, door, stopping, self.status, self.replay)
+        site = RunningSite(settings, clock, state, log, access, door, stopping, self.status, self.replay, metrics)
         callers = Callers(state, key)
         access.on_change.append(callers.refresh)
         await callers.refresh()
@@ -211,7 +210,7 @@ class Gateway:
                 publisher.publish,
                 messages,
                 callbacks,
-                BrokerTest(site, door).run,
+                site.broker_test.run,
                 partial(too_long, settings=settings.mqtt),
                 site,
             ),

@@ -53,6 +53,15 @@ class LoginDelay:
             if not self._waiting[source]:
                 del self._waiting[source]
 
+    def failing(self) -> dict[str, int]:
+        """Return how often logins from each address have failed lately."""
+        now = self._clock.monotonic_ms()
+        return {
+            who: failures
+            for (kind, who), (failures, last) in self._failures.items()
+            if kind == "address" and now - last < _FORGOTTEN_AFTER_MS
+        }
+
     def _count(self, key: tuple[str, str]) -> int:
         now = self._clock.monotonic_ms()
         failures, last = self._failures.pop(key, (0, now))

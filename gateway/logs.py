@@ -5,7 +5,8 @@
 - a warning or error that comes again within a minute is counted; the count follows as one line
 - in text a traceback follows its event, indented; in JSON it is the member `exception`
 
-Times are UTC. It writes to one stream; files and rotation are the business of journald.
+Times are UTC. It writes to one stream; files and rotation are the business of journald. The last lines stay in memory:
+a support bundle has them wherever the stream goes.
 """
 
 import json
@@ -14,7 +15,7 @@ import re
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,9 @@ from typing import Any, Literal, TextIO
 from gateway.config.masking import masked, without_credentials
 
 REPEAT_WINDOW_S = 60.0
+RECENT_LINES = 500
 
+_RECENT_LINE_CHARACTERS = 4_000
 _MOST_COUNTED = 1_000  # different messages at once; beyond that the oldest count ends early
 _QUIET_LOGGERS = ("amqtt", "transitions")  # below WARNING they show payloads
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -49,11 +52,18 @@ def configure(level: str, style: Literal["auto", "text", "json"], stream: TextIO
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
+def recent_lines() -> list[str]:
+    """Return the last lines that were written, the oldest first; none before `configure`."""
+    handlers = (handler for handler in logging.getLogger().handlers if isinstance(handler, _Handler))
+    return [line for handler in handlers for line in list(handler.recent)]
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """Ours, so that `configure` may be called again without touching anybody else's."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
+        self.recent: deque[str] = deque(maxlen=RECENT_LINES)
         self._repeats = RepeatFilter(self.handle)
         self.addFilter(self._repeats)
         self.addFilter(RedactFilter())
@@ -65,6 +75,12 @@ class _Handler(logging.StreamHandler[TextIO]):
         except Exception as error:  # noqa: BLE001 - any argument's __str__ may fail
             record.msg, record.args = f"{record.msg} (arguments do not fit: {type(error).__name__})", ()
         return bool(super().handle(record))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and remember its beginning."""
+        line = super().format(record)
+        self.recent.append(line[:_RECENT_LINE_CHARACTERS])
+        return line
 
     def close(self) -> None:
         """Tell the counts that are still open."""

@@ -1,17 +1,26 @@
 """The running gateway, as operations see it."""
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from prometheus_client import generate_latest
+
+from gateway import process
 from gateway.access import Access, Device
 from gateway.broker.door import Door
+from gateway.broker.self_test import BrokerTest
 from gateway.clock import Clock
 from gateway.config import Settings
+from gateway.logs import recent_lines
+from gateway.metrics import Metrics
+from gateway.model.finding import Finding
 from gateway.model.status import DeviceActivity, GatewayStatus
 from gateway.model.topics import KeptTopics
+from gateway.model.vitals import FailingAddress, Trace, Vitals
 from gateway.operations.site import Live
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
@@ -31,6 +40,13 @@ class RunningSite:
     _stopping: asyncio.Event
     _status: Callable[[], Awaitable[GatewayStatus]]
     _replay: Callable[[Iterable[str]], None]
+    _metrics: Metrics
+    broker_test: BrokerTest = field(init=False)
+    _epoch_ms: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.broker_test = BrokerTest(self, self._door)
+        self._epoch_ms = self.clock.now_ms() - self.clock.monotonic_ms()
 
     @property
     def live(self) -> Live:
@@ -48,6 +64,24 @@ class RunningSite:
     def activity(self, organization_id: str, device_id: str) -> DeviceActivity:
         device = self._access.device(organization_id, device_id) or Device(organization_id, device_id)
         return device_activity(device, self._door.connections_by_device())
+
+    def vitals(self) -> Vitals:
+        return Vitals(
+            pid=os.getpid(),
+            clock_moved_ms=self.clock.now_ms() - self.clock.monotonic_ms() - self._epoch_ms,
+            open_files=process.open_files(),
+            open_files_at_most=process.open_files_at_most(),
+            memory_bytes=process.memory_bytes(),
+            logins=self._access.login_activity(),
+            failing_addresses=[FailingAddress(*one) for one in self._door.login_delay.failing().items()],
+            metrics=generate_latest(self._metrics.registry).decode(),
+        )
+
+    def trace(self) -> Trace:
+        return Trace(recent_lines(), process.tasks(), process.threads())
+
+    async def try_broker(self) -> list[Finding]:
+        return await self.broker_test.findings()
 
     async def apply_access(self) -> None:
         await self._access.refresh()

@@ -33,7 +33,6 @@ def check(config: ConfigFile = None) -> None:
     """Check the configuration and the data directory; start and change nothing."""
     loaded = load(config, os.environ)
     print(f"ok      configuration: {loaded.path or 'no file, only defaults'}")
-    code = "doubtful"
     exit_code = 0
     for subject, find in _checks(loaded):
         try:

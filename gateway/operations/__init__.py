@@ -34,6 +34,8 @@ from gateway.operations.secrets import list_secrets, remove_secret, rotate_vault
 from gateway.operations.status import gateway_status
 from gateway.operations.tail import tail_readings
 from gateway.operations.tokens import create_token, list_tokens, revoke_token
+from gateway.operations.troubles import list_troubles
+from gateway.operations.vitals import gateway_trace, gateway_vitals, try_broker
 
 _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     list_devices,
@@ -62,6 +64,10 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     export_readings,
     take_snapshot,
     gateway_status,
+    gateway_vitals,
+    gateway_trace,
+    try_broker,
+    list_troubles,
     tail_readings,
 )
 

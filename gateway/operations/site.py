@@ -5,8 +5,10 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.config import Settings
+from gateway.model.finding import Finding
 from gateway.model.status import DeviceActivity, GatewayStatus
 from gateway.model.topics import KeptTopics
+from gateway.model.vitals import Trace, Vitals
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
 from gateway.storage.state import State
@@ -21,6 +23,18 @@ class Live(Protocol):
 
     def activity(self, organization_id: str, device_id: str) -> DeviceActivity:
         """Return what came from a device since the start, and whether it is connected."""
+        ...
+
+    def vitals(self) -> Vitals:
+        """Return how the process does."""
+        ...
+
+    def trace(self) -> Trace:
+        """Return what it has said lately, and what it does now."""
+        ...
+
+    async def try_broker(self) -> list[Finding]:
+        """Try the broker as its clients do: what they may, and what they may not."""
         ...
 
     async def apply_access(self) -> None:

@@ -64,6 +64,10 @@ _LAST_RECEIVED = f"""{_RECEIVED} WHERE h.id = (
         WHERE s.organization_id = ? AND s.device_id = ?
     )"""  # noqa: S608 - only constants
 
+_LATEST_STREAMS = "SELECT id FROM streams WHERE organization_id = ? AND device_id = ? ORDER BY id DESC LIMIT 3"
+_LATEST_OF_STREAM = """SELECT id FROM device_telemetry_history INDEXED BY device_telemetry_history_key
+    WHERE stream = ? ORDER BY seq DESC, id DESC LIMIT ?"""
+
 _CURSORS = """SELECT name, position, until_row, batch_id, after_row, last_row, readings, body_sha256, created_at_ms,
     epochs, historical_until, chosen FROM cursors"""
 STILL_SALVAGED = "SELECT file FROM salvages WHERE NOT finished LIMIT 1"
@@ -265,6 +269,14 @@ class LogReader:
         """Return when the device's newest reading was received (unix ms)."""
         rows = await self.fetch(_LAST_RECEIVED, (organization_id, device_id))
         return next((received for (received,) in rows), None)
+
+    async def latest_of(self, organization_id: str, device_id: str, limit: int) -> list[StoredReading]:
+        """Return the device's newest readings as far as its last starts hold so many, the newest first."""
+        rows = await self.fetch(_LATEST_STREAMS, (organization_id, device_id))
+        latest = [row for (stream,) in rows for (row,) in await self.fetch(_LATEST_OF_STREAM, (stream, limit))]
+        ids = sorted(latest, reverse=True)[:limit]
+        found = await self.fetch(_READ_THESE, (json.dumps(ids),)) if ids else ()
+        return corrected(found)[::-1]
 
     async def quarantined(self, after: int = 0, limit: int = 100) -> list[tuple[int, NewQuarantine]]:
         """Return quarantined input, oldest first, with its row."""
