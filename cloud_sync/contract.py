@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_sync.egress import Egress
 from gateway.clock import Clock
+from gateway.model.finding import Finding
 from gateway.model.reading import StoredReading
 from gateway.model.selection import Selection
 
@@ -194,4 +195,16 @@ class Forwards(Protocol):
 
     async def send(self, batch: Batch, body: bytes) -> Outcome:
         """Try once to deliver. Never raises for what the other side does."""
+        ...
+
+
+@runtime_checkable
+class Tests(Protocol):
+    """Can be tried, without sending anything that its destination would take for a reading."""
+
+    async def check(self) -> list[Finding]:
+        """Return what works and what does not, up to where the first thing fails.
+
+        While it is entered. Never raises for what the other side does; ends by itself, within `config.timeout_s`.
+        """
         ...

@@ -12,22 +12,24 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, HttpUrl, JsonValue, field_validator, model_validator
 
-from cloud_sync.contract import Batch, Forwards, Integration, IntegrationConfig, Outcome
+from cloud_sync.contract import Batch, Forwards, Integration, IntegrationConfig, Outcome, Tests
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.custom_headers import check_headers, check_name, check_value, parsed_headers
+from cloud_sync.integrations.http.receiver_check import check_receiver
 from cloud_sync.integrations.http.signed_post import SignedPost, without_credentials
 from cloud_sync.payload import cloud_events
 from cloud_sync.payload.readings_batch import readings_batch
 from cloud_sync.payload.template import Template
 from cloud_sync.signing import standard_webhooks
 from gateway.clock import Clock
+from gateway.model.finding import Finding
 from gateway.model.secret import Secret
 
 _BEARER = "Authorization"
 _JSON = "application/json"
 
 
-class Webhook(Integration, Forwards):
+class Webhook(Integration, Forwards, Tests):
     """Send signed batches of readings to any HTTP receiver."""
 
     type = "webhook"
@@ -153,6 +155,7 @@ class Webhook(Integration, Forwards):
 
     def __init__(self, config: Config, clock: Clock, egress: Egress) -> None:
         super().__init__(config, clock, egress)
+        self._config = config
         self._write, content_type = _body(config)
         self._compresses = config.gzip
         headers = {"content-type": content_type} | ({"content-encoding": "gzip"} if config.gzip else {})
@@ -184,6 +187,12 @@ class Webhook(Integration, Forwards):
     async def send(self, batch: Batch, body: bytes) -> Outcome:
         """Send it once and classify the answer."""
         return await self._post.send(batch.id, body)
+
+    async def check(self) -> list[Finding]:
+        """Go as far as a batch would, and there ask with OPTIONS, which no receiver takes for a reading."""
+        url, config = str(self._config.url), self._config
+        signs = bool(config.secret)
+        return await check_receiver(url, self._post, config.method, self.clock, self.egress, signs=signs)
 
 
 def _body(config: Webhook.Config) -> tuple[Callable[[Batch], bytes], str]:

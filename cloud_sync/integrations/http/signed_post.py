@@ -7,6 +7,7 @@ refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from types import MappingProxyType
@@ -54,6 +55,17 @@ _KEEP_ALIVE_S = 4.0  # Node closes idle connections after 5 s; a request sent in
 _REQUESTS_AT_ONCE = 10  # readings go out one batch at a time, for their order; this bounds whoever else sends
 _ANSWER_BYTES = 2048
 _REASON_CHARACTERS = 200
+
+
+@dataclass(slots=True, frozen=True)
+class Options:
+    """What a receiver answers to OPTIONS."""
+
+    status: int
+    methods: frozenset[str]
+    """What it says that it takes; empty when it does not say."""
+    date_ms: int | None
+    """Its clock; None when it does not say."""
 
 
 class SignedPost:
@@ -115,14 +127,35 @@ class SignedPost:
                 if answer.status in _SUCCESS:
                     return Ok()
                 return self._classify(answer, await self._reason(answer))
-        except TimeoutError:
-            return NotConnected(f"no answer within {self._timeout_s:g} s")
-        except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, NotAllowed):
-                return WrongAddress(f"{error.os_error.strerror}; to allow it, see egress.policy and egress.allow")
-            return NotConnected(_in_words(error), sent=False)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
-            return NotConnected(_in_words(error))
+            return self._failure(error)
+
+    async def ask_options(self, timeout_s: float) -> Options | NotConnected | WrongAddress:
+        """Ask what the receiver takes at the address (RFC 9110, 9.3.7): with our identity, without a body."""
+        assert self._session is not None, "ask_options() belongs inside `async with`"
+        try:
+            async with self._session.options(
+                self._url,
+                headers=self._headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=min(timeout_s, self._timeout_s)),
+            ) as answer:
+                allow = answer.headers.get("allow", "") + "," + answer.headers.get("access-control-allow-methods", "")
+                methods = frozenset(method.strip().upper() for method in allow.split(",") if method.strip())
+                return Options(answer.status, methods, _date_ms(answer.headers))
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+            return self._failure(error)
+
+    def _failure(self, error: Exception) -> NotConnected | WrongAddress:
+        match error:
+            case TimeoutError():
+                return NotConnected(f"no answer within {self._timeout_s:g} s")
+            case aiohttp.ClientConnectorError(os_error=NotAllowed() as forbidden):
+                return WrongAddress(f"{forbidden.strerror}; to allow it, see egress.policy and egress.allow")
+            case aiohttp.ClientConnectorError():
+                return NotConnected(_in_words(error), sent=False)
+            case _:
+                return NotConnected(_in_words(error))
 
     def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
         timestamp = self._clock.now_ms() // 1000
@@ -198,6 +231,13 @@ def _patience_s(headers: Mapping[str, str], clock: Clock) -> float | None:
         except (ValueError, OverflowError):
             return None
     return min(max(seconds, 0.0), _LONGEST_PATIENCE_S)
+
+
+def _date_ms(headers: Mapping[str, str]) -> int | None:
+    try:
+        return round(parsedate_to_datetime(headers.get("date", "")).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _in_words(error: Exception) -> str:
