@@ -18,6 +18,7 @@ from gateway.cli import (
     credential,
     demo,
     device,
+    doctor,
     init,
     parser,
     restore,
@@ -39,6 +40,7 @@ app = typer.Typer(
 
 app.command()(init.init)
 app.command()(check.check)
+app.command()(doctor.doctor)
 app.command()(run.run)
 app.command()(demo.demo)
 app.command()(tail.tail)

@@ -1,0 +1,51 @@
+"""Whether each destination can be reached: its name, its address, its certificate, and an answer from it."""
+
+import asyncio
+from dataclasses import replace
+
+from cloud_sync.contract import IntegrationConfig, Tests
+from cloud_sync.egress import Egress
+from cloud_sync.registry import integration_class, load_config
+from gateway.config import IntegrationTable
+from gateway.doctor.evidence import Evidence
+from gateway.model.errors import ConfigError
+from gateway.model.finding import Finding, broken, fine, warning
+
+_LIMIT_S = 13.0
+
+
+async def destinations(evidence: Evidence) -> list[Finding]:
+    """Ask each, all at once."""
+    tables = evidence.settings.integrations
+    if not tables:
+        return [
+            warning("There is no destination: readings stay in the log.", "Add [[integrations]] where they are to go.")
+        ]
+    found = await asyncio.gather(*(_destination(table, evidence) for table in tables))
+    return [
+        replace(finding, words=f"{table.name}: {finding.words}")
+        for table, findings in zip(tables, found, strict=True)
+        for finding in findings
+    ]
+
+
+async def _destination(table: IntegrationTable, evidence: Evidence) -> list[Finding]:
+    try:
+        config = load_config(table, evidence.loaded.origins)
+    except ConfigError as error:
+        return [broken(error.message, error.hint)]
+    if config.status == "inactive":
+        return [fine("It is inactive: nothing is sent to it.")]
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            return await _asked(table, config, evidence)
+    except TimeoutError:
+        return [broken(f"It did not answer within {_LIMIT_S:g} s.", "See whether it runs; nothing is lost meanwhile.")]
+
+
+async def _asked(table: IntegrationTable, config: IntegrationConfig, evidence: Evidence) -> list[Finding]:
+    integration = integration_class(table)(config, evidence.clock, Egress(evidence.settings.egress))
+    if not isinstance(integration, Tests):
+        return [fine("It cannot be tried without a reading; see the check delivery.")]
+    async with integration:
+        return await integration.check()
