@@ -1,6 +1,6 @@
 """The configuration as it may be shown: every setting with its origin, secrets masked; and which are secrets."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -10,7 +10,6 @@ from pydantic import SecretBytes, SecretStr
 from cloud_sync.registry import check_config
 from gateway.config import IntegrationTable, LoadedConfig
 from gateway.config.masking import MASK, looks_secret, masked
-from gateway.config.schema import as_toml
 
 
 @dataclass(slots=True, frozen=True)
@@ -28,18 +27,12 @@ def shown_settings(loaded: LoadedConfig) -> list[ShownSetting]:
     return [ShownSetting(key, _visible(key, value, loaded), _origin(key, loaded)) for key, value in _values(loaded)]
 
 
-def as_lines(settings: Iterable[ShownSetting], *, with_origin: bool) -> Iterator[str]:
-    """Yield `key = value`, and behind it where the value came from."""
-    for one in settings:
-        line = f"{one.key} = {'(not set)' if one.value is None else as_toml(one.value)}"
-        yield f"{line}  # {one.origin}" if with_origin else line
-
-
 def secret_settings(loaded: LoadedConfig) -> list[tuple[str, str, str]]:
     """Return (key, the secret itself, origin) of every setting that holds one. Raises ConfigError."""
     return [
         (key, secret, _origin(key, loaded))
         for key, value in _values(loaded)
+        if not key.endswith("_header")  # its name is none
         if isinstance(value, SecretStr | SecretBytes) or looks_secret(key) or _visible(key, value, loaded) == MASK
         for secret in _texts(value)
         if secret

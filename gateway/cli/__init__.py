@@ -18,6 +18,7 @@ from gateway.cli import (
     credential,
     demo,
     device,
+    diag,
     doctor,
     init,
     parser,
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command()(init.init)
 app.command()(check.check)
 app.command()(doctor.doctor)
+app.command()(diag.diag)
 app.command()(run.run)
 app.command()(demo.demo)
 app.command()(tail.tail)

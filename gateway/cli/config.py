@@ -8,7 +8,8 @@ import typer
 
 from gateway.cli.options import ConfigFile
 from gateway.config import load
-from gateway.shown_config import as_lines, shown_settings
+from gateway.config.schema import as_toml
+from gateway.shown_config import shown_settings
 
 app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
 
@@ -31,5 +32,6 @@ def show(
         values = {one.key: {"value": one.value, "origin": one.origin} if origin else one.value for one in rows}
         print(json.dumps(values, indent=2))
         return
-    for line in as_lines(rows, with_origin=origin):
-        print(line)
+    for one in rows:
+        text = "(not set)" if one.value is None else as_toml(one.value)
+        print(f"{one.key} = {text}  # {one.origin}" if origin else f"{one.key} = {text}")
