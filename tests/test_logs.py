@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.logs import REPEAT_WINDOW_S, RepeatFilter, configure
+from gateway.logs import RECENT_LINES, REPEAT_WINDOW_S, RepeatFilter, configure, recent_lines
 
 LOG = logging.getLogger("gateway.test_logs")
 
@@ -207,3 +207,15 @@ def test_configuring_again_replaces_only_our_own_handler(text: io.StringIO) -> N
     handlers = logging.getLogger().handlers
     assert other in handlers
     assert [type(handler).__name__ for handler in handlers].count("_Handler") == 1
+
+
+def test_the_last_lines_stay_in_memory_without_secrets(text: io.StringIO) -> None:
+    for number in range(RECENT_LINES + 5):
+        LOG.info("Line %d.", number)
+    LOG.info("password=hunter2 %s", "x" * 10_000)
+    lines = recent_lines()
+    assert len(lines) == RECENT_LINES
+    assert "Line 6." in lines[0]
+    assert "hunter2" not in lines[-1]
+    assert len(lines[-1]) < 5_000
+    assert lines[:-1] == text.getvalue().splitlines()[-RECENT_LINES:-1]

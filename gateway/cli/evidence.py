@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from gateway.cli.gateway_link import Gateway, connect
 from gateway.clock import Clock
 from gateway.config import LoadedConfig
+from gateway.daemon_thread import in_daemon_thread
 from gateway.doctor.evidence import Evidence
-from gateway.model.errors import GatewaySilent, NeurogateError, NotFound
+from gateway.model.errors import GatewaySilent, NeurogateError, NotFound, StoreFailed
 from gateway.model.finding import Finding
 from gateway.operations.buffer import buffer_status
 from gateway.operations.status import gateway_status
@@ -28,14 +29,26 @@ _ASK_S = 6.0
 async def gather(loaded: LoadedConfig, clock: Clock) -> Evidence:
     """Return all that can be learned; what cannot is among the complaints. Makes no data directory."""
     evidence = Evidence(loaded, clock)
-    if not evidence.data_dir.state_db.exists():  # a command would make it
-        return evidence
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            if not await in_daemon_thread(evidence.data_dir.state_db.exists):  # a command would make it
+                return evidence
+    except OSError as error:  # a timeout is one: the folder may be on a network
+        return replace(evidence, complaints=(_unreadable(evidence, error),))
     complaints: list[NeurogateError] = []
     try:
         async with connect(loaded.settings, patience_s=_CONNECT_S) as link:
             return await _asked(evidence, link, complaints)
     except NeurogateError as error:
         return replace(evidence, complaints=(*complaints, error))
+
+
+def _unreadable(evidence: Evidence, error: OSError) -> NeurogateError:
+    why = "it does not answer" if isinstance(error, TimeoutError) else error.strerror
+    return StoreFailed(
+        f"The data directory {evidence.data_dir.path} cannot be looked at: {why}.",
+        hint="If it is on a network, see that; else run this as the gateway's user: sudo -u USER neurogate doctor.",
+    )
 
 
 async def _asked(evidence: Evidence, link: Gateway, complaints: list[NeurogateError]) -> Evidence:

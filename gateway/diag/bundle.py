@@ -12,13 +12,10 @@ from pathlib import Path
 from gateway.diag.contents import Item
 from gateway.model.errors import ConfigError
 
-_LARGEST = 2_000_000
-"""Characters of one file; of a longer text the end is kept, which is the newest of a log."""
-
 
 def write_bundle(path: Path, items: Iterable[Item], clean: Callable[[str], str], *, at_s: int) -> list[Item]:
     """Write it, and return what is in it. `at_s` is the time of its files (unix s). Raises ConfigError."""
-    cleaned = [Item(one.name, one.what, clean(one.text[-_LARGEST:])) for one in items]
+    cleaned = [Item(one.name, one.what, one.written(clean)) for one in items]
     inside = [_manifest(cleaned), *cleaned]
     root = path.name.removesuffix(".tar.gz")
     try:
@@ -30,7 +27,7 @@ def write_bundle(path: Path, items: Iterable[Item], clean: Callable[[str], str],
     try:
         with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
             for one in inside:
-                data = one.text.encode(errors="replace")
+                data = one.content.encode(errors="replace")
                 member = tarfile.TarInfo(f"{root}/{one.name}")
                 member.size, member.mtime, member.mode = len(data), at_s, 0o600
                 archive.addfile(member, io.BytesIO(data))

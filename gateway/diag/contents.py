@@ -5,13 +5,14 @@ import platform
 import sqlite3
 import ssl
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
 from typing import Any
 
 from gateway import __version__
+from gateway.config.masking import MASK, looks_secret
 from gateway.diag.store_figures import store_figures
 from gateway.doctor.evidence import Evidence
 from gateway.doctor.examination import Result
@@ -27,31 +28,38 @@ class Item:
 
     name: str
     what: str
-    text: str
+    content: Any
+    """A text, or what becomes JSON."""
+
+    def written(self, clean: Callable[[str], str]) -> str:
+        """Return the text of the file; every text in it has gone through `clean`, and JSON stays JSON."""
+        if isinstance(self.content, str):
+            return clean(self.content)
+        return json.dumps(_cleaned(self.content, clean), indent=1, ensure_ascii=False)
 
 
 def contents(
     evidence: Evidence, results: Sequence[Result], trace: Trace | None, journal: str, environ: Mapping[str, str]
 ) -> Iterator[Item]:
     """Yield the files; those of which nothing is known are left out. Looks at the disk, so not for an event loop."""
-    yield Item("versions.json", "versions of neurogate, Python, the system and the libraries", _json(_versions()))
+    yield Item("versions.json", "versions of neurogate, Python, the system and the libraries", _versions())
     yield Item("config.txt", "the configuration with the origin of each value; secrets are masked", _config(evidence))
     yield Item("environment.txt", "names of the environment's NEUROGATE_ variables, no values", _names(environ))
     yield Item("doctor.txt", "what neurogate doctor found", "\n".join(lines(results, with_signs=False)))
-    yield Item("doctor.json", "the same for programs", _json(document(results)))
+    yield Item("doctor.json", "the same for programs", document(results))
     data_dir = evidence.data_dir.path
-    yield Item("store.json", "sizes of the files, schema versions, rows of each table", _json(store_figures(data_dir)))
+    yield Item("store.json", "sizes of the files, schema versions, rows of each table", store_figures(data_dir))
     if evidence.status is not None:
-        yield Item("status.json", "what /ready says: buffer, destinations, device ids", _json(asdict(evidence.status)))
+        yield Item("status.json", "what /ready says: buffer, destinations, device ids", asdict(evidence.status))
     if evidence.buffer is not None:
-        yield Item("buffer.json", "how far each destination is", _json(asdict(evidence.buffer)))
+        yield Item("buffer.json", "how far each destination is", asdict(evidence.buffer))
     if evidence.troubles is not None:
         what = "device ids with when each was heard; reasons of quarantined input and dead letters, no payloads"
-        yield Item("troubles.json", what, _json(asdict(evidence.troubles)))
+        yield Item("troubles.json", what, asdict(evidence.troubles))
     if evidence.vitals is not None:
         yield Item("metrics.txt", "what /metrics says", evidence.vitals.metrics)
         vitals = {name: value for name, value in asdict(evidence.vitals).items() if name != "metrics"}
-        yield Item("vitals.json", "memory, open files, and who logged in or failed to, lately", _json(vitals))
+        yield Item("vitals.json", "memory, open files, and who logged in or failed to, lately", vitals)
     if trace is not None:
         yield Item("log.txt", "the last lines of the log: device ids and addresses, no payloads", "\n".join(trace.log))
         yield Item("tasks.txt", "what the gateway does at this moment: tasks", "\n".join(trace.tasks))
@@ -90,5 +98,17 @@ def _names(environ: Mapping[str, str]) -> str:
     return "\n".join(sorted(name for name in environ if name.startswith("NEUROGATE_")))
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, indent=1, default=str, ensure_ascii=False)
+def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:  # noqa: ANN401 - what JSON may hold
+    match value:
+        case dict():
+            return {clean(str(name)): _of_key(str(name), inner, clean) for name, inner in value.items()}
+        case list() | tuple():
+            return [_cleaned(inner, clean) for inner in value]
+        case None | bool() | int() | float():
+            return value
+    return clean(str(value))
+
+
+def _of_key(name: str, value: Any, clean: Callable[[str], str]) -> Any:  # noqa: ANN401 - what JSON may hold
+    is_secret = isinstance(value, str) and value and looks_secret(name)
+    return MASK if is_secret else _cleaned(value, clean)

@@ -82,13 +82,12 @@ def _health(site: Site, row: DeviceRow, latest: Sequence[StoredReading], login_m
     key = (row.organization_id, row.device_id)
     activity = None if site.live is None else site.live.activity(*key)
     heard = [reading.received_at_ms for reading in latest]
-    if activity is not None and activity.readings:
-        heard.insert(0, activity.last_seen_ms)
+    last_ms = [*heard, activity.last_seen_ms] if activity is not None and activity.readings else heard
     clock, off_ms = board_clock(latest, site.settings.clock.max_skew_s * 1000)
     return DeviceHealth(
         *key,
         status=row.status,
-        last_heard_ms=max(heard, default=None),
+        last_heard_ms=max(last_ms, default=None),
         usual_gap_ms=(max(heard) - min(heard)) // (len(heard) - 1) if len(heard) > 1 else None,
         last_login_ms=login_ms,
         connections=0 if activity is None else activity.connections,

@@ -40,7 +40,8 @@ async def disk(evidence: Evidence) -> list[Finding]:
     if not folder.exists():
         return [warning(f"{folder} is not there yet.", "neurogate init makes it.")]
     found = []
-    kind, options = file_system(folder, (evidence.machine.proc / "self/mountinfo").read_text("utf-8"))
+    mounts = (evidence.machine.proc / "self/mountinfo").read_text("utf-8")
+    kind, options = await in_daemon_thread(lambda: file_system(folder, mounts))
     if kind in _KINDS:
         found.append(_KINDS[kind])
     if "ro" in options:

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from gateway.daemon_thread import in_daemon_thread
 from gateway.doctor.evidence import Evidence
 from gateway.model.finding import Finding, broken, fine, warning
 from gateway.shown_config import secret_settings
@@ -17,7 +18,7 @@ _FROM_FILE = re.compile(r"\$\{file:([^}]+)\}")
 
 async def permissions(evidence: Evidence) -> list[Finding]:
     """Look at the modes and owners of files; at no content."""
-    found = [*_data_dir(evidence.data_dir.path), *_config(evidence)]
+    found = await in_daemon_thread(lambda: [*_data_dir(evidence.data_dir.path), *_config(evidence)])
     return found or [fine("Data directory, keys and configuration are the gateway's alone.")]
 
 

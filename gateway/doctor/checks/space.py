@@ -2,6 +2,7 @@
 
 import os
 
+from gateway.daemon_thread import in_daemon_thread
 from gateway.doctor.evidence import Evidence
 from gateway.model.finding import Finding, broken, fine, warning
 from gateway.model.reading import rfc3339
@@ -12,6 +13,10 @@ _FREE_IT = "Free space on it (journalctl --vacuum-size=100M, apt-get clean), or 
 
 async def space(evidence: Evidence) -> list[Finding]:
     """Hold what is free against max_bytes and min_free_bytes."""
+    return [*await in_daemon_thread(lambda: _room(evidence)), *_losses(evidence)]
+
+
+def _room(evidence: Evidence) -> list[Finding]:
     folder, limits = evidence.data_dir.path, evidence.settings.storage
     place = next(one for one in (folder, *folder.parents) if one.exists())
     left = os.statvfs(place)
@@ -35,7 +40,7 @@ async def space(evidence: Evidence) -> list[Finding]:
             found.append(fine(f"{words}; the log may grow to max_bytes ({_mb(limits.max_bytes)})."))
     if left.f_files and left.f_favail < _FILES_LEFT:
         found.append(broken(f"The disk has room for {left.f_favail} more files only.", "Remove some: df -i."))
-    return [*found, *_losses(evidence)]
+    return found
 
 
 def _losses(evidence: Evidence) -> list[Finding]:
