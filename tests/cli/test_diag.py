@@ -17,6 +17,7 @@ import pytest
 
 from gateway.config import load
 from gateway.diag.anonymity import Anonymity
+from gateway.diag.contents import Item
 from gateway.diag.redaction import Redaction
 from tests.gateway_process import CONFIG, GatewayProcess, reading
 
@@ -146,7 +147,8 @@ class Talkative(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
-        body = f"unknown customer, password={MARK}-told, see https://x:{MARK}@db/?key={MARK}-key".encode()
+        told = f"unknown customer, password={MARK}-told, see https://x:{MARK}@db/?key={MARK}-key"
+        body = f"{told}; {ENVIRONMENT['MY_API_KEY']}, {ENVIRONMENT['IN_TEMPLATE']}".encode()
         self.send_response(400)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -178,6 +180,12 @@ def test_a_setting_from_the_environment_is_known(tmp_path: Path) -> None:
     (tmp_path / "neurogate.toml").write_text("")
     redaction = Redaction.of(load(tmp_path / "neurogate.toml", environ), environ, tmp_path)
     assert redaction.redacted(f"so it was {MARK}-from-the-environment") == "so it was ********"
+
+
+def test_names_are_cleaned_in_keys_and_values_and_json_stays_json() -> None:
+    item = Item("x.json", "", {"kitchen": 1, "tokens": 3, "token": "t", "list": ["in kitchen", None, True]})
+    written = json.loads(item.written(Anonymity(device=["kitchen"]).renamed))
+    assert written == {"device-1": 1, "tokens": 3, "token": "********", "list": ["in device-1", None, True]}
 
 
 def test_a_file_that_is_there_is_not_written_over(site: GatewayProcess) -> None:

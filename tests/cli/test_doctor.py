@@ -134,6 +134,7 @@ def test_a_gateway_that_hangs_is_told_in_time(site: GatewayProcess) -> None:
     code, found = examined(site)
     assert time.monotonic() - began < 30
     assert code == 1
+    assert len(found["gateway"]) == 1  # it is asked once
     assert "did not answer" in found["gateway"][0]["words"]
     assert f"kill -KILL {site.process.pid}" in found["gateway"][0]["hint"]
 
