@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from gateway.certificates.authority import ClientIdentity
 from gateway.clock import Clock
 from gateway.model.errors import BadInput, StoreFailed
 from gateway.model.rights import Rights
@@ -108,6 +109,8 @@ class _Login:
     """The valid one first, then perhaps the one that it replaces."""
     old_ends_ms: int
     """When the second one ends (monotonic)."""
+    by_certificate: Credential
+    """Who comes in by a certificate; passwords come and go without it."""
     hears: dict[str, bool] = field(default_factory=dict)
     """What was found out of topics behind the door: it is asked again whenever a subscription comes or goes."""
 
@@ -177,6 +180,13 @@ class Access:
         credential = self._by_hash.get(hash_password(self._password_key, api_key))
         return credential if credential is not None and self.is_current(credential) else None
 
+    def identify(self, identity: ClientIdentity) -> Credential | None:
+        """Return the credential of whoever showed a certificate of ours; None when it was revoked since."""
+        login = self._by_username.get(identity.username)
+        if login is None or login.row.created_at_ms != identity.created_at_ms:
+            return None
+        return login.by_certificate
+
     def is_known(self, username: str) -> bool:
         """Whether there is a credential of that name."""
         return username in self._by_username
@@ -187,9 +197,11 @@ class Access:
         return None if login is None else login.passwords[0][1].namespace
 
     def is_current(self, credential: Credential) -> bool:
-        """Whether the password that the credential came in by is still good."""
+        """Whether the password, or certificate, that the credential came in by is still good."""
         login = self._by_username.get(credential.username)
-        return login is not None and any(one is credential for _, one in self._valid(login))
+        if login is None:
+            return False
+        return login.by_certificate is credential or any(one is credential for _, one in self._valid(login))
 
     def may_hear(self, username: str, local_topic: str) -> bool:
         """Whether a message on this topic behind the door may be sent to, or kept for, whoever has that name."""
@@ -368,16 +380,19 @@ class Access:
     def _login(self, row: CredentialRow, old: _Login | None) -> _Login:
         ends_ms = self._clock.monotonic_ms() + row.old_password_left_ms
         known: dict[bytes, Credential] = {}
+        shown: Credential | None = None
         if old is None or (old.row.organization_id, old.row.device_id) != (row.organization_id, row.device_id):
             statistics = Statistics(row.last_connected_at_ms, row.connections, row.refused_logins, row.messages_in)
         else:
             known = dict(old.passwords)
+            if old.row.created_at_ms == row.created_at_ms:
+                shown = old.by_certificate
             statistics = old.passwords[0][1].statistics
             if old.row.old_password_hash == row.old_password_hash:  # what is in the state is of a while ago
                 ends_ms = old.old_ends_ms
         hashes = [row.password_hash, *filter(None, [row.old_password_hash])]
         passwords = [(one, known.get(one) or self._credential(row, statistics)) for one in hashes]
-        return _Login(row, passwords, ends_ms)
+        return _Login(row, passwords, ends_ms, shown or self._credential(row, statistics))
 
     def _credential(self, row: CredentialRow, statistics: Statistics) -> Credential:
         device = None

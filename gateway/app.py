@@ -40,6 +40,7 @@ from gateway.rate_limit import RateLimits
 from gateway.running_site import RunningSite, device_activity
 from gateway.sources.serial_sources import SerialSource, serial_sources
 from gateway.storage.bounds import Bounds
+from gateway.storage.certificates import SiteCertificates
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.mqtt_messages import MqttMessages
@@ -50,6 +51,7 @@ from gateway.storage.repair.run_marker import RunMarker
 from gateway.storage.snapshot import remove_left_copy
 from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
+from gateway.tls.site_tls import SiteTls
 from gateway.web.authorization import Authorization
 from gateway.web.devices import Devices
 from gateway.web.document import Document
@@ -85,6 +87,7 @@ class _Parts:
     feed: LiveFeed
     serial: dict[str, SerialSource]
     site: RunningSite
+    tls: SiteTls | None
     listeners: contextlib.AsyncExitStack
     """Closing it closes every port and connection."""
 
@@ -118,6 +121,8 @@ class Gateway:
                     extra={
                         "mqtt_port": parts.door.port,
                         "http_port": parts.http.port,
+                        "mqtt_tls_port": self._settings.mqtt.tls_port,
+                        "https_port": self._settings.http.tls_port,
                         "websocket_port": self._settings.mqtt.websocket_port,
                     },
                 )
@@ -179,12 +184,27 @@ class Gateway:
             max_age_s=settings.mqtt.messages_max_age_s,
         )
         await messages.open()
-        door = Door(settings.mqtt, access, ingest, store, messages, clock, metrics)
+        certificates = SiteCertificates.of(settings, clock)
+        tls = await self._open_tls(certificates, data_dir)
+        door = Door(settings.mqtt, access, ingest, store, messages, clock, metrics, tls)
         log.bounds.on_full.append(door.turn_everybody_away)
         limits = RateLimits(clock, per_minute=settings.http.rate_limit_per_minute, burst=settings.http.rate_limit_burst)
         listeners = await stack.enter_async_context(contextlib.AsyncExitStack())
         stopping = asyncio.Event()
-        site = RunningSite(settings, clock, state, log, access, door, stopping, self.status, self.replay, metrics)
+        site = RunningSite(
+            settings,
+            clock,
+            state,
+            log,
+            access,
+            door,
+            certificates,
+            tls,
+            stopping,
+            self.status,
+            self.replay,
+            metrics,
+        )
         callers = Callers(state, key)
         access.on_change.append(callers.refresh)
         await callers.refresh()
@@ -224,7 +244,7 @@ class Gateway:
             ),
         ]
         health = Health(self.status, metrics, metrics_from=settings.http.metrics_from)
-        http = HttpListeners(settings, door, routes, live, health, Document(authorization), metrics)
+        http = HttpListeners(settings, door, routes, live, health, Document(authorization), tls, metrics)
         control = ControlServer(data_dir, OPERATIONS, site)
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
         listeners.callback(stopping.set)
@@ -235,13 +255,22 @@ class Gateway:
         }
         serial = serial_sources(settings, access, ingest, metrics, clock)
         parts = self._parts = _Parts(
-            state, log, access, door, http, forwarders, messages, callbacks, feed, serial, site, listeners
+            state, log, access, door, http, forwarders, messages, callbacks, feed, serial, site, tls, listeners
         )  # who asks, may ask now
         await door.start()
         listeners.push_async_callback(door.stop)
         await http.start(listeners)
         await control.start()  # last: now there is something to ask
         return parts
+
+    async def _open_tls(self, certificates: SiteCertificates, data_dir: DataDir) -> SiteTls | None:
+        """Return what listeners over TLS need, ready; None when there is none."""
+        settings = self._settings
+        if not any((settings.mqtt.tls_port, settings.mqtt.websocket_tls_port, settings.http.tls_port)):
+            return None
+        tls = SiteTls(settings.tls, certificates, data_dir, self._clock, self._metrics)
+        await tls.open()
+        return tls
 
     async def _open_cursors(self, log: Log, destinations: Destinations) -> None:
         for name in destinations.inactive:  # its owner has given up its place
@@ -262,6 +291,7 @@ class Gateway:
             "broker": parts.door.look_after,
             "callbacks": parts.callbacks.run,
             "live feed": parts.feed.run,
+            **({"certificates": parts.tls.keep_fresh} if parts.tls is not None else {}),
             **serial,
             **mdns,
             **forwarders,
@@ -357,6 +387,7 @@ class Gateway:
                 *parts.log.care.notices,
                 *self._notices,
                 *(damage.words for damage in self._run_marker.found),
+                *(parts.tls.notices() if parts.tls is not None else ()),
                 *(words for source in parts.serial.values() for words in source.notices),
             ],
         )

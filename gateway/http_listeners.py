@@ -10,6 +10,7 @@ from gateway.broker.websocket import WebSockets
 from gateway.config import Settings
 from gateway.metrics import Metrics
 from gateway.web.document import Document
+from gateway.tls.site_tls import SiteTls
 from gateway.web.health import Health
 from gateway.web.limits import Limits
 from gateway.web.live import Live
@@ -44,6 +45,7 @@ class HttpListeners:
         live: Live,
         health: Health,
         document: Document,
+        tls: SiteTls | None,
         metrics: Metrics,
     ) -> None:
         mqtt, http = settings.mqtt, settings.http
@@ -62,6 +64,17 @@ class HttpListeners:
             self._servers.append(
                 WebServer("mqtt.websocket_port", mqtt.host, mqtt.websocket_port, [_Mqtt(sockets)], with_mqtt)
             )
+        if http.tls_port and tls is not None:
+            self._servers.append(
+                WebServer(
+                    "http.tls_port", http.host, http.tls_port, groups, with_mqtt, over=partial(tls.over, "http")
+                )
+            )
+        if mqtt.websocket_tls_port and tls is not None:
+            sockets = WebSockets(door, "/", _MQTT_PATH)
+            self._mqtt.append(sockets)
+            name, port, over = "mqtt.websocket_tls_port", mqtt.websocket_tls_port, partial(tls.over, "mqtt")
+            self._servers.append(WebServer(name, mqtt.host, port, [_Mqtt(sockets)], with_mqtt, over=over))
         if http.websocket_port:
             self._servers.append(WebServer("http.websocket_port", http.host, http.websocket_port, [live], without))
         if http.metrics_port:

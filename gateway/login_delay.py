@@ -37,7 +37,7 @@ class LoginDelay:
     @contextmanager
     def failed(self, address: str, username: str | None) -> Iterator[float]:
         """Count a failed login, with the username if it is somebody's; yield how long its answer is to wait (s)."""
-        source = _network(address)
+        source = network_of(address)
         failures = self._count(("address", source))
         if username is not None:
             failures = max(failures, self._count(("username", username)))
@@ -73,7 +73,7 @@ class LoginDelay:
         return failures + 1
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """Return who an address belongs to: whoever has one IPv6 address has the 2^64 of its network."""
     if ":" not in address:
         return address

@@ -131,6 +131,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.certificate_expiry = Gauge(
+            "neurogate_certificate_expiry_seconds",
+            "Time until a certificate of the site ends, negative when it has.",
+            ["certificate"],
+            registry=registry,
+        )
         self.paused = Counter(
             "neurogate_front_door_paused_total",
             "How often a client was not read for a while.",

@@ -22,9 +22,11 @@ from gateway.model.status import DeviceActivity, GatewayStatus
 from gateway.model.topics import KeptTopics
 from gateway.model.vitals import FailingAddress, Trace, Vitals
 from gateway.operations.site import Live
+from gateway.storage.certificates import SiteCertificates
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
 from gateway.storage.state import State
+from gateway.tls.site_tls import SiteTls
 
 
 @dataclass(slots=True)
@@ -37,6 +39,8 @@ class RunningSite:
     _log: Log
     _access: Access
     _door: Door
+    certificates: SiteCertificates
+    _tls: SiteTls | None
     _stopping: asyncio.Event
     _status: Callable[[], Awaitable[GatewayStatus]]
     _replay: Callable[[Iterable[str]], None]
@@ -85,6 +89,10 @@ class RunningSite:
 
     async def apply_access(self) -> None:
         await self._access.refresh()
+
+    async def apply_certificates(self) -> None:
+        if self._tls is not None:
+            await self._tls.apply()
 
     async def write_down_access(self) -> None:
         await self._access.write_down()

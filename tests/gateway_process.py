@@ -23,9 +23,11 @@ data_dir = "data"
 host = "127.0.0.1"
 port = 0
 websocket_port = 0
+tls_port = 0
 [http]
 host = "127.0.0.1"
 port = 0
+tls_port = 0
 rate_limit_per_minute = 0
 [log]
 format = "json"

@@ -104,6 +104,7 @@ async def running_site(
     integrations: Sequence[Mapping[str, Any]] = (),
     serial: Sequence[Mapping[str, Any]] = (),
     kitchen: DeviceCredential | None = None,
+    clock: ManualClock | None = None,
     **tables: Mapping[str, Any],
 ) -> AsyncIterator[Site]:
     """Run a gateway; `tables` are sections of its settings. `kitchen` is there already after a restart."""
@@ -112,14 +113,14 @@ async def running_site(
         {name: dict(table) for name, table in tables.items()}
         | {
             "gateway": {"data_dir": data_dir},
-            "mqtt": local | {"websocket_port": 0} | dict(tables.get("mqtt", {})),
-            "http": local | dict(tables.get("http", {})),
+            "mqtt": local | {"websocket_port": 0, "tls_port": 0} | dict(tables.get("mqtt", {})),
+            "http": local | {"tls_port": 0} | dict(tables.get("http", {})),
             "egress": {"policy": "any"} | dict(tables.get("egress", {})),
             "integrations": integrations,
             "serial": serial,
         }
     )
-    clock = ManualClock()
+    clock = clock or ManualClock()
     gateway = Gateway(settings, clock=clock)
     stop, ready = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(gateway.run(stop, ready=ready.set))

@@ -21,6 +21,7 @@ from gateway.broker.publishing import Publishing
 from gateway.broker.sessions import Session
 from gateway.broker.sys_topics import SYS
 from gateway.broker.turn_writer import TurnWriter
+from gateway.certificates.authority import ClientIdentity
 from gateway.model.errors import StoreFailed
 from gateway.rate_limit import TokenBucket
 
@@ -398,6 +399,17 @@ class Connection(asyncio.Protocol):
         """Answer with a last packet, and close."""
         self.send(answer)
         self._end(reason, detail)
+
+    @property
+    def identity(self) -> ClientIdentity | None:
+        """Whom its client's certificate names; None when it has shown none."""
+        shown: ClientIdentity | None = self._transport.get_extra_info("client_identity")
+        return shown
+
+    @property
+    def is_over_tls(self) -> bool:
+        """Whether it came in through one of our own ports with TLS."""
+        return self._transport.get_extra_info("ssl_object") is not None
 
     @property
     def has_ended(self) -> bool:

@@ -12,6 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 
 from gateway import __version__
 from gateway.access import Access, Credential, Device, Routed
@@ -22,6 +23,7 @@ from gateway.broker.packets import Message
 from gateway.broker.publishing import Publishing
 from gateway.broker.seldom import Seldom
 from gateway.broker.sys_topics import SYS_INTERVAL_S, SysTopics
+from gateway.certificates.authority import ClientIdentity
 from gateway.clock import Clock
 from gateway.config import MqttSettings
 from gateway.ingest import Ingest
@@ -30,6 +32,7 @@ from gateway.metrics import Metrics
 from gateway.model.errors import PortInUse, StoreFailed
 from gateway.model.topics import KeptTopics, is_telemetry
 from gateway.storage.mqtt_store import MqttStore
+from gateway.tls.site_tls import SiteTls
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ _TAKE_OVER_S = 5.0  # a disk that hangs keeps nobody out for longer
 _LAST_WORDS_S = 2.0
 _HANDED_ON_S = 30.0
 _SPARE_FILES = 500
-_PORTS = 3  # each takes so many connections before it knows what they want
+_PORTS = 6  # each takes so many connections before it knows what they want
 _QUIET = frozenset({"disconnect", "connection_lost", "stopping", "inflight"})
 """Reasons that are nobody's fault, and so neither warned of nor counted as refusals."""
 
@@ -54,6 +57,7 @@ class Door:
         recorder: Recorder,
         clock: Clock,
         metrics: Metrics,
+        tls: SiteTls | None = None,
     ) -> None:
         started_ms = clock.monotonic_ms()
         self.settings = settings
@@ -86,7 +90,9 @@ class Door:
         self._clients: dict[str, Connection] = {}
         self._owing: dict[str, set[Publishing]] = {}
         """What connections that have ended still owe, by the client id behind the door."""
+        self._tls = tls
         self._server: asyncio.Server | None = None
+        self._tls_server: asyncio.Server | None = None
         access.on_change.append(self._drop_revoked)
 
     @property
@@ -117,22 +123,29 @@ class Door:
         """Open the port, for clients that find what they were promised. Raises PortInUse or StoreFailed."""
         _allow_open_files(_PORTS * self.settings.max_connections + _SPARE_FILES)
         await self.delivery.restore(self._access.namespace_of)
-        loop = asyncio.get_running_loop()
+        self._server = await self._listen("mqtt.port", self.settings.port, lambda: Connection(self))
+        if self._tls is not None and self.settings.tls_port:
+            over = partial(self._tls.over, "mqtt", lambda: Connection(self))
+            self._tls_server = await self._listen("mqtt.tls_port", self.settings.tls_port, over)
+
+    async def _listen(self, setting: str, port: int, accept: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+        host = self.settings.host
         try:
-            self._server = await loop.create_server(
-                lambda: Connection(self), self.settings.host, self.settings.port, backlog=1024
-            )
+            return await asyncio.get_running_loop().create_server(accept, host, port, backlog=1024)
         except OSError as error:
+            if self._server is not None:
+                self._server.close()
             why = os.strerror(error.errno or 0)
             raise PortInUse(
-                f"Port {self.settings.port} on {self.settings.host} cannot be listened on: {why}.",
-                hint="Stop what uses it (perhaps: systemctl stop mosquitto), or set mqtt.port.",
+                f"Port {port} on {host} cannot be listened on: {why}.",
+                hint=f"Stop what uses it (perhaps: systemctl stop mosquitto), or set {setting}.",
             ) from error
 
     async def stop(self) -> None:
-        """Close the port and every connection."""
-        if self._server is not None:
-            self._server.close()
+        """Close the ports and every connection."""
+        for server in (self._server, self._tls_server):
+            if server is not None:
+                server.close()
         for connection in list(self._connections):
             connection.end("stopping")
         ending = [connection.lost for connection in self._connections]
@@ -226,6 +239,15 @@ class Door:
         if username is None or password is None:
             return None
         return self._access.authenticate(username, password)
+
+    def identify(self, identity: ClientIdentity) -> Credential | None:
+        """Return who shows this certificate, None when it is good for nobody any more."""
+        return self._access.identify(identity)
+
+    @property
+    def asks_certificates(self) -> bool:
+        """Whether nobody comes in over TLS without a certificate."""
+        return self._tls is not None and self._tls.asks_certificates
 
     def came_in(self, credential: Credential) -> None:
         """Count a login."""

@@ -7,6 +7,7 @@ Nothing of a client reaches a session or a subscriber before it has authenticate
 import asyncio
 from typing import TYPE_CHECKING
 
+from gateway.access import Credential
 from gateway.broker import packets
 from gateway.broker.names import too_long
 from gateway.broker.packets import Connect
@@ -19,11 +20,8 @@ if TYPE_CHECKING:
 
 async def log_in(door: "Door", connection: "Connection", connect: Connect) -> None:
     """Authenticate, end an older connection of the same client, and let it in."""
-    credential = door.authenticate(connect.username, connect.password)
-    if connection.has_ended:
-        return
-    if credential is None:
-        await _refuse_later(door, connection, connect.username)
+    credential = await _authenticated(door, connection, connect)
+    if credential is None or connection.has_ended:
         return
     if connect.will is not None and not door.may_publish(credential, connect.will.topic):
         connection.refuse(packets.CONNACK_NOT_AUTHORIZED, "foreign_will", connect.will.topic[:200])
@@ -52,6 +50,27 @@ async def log_in(door: "Door", connection: "Connection", connect: Connect) -> No
     connection.accepted(connect, credential, session)
     connection.send(packets.CONNACK_SESSION_PRESENT if is_present else packets.CONNACK_ACCEPTED)
     door.delivery.resume(session, connection)
+
+
+async def _authenticated(door: "Door", connection: "Connection", connect: Connect) -> Credential | None:
+    """Return who it is, by its certificate if it shows one; None when it has been refused."""
+    identity = connection.identity
+    if identity is None:
+        if connection.is_over_tls and door.asks_certificates:  # over HTTPS no handshake asks for it
+            connection.refuse(packets.CONNACK_NOT_AUTHORIZED, "tls_certificate_required")
+            return None
+        credential = door.authenticate(connect.username, connect.password)
+        if credential is None and not connection.has_ended:
+            await _refuse_later(door, connection, connect.username)
+        return credential
+    credential = door.identify(identity)
+    if credential is None:
+        connection.refuse(packets.CONNACK_NOT_AUTHORIZED, "certificate_revoked", identity.username[:200])
+    elif connect.username and connect.username != credential.username:
+        told = f"{credential.username} says that it is another"
+        connection.refuse(packets.CONNACK_NOT_AUTHORIZED, "certificate_of_another", told)
+        return None
+    return credential
 
 
 async def _refuse_later(door: "Door", connection: "Connection", username: str | None) -> None:

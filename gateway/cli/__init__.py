@@ -13,6 +13,7 @@ from gateway import __version__
 from gateway.cli import (
     backup,
     buffer,
+    certs,
     check,
     config,
     credential,
@@ -54,6 +55,7 @@ app.add_typer(device.app, name="device")
 app.add_typer(credential.app, name="credential")
 app.add_typer(token.app, name="token")
 app.add_typer(secrets.app, name="secrets")
+app.add_typer(certs.app, name="certs")
 app.add_typer(buffer.app, name="buffer")
 app.add_typer(parser.app, name="parser")
 

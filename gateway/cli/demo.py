@@ -54,10 +54,12 @@ data_dir = "."
 host = "{host}"
 port = {mqtt_port}
 websocket_port = 0
+tls_port = 0
 
 [http]
 host = "{host}"
 port = {http_port}
+tls_port = 0
 
 [egress]
 allow = ["{host}"]

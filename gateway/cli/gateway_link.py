@@ -22,6 +22,7 @@ from gateway.model.errors import ConfigError, DataDirLocked, GatewaySilent, erro
 from gateway.operations import OPERATIONS
 from gateway.operations.call import ERROR_LINE
 from gateway.operations.site import Live, Site
+from gateway.storage.certificates import SiteCertificates
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
@@ -206,6 +207,7 @@ class _Store:
         self.clock: Clock = SystemClock()
         self._data_dir = data_dir
         self._stack = stack
+        self.certificates = SiteCertificates.of(settings, self.clock)
         self._state: State | None = None
         self._log: LogReader | None = None
         self._writable_log: Log | None = None

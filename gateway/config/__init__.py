@@ -12,6 +12,7 @@ from gateway.config.settings import (
     SerialTable,
     Settings,
     StorageSettings,
+    TlsSettings,
 )
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "SerialTable",
     "Settings",
     "StorageSettings",
+    "TlsSettings",
     "load",
 ]

@@ -56,8 +56,11 @@ def load(path: Path | None, environ: Mapping[str, str]) -> LoadedConfig:
     draft.add_environment()
     settings = draft.validated()
     gateway = settings.gateway.model_copy(update={"data_dir": folder / settings.gateway.data_dir})
+    tls = settings.tls
+    files = {"certificate_file": tls.certificate_file, "key_file": tls.key_file}
+    tls = tls.model_copy(update={name: str(folder / file) for name, file in files.items() if file})
     origins = {key: "default" for key, _ in settings_of(Settings)} | draft.origins
-    return LoadedConfig(settings.model_copy(update={"gateway": gateway}), origins, path)
+    return LoadedConfig(settings.model_copy(update={"gateway": gateway, "tls": tls}), origins, path)
 
 
 def environment_name(key: str) -> str:

@@ -7,7 +7,7 @@ README.md are all made from these models. A name carries its unit.
 import re
 from collections import Counter
 from collections.abc import Iterable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -47,8 +47,15 @@ class MqttSettings(Section):
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - sensors come from the network
     port: int = Field(1883, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
+    tls_port: int = Field(8883, ge=0, le=65_535, description="Port for MQTT over TLS; 0 opens none.")
     websocket_port: int = Field(
         9001, ge=0, le=65_535, description="Port for MQTT over WebSocket; 0 opens none. `/mqtt` on the HTTP port stays."
+    )
+    websocket_tls_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Port for MQTT over WebSocket with TLS; 0 opens none. `/mqtt` on the HTTPS port stays.",
     )
     allow_anonymous: bool = Field(default=False, description="Only `false`: nothing listens without authentication.")
     max_packet_bytes: int = Field(65_536, ge=128, le=268_435_455, description="A larger packet closes its connection.")
@@ -127,6 +134,9 @@ class HttpSettings(Section):
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - sensors come from the network
     port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
+    tls_port: int = Field(
+        8443, ge=0, le=65_535, description="Port for HTTPS, with all that `http.port` has; 0 opens none."
+    )
     websocket_port: int = Field(
         0, ge=0, le=65_535, description="A port for `/ws` alone, beside `http.port`; 0 opens none."
     )
@@ -183,6 +193,51 @@ class HttpSettings(Section):
         return value
 
 
+class TlsSettings(Section):
+    """What the listeners over TLS show, and what they ask for."""
+
+    names: tuple[str, ...] = Field(
+        (),
+        description="Host names and addresses that the server's certificate is for, beside those of this machine.",
+    )
+    certificate_file: str = Field(
+        "", description="A certificate of your own (PEM, with its chain) instead of one by the site's own CA."
+    )
+    key_file: str = Field("", description="Its key (PEM, not encrypted); empty when it is in the same file.")
+    client_certificates: Literal["off", "optional", "required"] = Field(
+        "off",
+        description="Whether a device may, or over MQTT must, show a certificate of the site's own CA"
+        " (`neurogate certs issue`); then it needs no password.",
+    )
+    handshake_timeout_s: float = Field(10.0, gt=0, description="How long a TLS handshake may take.")
+    max_handshakes: int = Field(
+        500,
+        ge=1,
+        description="TLS handshakes under way; beyond, the address with most of them loses its oldest.",
+    )
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+        return _split_at_commas(value)
+
+    @field_validator("names")
+    @classmethod
+    def _refuse_what_is_no_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _HOST_NAME.fullmatch(name) and not _is_address(name):
+                msg = f"{name} is no host name or address; write them like gateway.example.com or 10.1.0.2."
+                raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_half_a_pair(self) -> Self:
+        if self.key_file and not self.certificate_file:
+            msg = "key_file needs certificate_file."
+            raise ValueError(msg)
+        return self
+
+
 class StorageSettings(Section):
     """The log on disk."""
 
@@ -230,8 +285,7 @@ class EgressSettings(Section):
     @field_validator("allow", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
-        """Take a list from the environment, too: with commas."""
-        return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
+        return _split_at_commas(value)
 
     @field_validator("allow")
     @classmethod
@@ -241,6 +295,19 @@ class EgressSettings(Section):
                 msg = f"{entry} is no host name, address or network; write them like api.local, ::1 or 10.1.0.0/16."
                 raise ValueError(msg)
         return value
+
+
+def _split_at_commas(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    """Take a list from the environment, too: with commas."""
+    return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_network(text: str) -> bool:
@@ -381,6 +448,7 @@ class Settings(Section):
     gateway: GatewaySettings = GatewaySettings()
     mqtt: MqttSettings = MqttSettings()
     http: HttpSettings = HttpSettings()
+    tls: TlsSettings = TlsSettings()
     storage: StorageSettings = StorageSettings()
     egress: EgressSettings = EgressSettings()
     clock: ClockSettings = ClockSettings()

@@ -12,6 +12,12 @@ from typing import Any
 from gateway.operations.backup import take_snapshot
 from gateway.operations.buffer import buffer_status
 from gateway.operations.call import Operation
+from gateway.operations.certificates import (
+    init_certificates,
+    issue_certificate,
+    renew_certificates,
+    show_certificates,
+)
 from gateway.operations.credentials import (
     add_credential,
     list_credentials,
@@ -56,6 +62,10 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     set_secret,
     remove_secret,
     rotate_vault,
+    show_certificates,
+    init_certificates,
+    renew_certificates,
+    issue_certificate,
     buffer_status,
     list_dead_letters,
     replay_dead_letters,

@@ -9,6 +9,7 @@ from gateway.model.finding import Finding
 from gateway.model.status import DeviceActivity, GatewayStatus
 from gateway.model.topics import KeptTopics
 from gateway.model.vitals import Trace, Vitals
+from gateway.storage.certificates import SiteCertificates
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
 from gateway.storage.state import State
@@ -39,6 +40,10 @@ class Live(Protocol):
 
     async def apply_access(self) -> None:
         """Let the credentials in the state take effect; returns when whoever has lost access is gone."""
+        ...
+
+    async def apply_certificates(self) -> None:
+        """Let the certificates on disk take effect for new connections. Raises ConfigError."""
         ...
 
     async def write_down_access(self) -> None:
@@ -83,6 +88,11 @@ class Site(Protocol):
     @property
     def live(self) -> Live | None:
         """The running gateway; None when there is none, and the operation has the stores to itself."""
+        ...
+
+    @property
+    def certificates(self) -> SiteCertificates:
+        """The site's own certificates, on disk: to be asked in a thread."""
         ...
 
     async def state(self) -> State:

@@ -49,6 +49,16 @@ class DataDir:
         return self.path / "password.key"
 
     @property
+    def site_ca(self) -> Path:
+        """The site's certificate authorities, with their keys; see `SiteCertificates`."""
+        return self.path / "site-ca.key"
+
+    @property
+    def server_certificate(self) -> Path:
+        """The key and certificate that the listeners show."""
+        return self.path / "server.key"
+
+    @property
     def snapshot(self) -> Path:
         """Copies of both databases, while a backup reads them; see `snapshot`."""
         return self.path / "snapshot"
@@ -161,18 +171,24 @@ def load_or_create_key(path: Path) -> bytes:
 def read_key(path: Path, hint: str) -> bytes:
     """Return the 32 bytes of a key. Raises ConfigError for a file that others may read or that is no key: `hint`."""
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            key = file.read(KEY_BYTES + 1)
+        key = read_private(path, KEY_BYTES + 1)
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}).", hint="Give it to the gateway's user (chown)."
         ) from None
-    if mode & _OTHERS:
-        raise ConfigError(f"Others may read {path} (mode {mode:04o}).", hint=f"Run: chmod 600 {path}")
     if len(key) != KEY_BYTES:
         raise ConfigError(f"{path} has {path.stat().st_size} bytes instead of {KEY_BYTES}.", hint=hint)
     return key
+
+
+def read_private(path: Path, most_bytes: int) -> bytes:
+    """Return what is in a file of keys. Raises ConfigError when others may read it, and OSError."""
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        content = file.read(most_bytes)
+    if mode & _OTHERS:
+        raise ConfigError(f"Others may read {path} (mode {mode:04o}).", hint=f"Run: chmod 600 {path}")
+    return content
 
 
 def create_key(path: Path, key: bytes) -> None:

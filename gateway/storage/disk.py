@@ -1,6 +1,7 @@
 """What the store asks of the file system beyond SQLite: names that stay, and files that nobody else may read."""
 
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,3 +34,19 @@ def own_existing(path: Path) -> None:
     with suppress(FileNotFoundError, PermissionError):
         if path.stat().st_mode & _OTHERS:
             path.chmod(_OWNER_ONLY)  # not by a descriptor: closing it would drop the locks that SQLite has on the file
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Put a file, its owner's alone, in the place of the one before: at any moment there is one of the two, whole."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+    sync_folder(path.parent)

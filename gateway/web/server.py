@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -23,15 +24,28 @@ _SHUTDOWN_S = 2.0
 _LINGERING_S = 5.0  # how long the rest of a body is read that nobody wants, so that its sender finds the answer
 _ABANDONED_AT_MOST = 100  # each holds what it was asked
 
+Over = Callable[[Callable[[], asyncio.Protocol]], asyncio.Protocol]
+"""Puts what it is given on top of something, such as TLS."""
+
 
 class WebServer:
     """Serves groups of routes on one port. `setting` is the one that names the port."""
 
-    def __init__(self, setting: str, host: str, port: int, groups: Sequence[Routes], limits: Limits) -> None:
+    def __init__(
+        self,
+        setting: str,
+        host: str,
+        port: int,
+        groups: Sequence[Routes],
+        limits: Limits,
+        *,
+        over: Over | None = None,
+    ) -> None:
         self._setting = setting
         self._host = host
         self._port = port
         self._limits = limits
+        self._over = over
         http = limits.http
         self._proxies = TrustedProxies(http.trusted_proxies)
         self._abandoned: set[asyncio.Task[web.StreamResponse]] = set()
@@ -69,9 +83,8 @@ class WebServer:
         """Open the port. Raises PortInUse."""
         await self._runner.setup()
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._accept, self._host, self._port, backlog=128
-            )
+            accept = self._accept if self._over is None else partial(self._over, self._accept)
+            self._server = await asyncio.get_running_loop().create_server(accept, self._host, self._port, backlog=128)
         except OSError as error:
             await self._runner.cleanup()
             raise PortInUse(

@@ -32,9 +32,11 @@ data_dir = "{data_dir}"
 host = "127.0.0.1"
 port = 0
 websocket_port = 0
+tls_port = 0
 [http]
 host = "127.0.0.1"
 port = 0
+tls_port = 0
 [storage]
 max_bytes = 20_000_000_000
 commit_max_delay_ms = {commit_max_delay_ms}

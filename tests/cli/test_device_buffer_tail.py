@@ -46,8 +46,8 @@ async def neurogate(*arguments: str) -> Ran:
 def write_config(path: Path, data_dir: Path, mqtt_port: int = 0, http_port: int = 0) -> str:
     path.write_text(
         f'version = 1\n[gateway]\ndata_dir = "{data_dir}"\n'
-        f'[mqtt]\nhost = "127.0.0.1"\nport = {mqtt_port}\nwebsocket_port = 0\n'
-        f'[http]\nhost = "127.0.0.1"\nport = {http_port}\n'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {mqtt_port}\nwebsocket_port = 0\ntls_port = 0\n'
+        f'[http]\nhost = "127.0.0.1"\nport = {http_port}\ntls_port = 0\n'
     )
     return str(path)
 

@@ -25,10 +25,12 @@ data_dir = "data"
 host = "127.0.0.1"
 port = {mqtt_port}
 websocket_port = 0
+tls_port = 0
 
 [http]
 host = "127.0.0.1"
 port = {http_port}
+tls_port = 0
 
 [storage]
 synchronous = "{synchronous}"

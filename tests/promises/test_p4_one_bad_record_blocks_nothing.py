@@ -154,9 +154,11 @@ data_dir = "{data_dir}"
 host = "127.0.0.1"
 port = 0
 websocket_port = 0
+tls_port = 0
 [http]
 host = "127.0.0.1"
 port = 0
+tls_port = 0
 [egress]
 policy = "any"
 [log]

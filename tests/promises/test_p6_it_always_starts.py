@@ -84,8 +84,8 @@ def no_space_left(*_: object) -> None:
 def settings(folder: Path) -> Settings:
     return Settings(
         gateway=GatewaySettings(data_dir=folder),
-        mqtt=MqttSettings(host="127.0.0.1", port=0),
-        http=HttpSettings(host="127.0.0.1", port=0, rate_limit_per_minute=0),
+        mqtt=MqttSettings(host="127.0.0.1", port=0, websocket_port=0, tls_port=0),
+        http=HttpSettings(host="127.0.0.1", port=0, tls_port=0, rate_limit_per_minute=0),
     )
 
 
@@ -180,7 +180,8 @@ async def test_p6_a_killed_gateway_has_left_its_note_and_a_stopped_one_has_not(t
     config = tmp_path / "neurogate.toml"
     config.write_text(
         'version = 1\n[gateway]\ndata_dir = "."\n[log]\nformat = "json"\n'
-        '[mqtt]\nhost = "127.0.0.1"\nport = 0\nwebsocket_port = 0\n[http]\nhost = "127.0.0.1"\nport = 0\n'
+        '[mqtt]\nhost = "127.0.0.1"\nport = 0\nwebsocket_port = 0\ntls_port = 0\n'
+        '[http]\nhost = "127.0.0.1"\nport = 0\ntls_port = 0\n'
     )
     for number, note, checked in ((signal.SIGKILL, True, False), (signal.SIGTERM, False, True)):
         process = await asyncio.create_subprocess_exec(
