@@ -9,8 +9,8 @@ from gateway.broker.door import Door
 from gateway.broker.websocket import WebSockets
 from gateway.config import Settings
 from gateway.metrics import Metrics
-from gateway.web.document import Document
 from gateway.tls.site_tls import SiteTls
+from gateway.web.document import Document
 from gateway.web.health import Health
 from gateway.web.limits import Limits
 from gateway.web.live import Live

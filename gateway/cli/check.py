@@ -14,12 +14,13 @@ from pydantic import AnyUrl
 from cloud_sync.egress import Egress
 from cloud_sync.registry import check_config
 from gateway.cli.options import ConfigFile
-from gateway.config import IntegrationTable, LoadedConfig, SerialTable, load
+from gateway.config import IntegrationTable, LoadedConfig, SerialTable, TlsSettings, load
 from gateway.config.substitution import vault_names
 from gateway.model.errors import ConfigError, NeurogateError, StoreFailed
 from gateway.sources.serial_port import PortAbsent, find_port
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.vault_keys import KEY_FILES, Keyring
+from gateway.tls.site_tls import server_context, shown_certificate
 
 
 class _Doubtful(NeurogateError):
@@ -49,6 +50,8 @@ def _checks(loaded: LoadedConfig) -> Iterator[tuple[str, Callable[[], str]]]:
         yield f"integration {table.name}", partial(_integration, table, loaded)
     for line in loaded.settings.serial:
         yield f"serial port of {line.device_id}", partial(_serial_port, line)
+    if loaded.settings.tls.certificate_file:
+        yield "TLS certificate", partial(_certificate, loaded.settings.tls)
     data_dir = DataDir(loaded.settings.gateway.data_dir)
     yield "data directory", partial(_data_dir, data_dir.path)
     if data_dir.password_key.exists():
@@ -73,6 +76,12 @@ def _integration(table: IntegrationTable, loaded: LoadedConfig) -> str:
     names = list(dict.fromkeys(vault_names(table.model_extra)))
     asked = f" (from the vault, at the start: {', '.join(names)}; see neurogate secrets list)" if names else ""
     return f"{config.type}{asked}"
+
+
+def _certificate(settings: TlsSettings) -> str:
+    file = Path(settings.certificate_file)
+    server_context(file, Path(settings.key_file) if settings.key_file else None)
+    return f"{file}, until {shown_certificate(file).not_valid_after_utc:%Y-%m-%d}"
 
 
 def _serial_port(table: SerialTable) -> str:

@@ -8,7 +8,8 @@ because a certificate ends: that is said, and clients decide.
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -117,19 +118,11 @@ class SiteTls:
         if self._settings.client_certificates != "off":
             trusted = self._certificates.site_ca().trusted
         is_required = self._settings.client_certificates == "required"
-        try:
-            shown = x509.load_pem_x509_certificates(certificate_file.read_bytes())[0]
-            self._contexts = {
-                "mqtt": _context(certificate_file, key_file, trusted, is_required=is_required),
-                "http": _context(certificate_file, key_file, trusted, is_required=False, protocol="http/1.1"),
-            }
-        except (OSError, ValueError) as error:  # an SSLError is an OSError
-            why = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else str(error)
-            raise ConfigError(
-                f"The certificate {certificate_file} or its key cannot be used ({why}).",
-                hint="tls.certificate_file is a PEM file with the chain, tls.key_file its key without a passphrase,"
-                " both readable by the gateway's user.",
-            ) from None
+        shown = shown_certificate(certificate_file)
+        self._contexts = {
+            "mqtt": server_context(certificate_file, key_file, trusted, is_required=is_required),
+            "http": server_context(certificate_file, key_file, trusted, protocol="http/1.1"),
+        }
         self._ends = {"server": shown.not_valid_after_utc} | self._ends_of_authorities()
 
     def _ends_of_authorities(self) -> dict[str, datetime]:
@@ -152,24 +145,45 @@ class SiteTls:
         return {name: (ends - now).total_seconds() for name, ends in self._ends.items()}
 
 
-def _context(
+def shown_certificate(file: Path) -> Certificate:
+    """Return the first certificate in a file. Raises ConfigError."""
+    with _explained(file):
+        return x509.load_pem_x509_certificates(file.read_bytes())[0]
+
+
+def server_context(
     certificate_file: Path,
     key_file: Path | None,
-    trusted: tuple[Certificate, ...],
+    trusted: tuple[Certificate, ...] = (),
     *,
-    is_required: bool,
+    is_required: bool = False,
     protocol: str = "",
 ) -> ssl.SSLContext:
+    """Return what handshakes begin from. `trusted` sign client certificates. Raises ConfigError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.load_cert_chain(certificate_file, key_file, password=_no_passphrase)
+    with _explained(certificate_file):
+        context.load_cert_chain(certificate_file, key_file, password=_no_passphrase)
     if protocol:
         context.set_alpn_protocols([protocol])
     if trusted:
         context.load_verify_locations(cadata=b"".join(map(certificate_pem, trusted)).decode("ascii"))
         context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
     return context
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        why = str(error) if isinstance(error, ssl.SSLError | ValueError) else error.strerror
+        raise ConfigError(
+            f"The certificate {file} or its key cannot be used ({why}).",
+            hint="tls.certificate_file is a PEM file with the chain, tls.key_file its key without a passphrase,"
+            " both readable by the gateway's user.",
+        ) from None
 
 
 def _no_passphrase() -> str:
