@@ -164,7 +164,7 @@ class SiteCertificates:
     def _is_due(self, server: ServerCertificate | None, ca: SiteCa) -> bool:
         if server is None or server.certificate.issuer != ca.current.certificate.subject:
             return True
-        if server.chain != ca.vouching or not {*self._wanted()} <= {*names_of(server.certificate)}:
+        if not {*self._wanted()} <= {*names_of(server.certificate)}:
             return True
         left = server.issued.ends - self._now()
         return left < SERVER_LIFE / 3 or (self._clock.is_synced() and left > SERVER_LIFE + days(1))

@@ -96,7 +96,7 @@ async def test_a_handshake_that_takes_too_long_is_closed_and_counted(tmp_path: P
 
 
 async def test_beyond_the_limit_the_oldest_of_the_busiest_goes_and_boards_come_in(tmp_path: Path) -> None:
-    async with tls_site(tmp_path, max_handshakes=10) as site, AsyncExitStack() as stack:
+    async with tls_site(tmp_path, max_handshakes=10, handshake_timeout_s=60) as site, AsyncExitStack() as stack:
         readers = [await raw(site, stack, hello()) for _ in range(15)]
         await until(lambda: refusals(site, "tls_too_many_handshakes") == 5, "the oldest closed")
         assert under_way(site) == 10

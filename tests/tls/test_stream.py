@@ -87,10 +87,16 @@ async def test_what_was_changed_on_the_way_ends_the_connection(site: Site, tmp_p
 
 
 async def test_our_end_is_told_by_a_goodbye(site: Site, tmp_path: Path) -> None:
-    async with AsyncExitStack() as stack:
-        reader, writer = await secure(site, tmp_path, stack)
-        writer.write(b"\xf0\0")
-        assert await asyncio.wait_for(reader.read(), WAIT_S) == b""  # asyncio raises when it is cut off
+    def be_sent_away() -> bytes:
+        with socket.create_connection(("127.0.0.1", site.settings.mqtt.tls_port), timeout=WAIT_S) as plain:
+            context = trusting(tmp_path)
+            context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+            secure = context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
+            with secure:
+                secure.sendall(b"\xf0\0")  # no CONNECT
+                return secure.recv(1)  # raises when it is cut off
+
+    assert await asyncio.to_thread(be_sent_away) == b""
 
 
 async def test_a_client_that_reads_nothing_is_dropped_as_without_tls(tmp_path: Path) -> None:
