@@ -257,6 +257,8 @@ class Gateway:
         parts = self._parts = _Parts(
             state, log, access, door, http, forwarders, messages, callbacks, feed, serial, site, tls, listeners
         )  # who asks, may ask now
+        if tls is not None:
+            listeners.callback(tls.handshakes.stop)
         await door.start()
         listeners.push_async_callback(door.stop)
         await http.start(listeners)

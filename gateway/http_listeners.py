@@ -66,9 +66,7 @@ class HttpListeners:
             )
         if http.tls_port and tls is not None:
             self._servers.append(
-                WebServer(
-                    "http.tls_port", http.host, http.tls_port, groups, with_mqtt, over=partial(tls.over, "http")
-                )
+                WebServer("http.tls_port", http.host, http.tls_port, groups, with_mqtt, over=partial(tls.over, "http"))
             )
         if mqtt.websocket_tls_port and tls is not None:
             sockets = WebSockets(door, "/", _MQTT_PATH)

@@ -63,6 +63,11 @@ class Handshakes:
             if not self._networks[network]:
                 del self._networks[network]
 
+    def stop(self) -> None:
+        """Close all of them."""
+        for one in list(self._under_way):
+            one.stop()
+
     def ask_turn(self, one: "Handshake") -> None:
         """Let it go on, soon."""
         if not self._waiting:
@@ -161,9 +166,13 @@ class Handshake(asyncio.Protocol):
         self._timer = self._loop.call_later(_LINGER_S, self._below.abort)
 
     def give_up(self, reason: str, detail: str) -> None:
-        """Close at once."""
+        """Close at once, and say so."""
         if not self._is_over:
             self._handshakes.refused(self._peer, reason, detail)
+        self.stop()
+
+    def stop(self) -> None:
+        """Close at once."""
         self._is_over = True
         self._below.abort()
 

@@ -83,7 +83,13 @@ class SensorData:
 
     async def _sender(self, request: web.Request) -> Device:
         key = request.headers.get("x-api-key") or bearer_token(request)
-        credential: Credential | None = self._access.authenticate_key(key) if key else None
+        # Who shows a certificate of the site's own CA: then a password is not looked at.
+        shown = None if request.transport is None else request.transport.get_extra_info("client_identity")
+        credential: Credential | None
+        if shown is not None:
+            credential = self._access.identify(shown)
+        else:
+            credential = self._access.authenticate_key(key) if key else None
         if credential is None:
             if key:
                 await wait_after_failure(self._delay, request)

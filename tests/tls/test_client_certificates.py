@@ -90,6 +90,22 @@ async def test_a_revoked_device_loses_its_session_and_does_not_come_back(site: S
         await site.command(issue_certificate, organization_id="default", device_id="cellar")
 
 
+async def test_over_https_it_posts_readings_without_a_key(site: Site, tmp_path: Path) -> None:
+    url = f"https://localhost:{site.settings.http.tls_port}/api/v1/sensor-data"
+    headers = {"content-type": "application/json"}
+    certificate = await issue(site, tmp_path)
+    for shown, status in ((None, 401), (certificate, 202)):
+        context = trusting(tmp_path, shown)
+        async with site.http.post(url, data=reading(), headers=headers, ssl=context) as answer:
+            assert answer.status == status
+    assert (await site.stored(1))[0].device_id == "kitchen"
+    await site.command(revoke_device, organization_id="default", device_id="kitchen")
+    key = headers | {"x-api-key": (await site.gateway.add_device("cellar")).password}
+    for told in (headers, key):  # also on a connection that is still open
+        async with site.http.post(url, data=reading(), headers=told, ssl=context) as answer:
+            assert answer.status == 401
+
+
 async def test_a_new_password_ends_no_session_by_certificate(site: Site, tmp_path: Path) -> None:
     certificate = await issue(site, tmp_path)
     async with AsyncExitStack() as stack:

@@ -148,6 +148,15 @@ async def test_a_client_without_tls_1_2_is_refused(site: Site, tmp_path: Path) -
     assert refusals(site, "tls_version") == 1
 
 
+async def test_the_gateway_stops_at_once_whoever_is_in_the_middle(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        async with tls_site(tmp_path, handshake_timeout_s=3_600) as site:
+            reader = await raw(site, stack, hello())
+            assert await asyncio.wait_for(reader.read(1), WAIT_S)
+        with suppress(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), WAIT_S)
+
+
 async def test_a_look_whether_somebody_listens_is_no_refusal(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     async with AsyncExitStack() as stack:
         await raw(site, stack)
