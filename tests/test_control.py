@@ -32,7 +32,10 @@ PAYLOAD = b'{"device_id": "kitchen", "sensors": {"pir": {"motion_detected": true
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     local = {"host": "127.0.0.1", "port": 0}
-    return Settings.model_validate({"gateway": {"data_dir": tmp_path}, "mqtt": local, "http": local})
+    no_other = {"tls_port": 0, "websocket_port": 0}
+    return Settings.model_validate(
+        {"gateway": {"data_dir": tmp_path}, "mqtt": local | no_other, "http": local | no_other}
+    )
 
 
 @asynccontextmanager
