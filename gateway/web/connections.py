@@ -2,8 +2,8 @@
 
 - the headers of a request, from their first byte on, have `headers_timeout_s`
 - its body has `body_timeout_s`; then whoever reads it finds BodyTooSlow
-- its answer has to be read within `answer_timeout_s`. aiohttp writes answers into its buffer, however large that
-  becomes, and reads the next request: here the next one waits until the answer before has left for the socket
+- its answer has to be read within `answer_timeout_s`. aiohttp would wait for a reader for ever, and is content with
+  64 KiB that are not read: closed with that, a connection stays for ever. Here an answer has to leave wholly
 - an address may have `max_connections_per_address`, unless a trusted proxy's: those are of many clients. A connection
   that has switched protocols is none of these any more
 - what cannot be read as HTTP is answered in the documented shape, and does not fill the log
@@ -73,7 +73,7 @@ class Connection(RequestHandler):
             transport.close()
             return
         self._address = address
-        # `drain` returns when all of an answer has left. (uvloop's are no subclasses of asyncio's.)
+        # An answer is sent when all of it has left. (uvloop's are no subclasses of asyncio's.)
         cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
         super().connection_made(transport)
 
@@ -121,7 +121,6 @@ class Connection(RequestHandler):
         try:
             async with asyncio.timeout(self._all.limits.http.answer_timeout_s):
                 sent = await super().finish_response(request, resp, start_time)
-                await request.writer.drain()
         except TimeoutError:
             self._all.limits.count("slow_reader")
             if self.transport is not None:

@@ -44,7 +44,7 @@ SOCKETS = {"/ws", "/mqtt"}
 
 _PATIENCE_S = 20.0
 _THOROUGH = settings.default is settings.get_profile("thorough")
-_EXAMPLES = 2_000 if _THOROUGH else 80
+_EXAMPLES = 2_000 if _THOROUGH else 50
 
 
 @pytest.fixture(scope="module")

@@ -528,6 +528,7 @@ async def test_p8_an_organisation_sees_only_its_own(api: Api) -> None:
         ('{"operation": "publish", "messages": [{"topic": "a", "payload": 1e999}]}', "invalid_request"),
         ({"operation": "credentials"}, "invalid_request"),
         ({"operation": "test", "surprise": 1}, "invalid_request"),
+        ({"operation": "publish", "messages": [{"topic": STATUS, "payload": 1, "retain": 1}]}, "invalid_request"),
     ],
 )
 async def test_what_cannot_be_understood_is_said(api: Api, body: object, code: str) -> None:
