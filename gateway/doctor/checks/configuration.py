@@ -31,10 +31,10 @@ async def configuration(evidence: Evidence) -> list[Finding]:
 
 def _twice(configs: list[IntegrationConfig]) -> Iterator[Finding]:
     """What goes to one address twice arrives twice, and two clients of one id throw each other out of a broker."""
-    same: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    same: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
     for config in configs:
         address = tuple(str(value) for name in _ADDRESSES if (value := getattr(config, name, None)))
-        what = (config.type, *address, *config.devices, "|", *config.organizations, "|", *config.sensors)
+        what = (config.type, address, config.selection, config.events)
         if address:
             same[what].append(config.name)
     for names in same.values():
