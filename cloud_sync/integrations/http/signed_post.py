@@ -128,28 +128,29 @@ class SignedPost:
                     return Ok()
                 return self._classify(answer, await self._reason(answer))
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
-            return self._failure(error)
+            return self._failure(error, self._timeout_s)
 
     async def ask_options(self, timeout_s: float) -> Options | NotConnected | WrongAddress:
         """Ask what the receiver takes at the address (RFC 9110, 9.3.7): with our identity, without a body."""
         assert self._session is not None, "ask_options() belongs inside `async with`"
+        patience_s = min(timeout_s, self._timeout_s)
         try:
             async with self._session.options(
                 self._url,
                 headers=self._headers,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=min(timeout_s, self._timeout_s)),
+                timeout=aiohttp.ClientTimeout(total=patience_s),
             ) as answer:
                 allow = answer.headers.get("allow", "") + "," + answer.headers.get("access-control-allow-methods", "")
                 methods = frozenset(method.strip().upper() for method in allow.split(",") if method.strip())
                 return Options(answer.status, methods, _date_ms(answer.headers))
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
-            return self._failure(error)
+            return self._failure(error, patience_s)
 
-    def _failure(self, error: Exception) -> NotConnected | WrongAddress:
+    def _failure(self, error: Exception, timeout_s: float) -> NotConnected | WrongAddress:
         match error:
             case TimeoutError():
-                return NotConnected(f"no answer within {self._timeout_s:g} s")
+                return NotConnected(f"no answer within {timeout_s:g} s")
             case aiohttp.ClientConnectorError(os_error=NotAllowed() as forbidden):
                 return WrongAddress(f"{forbidden.strerror}; to allow it, see egress.policy and egress.allow")
             case aiohttp.ClientConnectorError():
