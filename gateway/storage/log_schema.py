@@ -37,9 +37,6 @@ LOG_MIGRATIONS = (
             UNIQUE (organization_id, device_id, boot_id)
         )""",
         "CREATE TABLE device_metadata (id INTEGER PRIMARY KEY, json TEXT NOT NULL UNIQUE)",
-        # Texts that no row beyond that one uses (see unused_metadata.py). A column of the texts themselves would keep
-        # a lost one from being found in the index of its unique key (see repair/wreck.py).
-        "CREATE TABLE device_metadata_unused (metadata INTEGER PRIMARY KEY, last_row INTEGER NOT NULL)",
         """CREATE TABLE device_telemetry_history (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             stream INTEGER NOT NULL REFERENCES streams (id),
@@ -215,5 +212,11 @@ LOG_MIGRATIONS = (
             UPDATE mqtt_messages_kept SET messages = messages - 1, bytes = bytes - ({message_size("old")})
                 WHERE organization_id = old.organization_id;
         END""",  # noqa: S608 - only constants
+    ),
+    (
+        # Texts that no row beyond that one uses (see unused_metadata.py). A column of the texts themselves would keep
+        # a lost one from being found in the index of its unique key (see repair/wreck.py). A checkout had it in the
+        # first step for some hours.
+        "CREATE TABLE IF NOT EXISTS device_metadata_unused (metadata INTEGER PRIMARY KEY, last_row INTEGER NOT NULL)",
     ),
 )
