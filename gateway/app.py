@@ -300,7 +300,12 @@ class Gateway:
         }
 
     def _announcer(self, parts: _Parts) -> Announcer:
-        services = announced(self._settings, mqtt_port=parts.door.port, http_port=parts.http.port)
+        services = announced(
+            self._settings,
+            mqtt_port=parts.door.port,
+            http_port=parts.http.port,
+            secure_mqtt_port=self._settings.mqtt.tls_port,
+        )
         label = host_label(self._settings.gateway.id)
         return Announcer(label, services, partial(local_addresses, self._settings.mdns.interfaces))
 
