@@ -29,7 +29,8 @@ from gateway.destinations import Destinations, check_integrations, open_destinat
 from gateway.http_listeners import HttpListeners
 from gateway.ingest import Ingest
 from gateway.live_feed import LiveFeed
-from gateway.mdns import Announcer, announced, host_label, local_addresses
+from gateway.machine_names import host_label
+from gateway.mdns import Announcer, announced, local_addresses
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus

@@ -1,4 +1,4 @@
-"""By which names and addresses this machine is reached, as Linux knows them."""
+"""By which names and addresses this machine is reached: as Linux knows them, and as mDNS announces it."""
 
 import array
 import fcntl
@@ -14,7 +14,13 @@ _IFREQ_BYTES = 40 if struct.calcsize("P") == 8 else 32  # noqa: PLR2004 - struct
 _MOST_INTERFACES = 100
 _ADDRESS = slice(20, 24)  # in struct ifreq: 16 bytes name, then a sockaddr_in
 _TEMPORARY = 0x01  # IFA_F_TEMPORARY: gone tomorrow
+_LABEL_BYTES = 63 - len("-20")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
+
+
+def host_label(gateway_id: str) -> str:
+    """Return what the gateway is called before `.local`, unless another one is called so."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", f"neurogate-{gateway_id}")[:_LABEL_BYTES].rstrip("-").lower()
 
 
 def machine_names() -> tuple[str, ...]:

@@ -31,7 +31,6 @@ LOOK_EVERY_S = 5.0
 _TRY_AGAIN_S = 60.0
 _GOODBYE_S = 3.0
 _NAMES = 20
-_LABEL_BYTES = 63 - len("-20")
 _INTERNAL = re.compile(r"lo\d*|docker\d*|br-.*|veth.*|virbr\d*|lxc.*|lxdbr\d*|cni\d*|flannel.*|podman\d*")
 """Interfaces behind which there is only this machine."""
 
@@ -62,11 +61,6 @@ def announced(settings: Settings, *, mqtt_port: int, http_port: int, secure_mqtt
         Announced("_http._tcp.local.", http_port, settings.http.host, about | {"path": "/api/v1"}),
     ]
     return [service for service in services if service.port and _is_address(service.host)]
-
-
-def host_label(gateway_id: str) -> str:
-    """Return what the gateway is called before `.local`, unless another one is called so."""
-    return re.sub(r"[^A-Za-z0-9-]", "-", f"neurogate-{gateway_id}")[:_LABEL_BYTES].rstrip("-").lower()
 
 
 def local_addresses(interfaces: Sequence[str]) -> Addresses:

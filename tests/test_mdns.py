@@ -14,7 +14,8 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 
 from gateway import __version__, mdns
 from gateway.config import Settings
-from gateway.mdns import Addresses, Announced, Announcer, announced, host_label, local_addresses
+from gateway.machine_names import host_label
+from gateway.mdns import Addresses, Announced, Announcer, announced, local_addresses
 from tests.gateway_process import GatewayProcess
 from tests.site import until
 

@@ -32,7 +32,7 @@ from gateway.certificates.authority import (
 from gateway.certificates.site_ca import SiteCa, damaged, private_keys, require_match
 from gateway.clock import Clock
 from gateway.config import Settings
-from gateway.machine_names import machine_names
+from gateway.machine_names import host_label, machine_names
 from gateway.model.errors import AlreadyExists, NotFound, StoreFailed
 from gateway.storage.data_dir import DataDir, read_private
 from gateway.storage.disk import replace_private
@@ -71,7 +71,8 @@ class SiteCertificates:
     @classmethod
     def of(cls, settings: Settings, clock: Clock) -> Self:
         """Return those of a gateway."""
-        names = lambda: (*machine_names(), *settings.tls.names)  # noqa: E731 - as it is asked each time
+        announced = f"{host_label(settings.gateway.id)}.local"
+        names = lambda: (*machine_names(), announced, *settings.tls.names)  # noqa: E731 - as it is asked each time
         return cls(DataDir(settings.gateway.data_dir), clock, settings.gateway.id, names)
 
     def site_ca(self) -> SiteCa:

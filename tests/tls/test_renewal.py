@@ -13,6 +13,7 @@ import pytest
 
 from gateway.certificates.authority import certificate_pem, fingerprint, key_pem
 from gateway.certificates.site_ca import SiteCa
+from gateway.machine_names import host_label
 from gateway.model.errors import ConfigError, PortInUse, StoreFailed
 from gateway.operations.certificates import init_certificates, renew_certificates, show_certificates
 from gateway.storage.certificates import SiteCertificates
@@ -176,3 +177,10 @@ async def test_a_tls_port_that_is_taken_is_named_and_the_others_are_closed(tmp_p
             with pytest.raises(PortInUse, match=rf"Port {port} .* {table}\.tls_port"):
                 async with running_site(tmp_path / table, **tables):
                     pass
+
+
+async def test_the_name_that_mdns_announces_is_one_that_a_client_may_check(tmp_path: Path) -> None:
+    async with tls_site(tmp_path) as site:
+        known = await site.command(show_certificates)
+        (server,) = (one for one in known if one.role == "server")
+    assert f"{host_label(site.settings.gateway.id)}.local" in server.names
