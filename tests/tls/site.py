@@ -3,11 +3,12 @@
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from gateway.clock import ManualClock
+from gateway.model.errors import PortInUse
 from gateway.operations.certificates import show_certificates
 from tests.ports import free_port
 from tests.site import Site, running_site
@@ -19,14 +20,21 @@ def present() -> ManualClock:
 
 @asynccontextmanager
 async def tls_site(folder: Path, *, mqtt: Mapping[str, Any] | None = None, **tls: Any) -> AsyncIterator[Site]:
-    ports = {"tls_port": free_port()}
-    async with running_site(
-        folder / "data",
-        clock=present(),
-        mqtt={"tls_port": free_port(), "websocket_tls_port": free_port()} | dict(mqtt or {}),
-        http=ports,
-        tls=tls,
-    ) as site:
+    async with AsyncExitStack() as stack:
+        for attempts_left in reversed(range(5)):
+            starting = running_site(
+                folder / "data",
+                clock=present(),
+                mqtt={"tls_port": free_port(), "websocket_tls_port": free_port()} | dict(mqtt or {}),
+                http={"tls_port": free_port()},
+                tls=tls,
+            )
+            try:
+                site = await stack.enter_async_context(starting)
+                break
+            except PortInUse:  # another test has just taken one that was free: 0 would open none
+                if not attempts_left:
+                    raise
         (folder / "ca.pem").write_text(await authorities(site))
         yield site
 
