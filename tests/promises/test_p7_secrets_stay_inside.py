@@ -5,6 +5,8 @@ A new route is asked by itself. A new command has to be added to COMMANDS, a new
 
 import asyncio
 import base64
+import gzip
+import hashlib
 import json
 import os
 import re
@@ -38,6 +40,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "buffer export": (),
     "buffer replay": ("--all", "--no-wait"),
     "buffer status": ("--json",),
+    "certs init": (),
+    "certs issue": ("attic", "--out", "OUT/issued"),
+    "certs renew": ("--json",),
+    "certs show": ("--json",),
     "check": (),
     "config show": ("--origin",),
     "credential add": ("hub2", "--json"),
@@ -51,6 +57,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "device revoke": ("attic",),
     "device rotate": ("kitchen", "--json"),
     "device show": ("kitchen", "--json"),
+    "diag": ("--output", "OUT/diag.tar.gz", "--json"),
+    "doctor": ("--json",),
     "init": ("--dir", "OUT/init"),
     "parser list": (),
     "parser test": ("OUT/passphrase",),
@@ -59,6 +67,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "secrets remove": ("UNUSED",),
     "secrets rotate": (),
     "secrets set": ("UNUSED",),
+    "service install": ("--dry-run",),
+    "service status": (),
+    "service uninstall": ("--dry-run", "--yes"),
     "tail": ("--last", "3", "--count", "3", "--json"),
     "token create": ("bob", "--json"),
     "token list": ("--json",),
@@ -74,9 +85,11 @@ data_dir = "data"
 host = "127.0.0.1"
 port = 0
 websocket_port = 0
+tls_port = 0
 [http]
 host = "127.0.0.1"
 port = 0
+tls_port = 0
 rate_limit_per_minute = 0
 [ingest]
 hook_secret = "${env:HOOK_SECRET}"
@@ -171,7 +184,7 @@ class Planted(GatewayProcess):
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         with self.popen(*words, **pipes) as process:
             self.look_at_arguments(process.pid)
-            out, err = process.communicate(typed.encode(), timeout=WAIT_S)
+            out, err = process.communicate(typed.encode(), timeout=4 * WAIT_S)  # doctor waits for whoever is away
         self.places.note(place or f"what `{' '.join(words)}` says", out + err, shows=shows)
         return process.returncode, out.decode()
 
@@ -186,16 +199,26 @@ class Planted(GatewayProcess):
 
     def look_around(self) -> None:
         """Look at everything that is on disk."""
-        keys = {path: path.name.partition("-")[0] for path in self.data_dir.glob("*.key")}
-        for path, name in keys.items():
-            self.plants.add(f"{name} of {path.name}", path.read_bytes())
         for path in self.data_dir.rglob("*"):
             if path.is_file():
-                shown = [f"{keys[path]} of {path.name}"] if path in keys else []
-                self.places.note(f"the file {path.name}", path.read_bytes(), shows=shown)
+                self.places.note(f"the file {path.name}", path.read_bytes(), shows=self._keys_in(path))
         self.places.note("the log", self.log.read_bytes())
         if (self.out / "site.backup").exists():
             self.places.note("the backup", (self.out / "site.backup").read_bytes())
+        if (self.out / "diag.tar.gz").exists():
+            self.places.note("the bundle", gzip.decompress((self.out / "diag.tar.gz").read_bytes()))
+
+    def _keys_in(self, path: Path) -> list[str]:
+        """Plant the keys in a file that is for them, and return their names."""
+        if path.suffix != ".key":
+            return []
+        content = path.read_bytes()
+        # Of a PEM file, the lines with the keys themselves: what follows in a block is public.
+        keys = re.findall(rb"BEGIN PRIVATE KEY-----\n(.+)\n", content) or [content]
+        names = [f"key {number} of {path.name}, {hashlib.sha256(key).hexdigest()}" for number, key in enumerate(keys)]
+        for name, key in zip(names, keys, strict=True):
+            self.plants.add(name, key)
+        return names
 
 
 @asynccontextmanager
