@@ -20,14 +20,22 @@ class Listener:
         """Where this machine reaches it."""
         return _ANY.get(self.host, self.host)
 
+    @property
+    def uses_tls(self) -> bool:
+        """Whether TLS is spoken there."""
+        return self.setting.endswith("tls_port")
+
 
 def listeners(evidence: Evidence) -> list[Listener]:
     """Return those that are switched on; of one that takes any port the running gateway says which."""
     mqtt, http, status = evidence.settings.mqtt, evidence.settings.http, evidence.status
     found = [
         Listener("mqtt.port", mqtt.host, mqtt.port if status is None else status.mqtt_port),
+        Listener("mqtt.tls_port", mqtt.host, mqtt.tls_port),
         Listener("mqtt.websocket_port", mqtt.host, mqtt.websocket_port),
+        Listener("mqtt.websocket_tls_port", mqtt.host, mqtt.websocket_tls_port),
         Listener("http.port", http.host, http.port if status is None else status.http_port),
+        Listener("http.tls_port", http.host, http.tls_port),
         Listener("http.websocket_port", http.host, http.websocket_port),
         Listener("http.metrics_port", http.host, http.metrics_port),
     ]

@@ -10,6 +10,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 _LISTEN = "0A"
+_SOMEWHERE = ("192.0.2.1", 9)  # for documentation (RFC 5737): asked for a route, nothing is sent
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -57,3 +58,11 @@ def owner(one: Listening, proc: Path) -> tuple[int | None, str]:
         return None, f"a program of the user {pwd.getpwuid(one.uid).pw_name}"
     except KeyError:
         return None, f"a program of the user {one.uid}"
+
+
+def own_address() -> str | None:
+    """Return this machine's address in its network; None when it has no route to any."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(_SOMEWHERE)
+        return str(probe.getsockname()[0])
+    return None

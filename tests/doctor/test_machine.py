@@ -202,7 +202,8 @@ async def test_a_machine_without_such_a_sensor_says_nothing(tmp_path: Path) -> N
 
 
 def tables(port: int, host: str = "127.0.0.1") -> dict[str, Any]:
-    return {"mqtt": {"host": host, "port": port, "websocket_port": 0}, "http": {"host": host, "port": 0}}
+    mqtt = {"host": host, "port": port, "tls_port": 0, "websocket_port": 0}
+    return {"mqtt": mqtt, "http": {"host": host, "port": 0, "tls_port": 0}}
 
 
 async def test_a_port_that_somebody_else_has_is_broken_and_says_who(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ To add one, write a file with one function that takes the Evidence and returns f
 
 from gateway.doctor.checks.board_clocks import board_clocks
 from gateway.doctor.checks.broker import broker
+from gateway.doctor.checks.certificates import certificates
 from gateway.doctor.checks.clock import clock
 from gateway.doctor.checks.configuration import configuration
 from gateway.doctor.checks.dead_letters import dead_letters
@@ -38,6 +39,7 @@ CHECKS: tuple[Check, ...] = (
     memory,
     open_files,
     ports,
+    certificates,
     network,
     http,
     broker,

@@ -1,14 +1,12 @@
 """Whether boards on the network can reach the broker at all, and where."""
 
-import socket
 from contextlib import suppress
 from ipaddress import ip_address
 
 from gateway.doctor.evidence import Evidence
 from gateway.doctor.listeners import listeners, named
+from gateway.doctor.sockets import own_address
 from gateway.model.finding import Finding, fine, warning
-
-_SOMEWHERE = ("192.0.2.1", 9)  # for documentation (RFC 5737): asked for a route, nothing is sent
 
 
 async def network(evidence: Evidence) -> list[Finding]:
@@ -19,7 +17,7 @@ async def network(evidence: Evidence) -> list[Finding]:
     if _is_loopback(mqtt.host):
         hint = 'Set mqtt.host = "0.0.0.0" if boards are to connect from the network.'
         return [warning(f"MQTT listens on {mqtt.host} only: no board on the network reaches it.", hint)]
-    address = _own_address()
+    address = own_address()
     if address is None:
         return [warning("This machine has no route to any network.", "Plug the cable in, or see: nmcli, ip address.")]
     found = [fine(f"Boards reach MQTT at {address}, port {mqtt.port}.")]
@@ -35,13 +33,6 @@ def _is_loopback(host: str) -> bool:
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost"
-
-
-def _own_address() -> str | None:
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(_SOMEWHERE)
-        return str(probe.getsockname()[0])
-    return None
 
 
 def _has_ufw(evidence: Evidence) -> bool:
