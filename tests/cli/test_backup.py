@@ -173,10 +173,10 @@ def test_what_is_wrong_changes_nothing(backups: Backups) -> None:
 
 
 def test_every_key_comes_back_and_one_that_could_not_is_told_of_at_the_backup(backups: Backups) -> None:
-    (backups.old.data_dir / "vault-2.key").write_bytes(b"v" * 32)
+    (backups.old.data_dir / "other-2.key").write_bytes(b"v" * 32)
     backups.backup()
     assert backups.restore()[0] == 0
-    assert (backups.new_folder / "data" / "vault-2.key").read_bytes() == b"v" * 32
+    assert (backups.new_folder / "data" / "other-2.key").read_bytes() == b"v" * 32
     before = backups.file.read_bytes()
     (backups.old.data_dir / "my old.key").write_bytes(b"o" * 32)
     done = backups.old.neurogate("backup", str(backups.file), "--passphrase-file", str(backups.secret))

@@ -17,7 +17,7 @@ TABLES = """
 [[integrations]]
 type = "webhook"
 name = "api"
-url = "https://192.0.2.1/${vault:PATH}"
+url = "https://receiver.invalid/${vault:PATH}"
 secret = "${vault:SIGN}"
 """
 
