@@ -133,6 +133,8 @@ class Access:
         A name is a hardware id that its owner has registered: where a message has only one name for its device, what
         was merely discovered must not take it from another one.
         """
+        self._registered: set[tuple[str, str]] = set()
+        """Devices that the state had when it was read last."""
         self._by_username: dict[str, _Login] = {}
         self._by_hash: dict[bytes, Credential] = {}
         self._discovered: Counter[str] = Counter()
@@ -280,6 +282,10 @@ class Access:
         """Return how what a device sends by other ways than a topic is read."""
         return Routed(parser, device.organization_id, device, self._device_of)
 
+    def sent_within(self, organization_id: str, parser: Parser) -> Routed:
+        """Return how what somebody of an organisation sends by other ways than a topic is read: it names its device."""
+        return Routed(parser, organization_id, None, self._device_of)
+
     def _device_of(self, routed: Routed, found: Found) -> Device:
         organization_id, sender, name = routed.organization_id, routed.sender, found.device_id
         if name is None:
@@ -356,6 +362,10 @@ class Access:
         """Take over what was read; what has not changed stays the same object, as live connections hold it."""
         self._discovered = Counter(organization_id for organization_id, _ in self._to_register)
         self._called = {}
+        registered = {(row.organization_id, row.device_id) for row in devices}
+        for key in self._registered - registered - self._to_register.keys():  # to another organisation, or with its own
+            del self._devices[key]
+        self._registered = registered
         for row in sorted(devices, key=lambda row: row.status != "active"):  # they come first for what they are called
             key = (row.organization_id, row.device_id)
             device = self._devices.setdefault(key, Device(*key))
@@ -370,6 +380,8 @@ class Access:
         self.changes += 1
         old, self._by_username, self._by_hash = self._by_username, {}, {}
         for credential in credentials:
+            if credential.device_id and (credential.organization_id, credential.device_id) not in self._devices:
+                continue  # it was moved between the two readings; the next refresh follows
             name = credential.username
             login = self._by_username[name] = self._login(credential, old.get(name))
             if name not in old:

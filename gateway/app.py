@@ -46,6 +46,7 @@ from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.mqtt_messages import MqttMessages
 from gateway.storage.mqtt_store import MqttStore
+from gateway.storage.organizations import Organizations
 from gateway.storage.passwords import derived_secret
 from gateway.storage.progress import Progress
 from gateway.storage.repair.run_marker import RunMarker
@@ -53,6 +54,7 @@ from gateway.storage.snapshot import remove_left_copy
 from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.tls.site_tls import SiteTls
+from gateway.web.activity import Activity
 from gateway.web.authorization import Authorization
 from gateway.web.devices import Devices
 from gateway.web.document import Document
@@ -60,9 +62,11 @@ from gateway.web.health import Health
 from gateway.web.live import Live
 from gateway.web.mqtt_broker import MqttBroker
 from gateway.web.mqtt_listener import MqttListener
+from gateway.web.organizations import OrganizationRoutes
 from gateway.web.readings import Readings
 from gateway.web.routes import Routes
 from gateway.web.sensor_data import SensorData
+from gateway.web.tokens import TokenRoutes
 
 logger = logging.getLogger(__name__)
 
@@ -206,9 +210,7 @@ class Gateway:
             self.replay,
             metrics,
         )
-        callers = Callers(state, key)
-        access.on_change.append(callers.refresh)
-        await callers.refresh()
+        callers = await self._callers(state, key, access)
         publisher = Publisher(access, ingest, door.delivery, settings.mqtt)
         callbacks = Callbacks(
             messages,
@@ -223,9 +225,9 @@ class Gateway:
         authorization = Authorization(callers, limits, door.login_delay)
         feed = LiveFeed(log, metrics, settings.gateway.id)
         delay, most_bytes = door.login_delay, settings.http.max_body_bytes
-        live = Live(access, callers, ingest, feed, limits, delay, max_message_bytes=most_bytes)
+        live = Live(access, callers, authorization, ingest, feed, limits, delay, clock, max_message_bytes=most_bytes)
         routes: list[Routes] = [
-            SensorData(access, ingest, limits, delay),
+            SensorData(access, authorization, ingest, limits, delay),
             MqttBroker(
                 authorization,
                 publisher.publish,
@@ -237,6 +239,9 @@ class Gateway:
             ),
             Readings(authorization, site),
             Devices(authorization, site),
+            OrganizationRoutes(authorization, site),
+            TokenRoutes(authorization, site),
+            Activity(authorization, site),
             MqttListener(
                 Authorization(callers, _hook_limits(settings, clock), door.login_delay),
                 publisher.publish,
@@ -274,6 +279,15 @@ class Gateway:
         tls = SiteTls(settings.tls, certificates, data_dir, self._clock, self._metrics)
         await tls.open()
         return tls
+
+    async def _callers(self, state: State, key: bytes, access: Access) -> Callers:
+        settings = self._settings
+        await Organizations(state).ensure(settings.organizations)
+        home, jwt_secret = settings.gateway.organization_id, settings.http.jwt_secret.get_secret_value()
+        callers = Callers(state, key, self._clock, home=home, jwt_secret=jwt_secret)
+        access.on_change.append(callers.refresh)
+        await callers.refresh()
+        return callers
 
     async def _open_cursors(self, log: Log, destinations: Destinations) -> None:
         for name in destinations.inactive:  # its owner has given up its place

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,8 @@ from gateway.model.finding import Finding
 from gateway.model.status import DeviceActivity, GatewayStatus
 from gateway.model.topics import KeptTopics
 from gateway.model.vitals import FailingAddress, Trace, Vitals
-from gateway.operations.site import Live
+from gateway.operations.site import Live, Site
+from gateway.storage.activity_log import CLI
 from gateway.storage.certificates import SiteCertificates
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
@@ -45,12 +47,19 @@ class RunningSite:
     _status: Callable[[], Awaitable[GatewayStatus]]
     _replay: Callable[[Iterable[str]], None]
     _metrics: Metrics
+    actor: str = CLI
+    """Whoever asks over the control socket; others say who they are by `acting`."""
     broker_test: BrokerTest = field(init=False)
     _epoch_ms: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.broker_test = BrokerTest(self, self._door)
         self._epoch_ms = self.clock.now_ms() - self.clock.monotonic_ms()
+
+    def acting(self, actor: str) -> Site:
+        acting = copy(self)
+        acting.actor = actor
+        return acting
 
     @property
     def live(self) -> Live:
@@ -99,6 +108,9 @@ class RunningSite:
 
     async def forget_messages(self, topics: KeptTopics) -> None:
         await self._door.forget_messages(topics)
+
+    async def end_retained(self, topics: KeptTopics) -> None:
+        await self._door.delivery.end_retained(topics)
 
     @property
     def newest_row(self) -> int:

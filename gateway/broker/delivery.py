@@ -127,6 +127,10 @@ class Delivery:
                 session.outbox.forget(topics.includes)
         await self._store.written()
 
+    async def end_retained(self, topics: KeptTopics) -> None:
+        """End the retained messages of these topics, as if each had been sent an empty one. Raises StoreFailed."""
+        await self._store.written(self.retained.forget(topics))
+
     def expire(self) -> None:
         """Give up what has waited too long."""
         self._missed("outbox_expired", self.sessions.expire())

@@ -42,11 +42,16 @@ class Retained:
             if not self._hold(Message(topic, payload, qos, retain=True))
         ]
 
-    def forget(self, topics: KeptTopics) -> None:
-        """Let go of these topics, in memory only."""
-        for topic_filter in topics.filters:
-            for topic in filter(topics.includes, list(self._local.retained_for(topic_filter))):
-                self._hold(Message(topic, b"", 0, retain=True))
+    def forget(self, topics: KeptTopics) -> list[Change]:
+        """Let go of these topics, in memory only; returns what would have to be written of it."""
+        gone = [
+            topic
+            for topic_filter in topics.filters
+            for topic in filter(topics.includes, self._local.retained_for(topic_filter))
+        ]
+        for topic in gone:
+            self._hold(Message(topic, b"", 0, retain=True))
+        return [mqtt_store.retain(topic, b"", 0) for topic in gone]
 
     def _hold(self, message: Message) -> bool:
         old = self._local.retained(message.topic)

@@ -118,14 +118,14 @@ class BrokerTest:
     async def _credential(self, organization_id: str | None = None) -> AsyncIterator[NewPassword]:
         """Make a credential of the site or an organisation for the test; what a killed gateway has left goes, too."""
         credentials = Credentials(await self._site.state())
-        who = await credentials.add(SELF_TEST + secrets.token_hex(8), organization_id)
+        who = await credentials.add(SELF_TEST + secrets.token_hex(8), organization_id, by=None)
         await take_effect(self._site)
         try:
             yield who
         finally:
             for one in await credentials.all():
                 if one.username.startswith(SELF_TEST):
-                    await credentials.revoke(one.username)
+                    await credentials.revoke(one.username, by=None)
             await take_effect(self._site)
 
 

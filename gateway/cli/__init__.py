@@ -22,6 +22,7 @@ from gateway.cli import (
     diag,
     doctor,
     init,
+    org,
     parser,
     restore,
     run,
@@ -53,6 +54,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(service.app, name="service")
 app.add_typer(device.app, name="device")
 app.add_typer(credential.app, name="credential")
+app.add_typer(org.app, name="org")
 app.add_typer(token.app, name="token")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(certs.app, name="certs")

@@ -48,7 +48,7 @@ def add(
         settings,
         devices.add_device,
         **_key(settings, organization, device_id),
-        metadata=pairs,
+        metadata=dict(pairs),
         hardware_ids=tuple(hardware_id or ()),
         serial_number=serial_number,
     )
@@ -151,6 +151,25 @@ def revoke(device_id: DeviceId, organization: Organization = None, config: Confi
     settings = load(config, os.environ).settings
     ask(settings, devices.revoke_device, **_key(settings, organization, device_id))
     print(f"{device_id} has no access any more.")
+
+
+@app.command()
+def transfer(
+    device_id: DeviceId,
+    to: Annotated[str, typer.Option(metavar="ORGANIZATION", help="Which one it moves to.")],
+    organization: Organization = None,
+    as_json: JsonOutput = False,
+    config: ConfigFile = None,
+) -> None:
+    """Move a board to another organisation and show its new username and password, this once; its readings stay."""
+    settings = load(config, os.environ).settings
+    _, credential = ask(settings, devices.transfer_device, **_key(settings, organization, device_id), to=to)
+    if credential is not None:
+        _show_credential(credential, as_json=as_json)
+    elif as_json:
+        print(json.dumps({"device_id": device_id}))
+    else:
+        print(f"{device_id} is in {to} now, without access.")
 
 
 class _Key(TypedDict):

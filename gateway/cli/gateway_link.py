@@ -22,12 +22,14 @@ from gateway.model.errors import ConfigError, DataDirLocked, GatewaySilent, erro
 from gateway.operations import OPERATIONS
 from gateway.operations.call import ERROR_LINE
 from gateway.operations.site import Live, Site
+from gateway.storage.activity_log import CLI
 from gateway.storage.certificates import SiteCertificates
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.migrations import migrate_file
+from gateway.storage.organizations import Organizations
 from gateway.storage.state import State
 
 P = ParamSpec("P")
@@ -201,6 +203,7 @@ class _Store:
 
     is_live = False
     live: Live | None = None
+    actor = CLI
 
     def __init__(self, settings: Settings, data_dir: DataDir, stack: AsyncExitStack) -> None:
         self.settings = settings
@@ -228,7 +231,9 @@ class _Store:
         if self._state is None:
             key = load_or_create_key(self._data_dir.password_key)
             opened = State.open(self._data_dir.state_db, key, clock=self.clock)
-            self._state = await self._stack.enter_async_context(opened)
+            state = await self._stack.enter_async_context(opened)
+            await Organizations(state).ensure(self.settings.organizations)
+            self._state = state
         return self._state
 
     async def log(self) -> LogReader:

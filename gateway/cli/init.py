@@ -26,10 +26,9 @@ def init(
     data_dir = DataDir(settings.gateway.data_dir).ensure()
     load_or_create_key(data_dir.password_key)
     print(f"Wrote {path} and {data_dir.password_key}.")
-    organization_id = settings.gateway.organization_id
     if not ask(settings, tokens.list_tokens):  # the data directory may be of an earlier installation
-        new = ask(settings, tokens.create_token, name="owner", organization_id=organization_id, role="owner")
-        print(f"The owner's token for the HTTP API: {new.token}   (kept nowhere else: note it now)")
+        new = ask(settings, tokens.create_token, name="owner", organization_id=None, role="owner")
+        print(f"The site owner's token for the HTTP API: {new.token}   (kept nowhere else: note it now)")
     print("Next: adapt the configuration, then run: neurogate check")
 
 

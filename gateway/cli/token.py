@@ -28,19 +28,23 @@ def create(
     organization: Annotated[
         str | None, typer.Option(help="Whose devices it is for.", show_default="gateway.organization_id")
     ] = None,
+    site: Annotated[
+        bool, typer.Option("--site", help="For every organisation; as owner or admin it manages them.")
+    ] = False,
     as_json: JsonOutput = False,
     config: ConfigFile = None,
 ) -> None:
     """Make a token and show it, this once."""
     if role not in ROLES:
         raise BadInput("invalid_role", f"There is no role {role}.", hint=f"Use one of: {', '.join(ROLES)}.")
+    _refuse_both(organization, site=site)
     settings = load(config, os.environ).settings
-    organization_id = organization or settings.gateway.organization_id
+    organization_id = None if site else organization or settings.gateway.organization_id
     new = ask(settings, tokens.create_token, name=name, organization_id=organization_id, role=role)
     if as_json:
-        print(json.dumps({field: getattr(new, field) for field in ("name", "organization_id", "role", "token")}))
+        print(json.dumps({field: getattr(new, field) for field in ("id", "name", "organization_id", "role", "token")}))
         return
-    print(f"name   {new.name}, {new.role} of {new.organization_id}")
+    print(f"name   {new.name}, {new.role} of {new.organization_id or 'the site'}")
     print(f"token  {new.token}   (kept nowhere else: note it now)")
 
 
@@ -51,6 +55,7 @@ def list_tokens(as_json: JsonOutput = False, config: ConfigFile = None) -> None:
     if as_json:
         rows = [
             {
+                "id": one.id,
                 "name": one.name,
                 "organization_id": one.organization_id,
                 "role": one.role,
@@ -62,12 +67,28 @@ def list_tokens(as_json: JsonOutput = False, config: ConfigFile = None) -> None:
         return
     table = Table("name", "organisation", "role", "created", box=None)
     for one in known:
-        table.add_row(one.name, one.organization_id, one.role, rfc3339(one.created_at_ms))
+        table.add_row(one.name, one.organization_id or "the site", one.role, rfc3339(one.created_at_ms))
     Console().print(table)
 
 
 @app.command()
-def revoke(name: Name, config: ConfigFile = None) -> None:
+def revoke(
+    name: Name,
+    organization: Annotated[
+        str | None, typer.Option(help="Whose it is, if several have one of that name.", show_default=False)
+    ] = None,
+    site: Annotated[bool, typer.Option("--site", help="The one of the site.")] = False,
+    config: ConfigFile = None,
+) -> None:
     """Take a token away: it opens nothing any more."""
-    ask(load(config, os.environ).settings, tokens.revoke_token, name=name)
+    _refuse_both(organization, site=site)
+    settings = load(config, os.environ).settings
+    ask(settings, tokens.revoke_token, name=name, organization_id=organization, of_site=site)
     print(f"{name} opens nothing any more.")
+
+
+def _refuse_both(organization: str | None, *, site: bool) -> None:
+    if site and organization is not None:
+        raise BadInput(
+            "contradiction", "A token of the site has no organisation.", hint="Use --site or --organization."
+        )

@@ -19,6 +19,7 @@ from gateway.model.text import is_clean_text
 from gateway.model.topics import is_name
 
 _HOST_NAME = re.compile(r"(?=.*[a-z])[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
+_JWT_SECRET_BYTES = 32  # as long as what HS256 makes of it (RFC 7518, 3.2)
 _SECRET_CHARACTERS = 24
 _IDENTITY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
@@ -180,6 +181,19 @@ class HttpSettings(Section):
         (),
         description="Addresses and networks (`10.0.0.0/8`) of proxies whose word on a client's address is believed.",
     )
+
+    jwt_secret: Secret = Field(
+        Secret(""),
+        description="Signs the JWTs (HS256) that are taken as tokens, 32 bytes or more; empty: none are.",
+    )
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _refuse_a_short_jwt_secret(cls, value: Secret) -> Secret:
+        if 0 < len(value.get_secret_value().encode()) < _JWT_SECRET_BYTES:
+            msg = f"it must have at least {_JWT_SECRET_BYTES} bytes."
+            raise ValueError(msg)
+        return value
 
     @field_validator("trusted_proxies", "metrics_from")
     @classmethod
@@ -457,6 +471,13 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     serial: tuple[SerialTable, ...] = Field((), description="What is attached to this machine by a serial line.")
     integrations: tuple[IntegrationTable, ...] = Field((), description="The destinations.")
+
+    @property
+    def organizations(self) -> frozenset[str]:
+        """Every organisation that it names, but for those in filters."""
+        serial = (table.organization_id for table in self.serial)
+        routes = (route.organization_id for route in self.ingest.routes)
+        return frozenset(filter(None, (self.gateway.organization_id, *serial, *routes)))
 
     @field_validator("integrations")
     @classmethod

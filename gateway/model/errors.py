@@ -87,6 +87,13 @@ class AlreadyExists(NeurogateError):
     http_status = 409
 
 
+class Conflict(NeurogateError):
+    """It cannot be done as things are."""
+
+    code = "conflict"
+    http_status = 409
+
+
 class BadInput(NeurogateError):
     """A message from outside cannot be used; each has a code of its own."""
 

@@ -23,3 +23,8 @@ def may_read(role: Role) -> bool:
 def may_hand_in(role: Role) -> bool:
     """Whether it may hand in what devices say."""
     return role in _HANDS_IN
+
+
+def may_grant(role: Role, other: Role) -> bool:
+    """Whether it may give or take away a token of another role, in the same organisation: only an owner an owner's."""
+    return may_change(role) and (role == "owner" or other != "owner")

@@ -28,23 +28,38 @@ from gateway.operations.credentials import (
 from gateway.operations.dead_letters import drop_dead_letters, list_dead_letters, replay_dead_letters
 from gateway.operations.devices import (
     add_device,
+    issue_credential,
     list_devices,
+    page_devices,
     revoke_device,
     rotate_device,
     set_metadata,
     show_device,
+    transfer_device,
+    update_device,
 )
 from gateway.operations.erase import erase_device
 from gateway.operations.export import export_readings
+from gateway.operations.organizations import (
+    add_organization,
+    list_organizations,
+    remove_organization,
+    rename_organization,
+    show_organization,
+)
 from gateway.operations.secrets import list_secrets, remove_secret, rotate_vault, set_secret
 from gateway.operations.status import gateway_status
 from gateway.operations.tail import tail_readings
-from gateway.operations.tokens import create_token, list_tokens, revoke_token
+from gateway.operations.tokens import create_token, list_tokens, revoke_token, revoke_token_by_id
 from gateway.operations.troubles import list_troubles
 from gateway.operations.vitals import gateway_trace, gateway_vitals, try_broker
 
 _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     list_devices,
+    page_devices,
+    update_device,
+    issue_credential,
+    transfer_device,
     show_device,
     add_device,
     set_metadata,
@@ -58,6 +73,12 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     list_tokens,
     create_token,
     revoke_token,
+    revoke_token_by_id,
+    list_organizations,
+    show_organization,
+    add_organization,
+    rename_organization,
+    remove_organization,
     list_secrets,
     set_secret,
     remove_secret,

@@ -59,7 +59,7 @@ async def add_credential(site: Site, *, name: str, organization_id: str | None) 
     if name.startswith(SELF_TEST):
         raise BadInput("invalid_credential_id", f"{SELF_TEST}… are names of the gateway's own.", hint="Choose another.")
     credentials = Credentials(await site.state())
-    new = await credentials.add(name, organization_id)
+    new = await credentials.add(name, organization_id, by=site.actor)
     await take_effect(site)
     return new
 
@@ -68,7 +68,7 @@ async def rotate_credential(site: Site, *, username: str, overlap_ms: int = OVER
     """Make a new password; the old one is good for so long, and 0 closes its sessions. Raises NotFound."""
     row = await _row(site, username)
     credentials = Credentials(await site.state())
-    password = await credentials.rotate(username, overlap_ms)
+    password = await credentials.rotate(username, overlap_ms, by=site.actor)
     await take_effect(site)
     return NewPassword(username, row.organization_id, password)
 
@@ -79,7 +79,7 @@ async def revoke_credential(site: Site, *, username: str) -> None:
     if row.organization_id is not None and row.device_id is not None:
         await revoke_device(site, organization_id=row.organization_id, device_id=row.device_id)
         return
-    await Credentials(await site.state()).revoke(username)
+    await Credentials(await site.state()).revoke(username, by=site.actor)
     await take_effect(site)
 
 

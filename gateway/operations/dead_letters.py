@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from gateway.model.errors import NotFound
+from gateway.operations.activity import note_change
 from gateway.operations.site import Site
 from gateway.storage.dead_letters import DeadLetter, DeadLetterReader
 
@@ -76,6 +77,8 @@ async def replay_dead_letters(
     wanted = await _chosen(letters, rows, destination)
     names = {name for name, _ in wanted}
     absent = sorted(names - _active(site))
+    if wanted:
+        await note_change(site, None, "dead_letters.replay", destination or "all", {"count": len(wanted)})
     with letters.witness() as acknowledged:
         await letters.request_replay(wanted)
         if live is not None:
@@ -95,6 +98,8 @@ async def drop_dead_letters(site: Site, *, rows: list[int], destination: str | N
     """Give these up for good, and return how many they were. No rows means all. Raises NotFound."""
     letters = (await site.writable_log()).dead_letters
     chosen = await _chosen(letters, rows, destination)
+    if chosen:
+        await note_change(site, None, "dead_letters.drop", destination or "all", {"count": len(chosen)})
     await letters.drop(chosen)
     return len(chosen)
 

@@ -54,6 +54,10 @@ class Live(Protocol):
         """Let go of what is kept in memory under these topics; on return all of it that is on disk is there."""
         ...
 
+    async def end_retained(self, topics: KeptTopics) -> None:
+        """End the retained messages on these topics. Raises StoreFailed."""
+        ...
+
     @property
     def newest_row(self) -> int:
         """The newest committed reading's row."""
@@ -86,6 +90,11 @@ class Site(Protocol):
         ...
 
     @property
+    def actor(self) -> str:
+        """Who acts, as the activity log names them."""
+        ...
+
+    @property
     def live(self) -> Live | None:
         """The running gateway; None when there is none, and the operation has the stores to itself."""
         ...
@@ -105,4 +114,12 @@ class Site(Protocol):
 
     async def writable_log(self) -> Log:
         """Return the readings, for whoever changes what is kept of them. Raises NotFound when there are none yet."""
+        ...
+
+
+class SharedSite(Site, Protocol):
+    """A site on which several act."""
+
+    def acting(self, actor: str) -> Site:
+        """Return the site as it is for somebody who acts, as the activity log names them."""
         ...

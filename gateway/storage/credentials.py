@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import aiosqlite
 
 from gateway.model.errors import AlreadyExists, NotFound
+from gateway.storage.activity_log import GATEWAY, note
 from gateway.storage.passwords import generate_password
 from gateway.storage.state import State, check_name
 
@@ -74,8 +75,8 @@ class Credentials:
         )
         return [CredentialRow(*row) for row in rows]
 
-    async def add(self, name: str, organization_id: str | None) -> NewPassword:
-        """Make a credential of an organisation, or (None) of the site.
+    async def add(self, name: str, organization_id: str | None, *, by: str | None = GATEWAY) -> NewPassword:
+        """Make a credential of an organisation, or (None) of the site. With `by` None it is not worth a note.
 
         Raises BadInput for an unusable name, AlreadyExists when it is taken.
         """
@@ -96,6 +97,10 @@ class Credentials:
                     self._state.now_ms(),
                 ),
             )
+            if added.rowcount > 0 and by is not None:
+                await note(
+                    db, self._state.now_ms(), by, organization_id, "credential.add", name, None, {"username": name}
+                )
             return added.rowcount > 0
 
         if not await self._state.change(insert):
@@ -105,18 +110,22 @@ class Credentials:
             )
         return new
 
-    async def rotate(self, username: str, overlap_ms: int) -> str:
+    async def rotate(self, username: str, overlap_ms: int, *, by: str = GATEWAY) -> str:
         """Return a new password; the one before stays good for so long, one from before that ends. Raises NotFound."""
         password = generate_password()
 
         async def update(db: aiosqlite.Connection) -> bool:
-            changed = await db.execute(
+            changed = await db.execute_fetchall(
                 """UPDATE mqtt_credentials SET password_hash = ?1,
                     old_password_hash = CASE WHEN ?2 > 0 THEN password_hash END, old_password_left_ms = ?2
-                WHERE username = ?3""",
+                WHERE username = ?3 RETURNING organization_id""",
                 (self._state.password_hash(password), overlap_ms, username),
             )
-            return changed.rowcount > 0
+            for (organization_id,) in changed:
+                after = {"overlap_s": overlap_ms / 1000}
+                await note(db, self._state.now_ms(), by, organization_id, "credential.rotate", username, None, after)
+                return True
+            return False
 
         if not await self._state.change(update, takes_access=True):
             raise no_credential(username)
@@ -135,14 +144,20 @@ class Credentials:
 
         await self._state.change(update, takes_access=True)
 
-    async def revoke(self, username: str) -> None:
+    async def revoke(self, username: str, *, by: str | None = GATEWAY) -> None:
         """Take the credential of an organisation or the site away, whatever its passwords. Raises NotFound."""
 
         async def delete(db: aiosqlite.Connection) -> bool:
-            changed = await db.execute(
-                "DELETE FROM mqtt_credentials WHERE username = ? AND device_id IS NULL", (username,)
+            changed = await db.execute_fetchall(
+                "DELETE FROM mqtt_credentials WHERE username = ? AND device_id IS NULL RETURNING organization_id",
+                (username,),
             )
-            return changed.rowcount > 0
+            for (organization_id,) in changed:
+                if by is not None:
+                    before, now_ms = {"username": username}, self._state.now_ms()
+                    await note(db, now_ms, by, organization_id, "credential.revoke", username, before, None)
+                return True
+            return False
 
         if not await self._state.change(delete, takes_access=True):
             raise no_credential(username)

@@ -28,6 +28,7 @@ from gateway.model.json_values import is_finite
 from gateway.model.reading import rfc3339
 from gateway.model.topics import matches
 from gateway.model.wire import Json
+from gateway.storage.activity_log import GATEWAY
 from gateway.storage.log import Log
 from gateway.storage.message_cap import Left, TrimMessages
 from gateway.storage.mqtt_store import Change, MqttStore
@@ -167,16 +168,16 @@ class MqttMessages:
         self.changed.set()
 
     async def subscribe(
-        self, organization_id: str, topics: tuple[str, ...], callback_url: str | None
+        self, organization_id: str, topics: tuple[str, ...], callback_url: str | None, *, by: str = GATEWAY
     ) -> SubscriptionRow:
         """Subscribe an organisation to topic filters, from now on. Raises BadInput or StoreFailed."""
-        row = await self._rows.add(organization_id, topics, callback_url, self.newest)
+        row = await self._rows.add(organization_id, topics, callback_url, self.newest, by=by)
         self._add(row, None)
         return row
 
-    async def unsubscribe(self, organization_id: str, subscription_id: str) -> None:
+    async def unsubscribe(self, organization_id: str, subscription_id: str, *, by: str = GATEWAY) -> None:
         """End a subscription of an organisation. Raises NotFound or StoreFailed."""
-        await self._rows.remove(organization_id, subscription_id)
+        await self._rows.remove(organization_id, subscription_id, by=by)
         del self.subscriptions[subscription_id]
         self._wanted.clear()
         if self.positions.pop(subscription_id, None) is not None:

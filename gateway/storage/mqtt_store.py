@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.model.errors import StoreFailed
+from gateway.model.topics import KeptTopics
+from gateway.storage.commit_thread import Statements
 from gateway.storage.log import Log
 from gateway.storage.message_cap import Left, TrimMessages
 from gateway.storage.reclaim import read_pages
@@ -165,6 +167,13 @@ def retain(topic: str, payload: bytes, qos: int) -> Change:
     if not payload:
         return ("DELETE FROM retained_messages WHERE topic = ?", (topic,))
     return ("INSERT OR REPLACE INTO retained_messages VALUES (?, ?, ?)", (topic, payload, qos))
+
+
+async def end_retained(log: Log, topics: KeptTopics) -> None:
+    """End the retained messages on these topics, while no broker runs. Raises StoreFailed."""
+    kept = await log.fetch("SELECT topic FROM retained_messages", page=True)
+    gone = [(topic,) for (topic,) in kept if topics.includes(topic)]
+    await log.transact(Statements([("DELETE FROM retained_messages WHERE topic = ?", gone)]))
 
 
 @dataclass(slots=True)

@@ -6,11 +6,13 @@ Where it is sent is in the vault: in such an address there is often a token.
 import json
 import secrets
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import aiosqlite
 
 from gateway.model.errors import BadInput, NotFound
 from gateway.model.secret import Secret
+from gateway.storage.activity_log import GATEWAY, note
 from gateway.storage.state import State
 from gateway.storage.vault import CALLBACKS, Unreadable, Vault
 
@@ -77,7 +79,13 @@ class MqttSubscriptions:
             return "", str(error)
 
     async def add(
-        self, organization_id: str, topics: tuple[str, ...], callback_url: str | None, start: int
+        self,
+        organization_id: str,
+        topics: tuple[str, ...],
+        callback_url: str | None,
+        start: int,
+        *,
+        by: str = GATEWAY,
     ) -> SubscriptionRow:
         """Keep a subscription. Raises BadInput when the organisation has too many."""
         new = SubscriptionRow(
@@ -102,6 +110,10 @@ class MqttSubscriptions:
                     AT_MOST,
                 ),
             )
+            if added.rowcount > 0:
+                host = None if callback_url is None else urlsplit(callback_url).hostname  # the rest may be secret
+                after = {"topics": list(topics), "callback_host": host}
+                await note(db, new.created_at_ms, by, organization_id, "subscription.add", new.id, None, after)
             return added.rowcount > 0
 
         if not await self._state.change(insert):
@@ -112,15 +124,19 @@ class MqttSubscriptions:
             )
         return new
 
-    async def remove(self, organization_id: str, subscription_id: str) -> None:
+    async def remove(self, organization_id: str, subscription_id: str, *, by: str = GATEWAY) -> None:
         """Forget a subscription. Raises NotFound."""
 
         async def delete(db: aiosqlite.Connection) -> bool:
-            gone = await db.execute(
-                "DELETE FROM mqtt_subscriptions WHERE organization_id = ? AND id = ?",
+            gone = await db.execute_fetchall(
+                "DELETE FROM mqtt_subscriptions WHERE organization_id = ? AND id = ? RETURNING topics",
                 (organization_id, subscription_id),
             )
-            return gone.rowcount > 0
+            for (topics,) in gone:
+                before, now_ms = {"topics": json.loads(topics)}, self._state.now_ms()
+                await note(db, now_ms, by, organization_id, "subscription.remove", subscription_id, before, None)
+                return True
+            return False
 
         if not await self._state.change(delete):
             raise NotFound(

@@ -11,72 +11,45 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiosqlite
 
 from gateway.clock import Clock
-from gateway.model.errors import AlreadyExists, BadInput, NotFound, StoreFailed
-from gateway.model.text import is_clean_text
-from gateway.model.topics import is_name, telemetry_topics
+from gateway.model.errors import AlreadyExists, StoreFailed
+from gateway.model.metadata import encode_metadata, merged
+from gateway.storage.activity_log import GATEWAY, note
+from gateway.storage.device_rows import (
+    DEVICES,
+    DeviceCredential,
+    DeviceRow,
+    SeenDevice,
+    check_identity,
+    check_name,
+    device_username,
+    find_device,
+    no_active_device,
+    refuse_taken,
+    write_credential,
+    write_device,
+)
 from gateway.storage.disk import own
 from gateway.storage.migrations import migrate
-from gateway.storage.passwords import generate_password, hash_password
+from gateway.storage.passwords import hash_password
 from gateway.storage.repair.damage import DamagedError, is_damage, store_failed
 from gateway.storage.state_copy import check_state, complete_restoration, copy_of, restore, write_copy
 from gateway.storage.state_schema import STATE_MIGRATIONS
 from gateway.storage.vault_keys import copy_keys
+
+__all__ = ["DeviceCredential", "DeviceRow", "SeenDevice", "State", "check_name", "device_username"]
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _COPY_EVERY_S = 3600.0
 _COPY_AGAIN_S = 60.0
-_LONGEST_IDENTIFIER = 200
-
-
-@dataclass(slots=True, frozen=True)
-class DeviceRow:
-    """A registered device."""
-
-    organization_id: str
-    device_id: str
-    metadata: dict[str, Any]
-    status: str
-    """`active`; `discovered` (only seen under an organisation's credential) or `registered` (described), without a
-    credential of its own; or `revoked`: its credential is gone, its readings stay."""
-    created_at_ms: int
-    hardware_ids: tuple[str, ...] = ()
-    """What messages may call it instead of its id."""
-    serial_number: str = ""
-    """What it is called where no hardware id fits; empty when it is not known."""
-
-
-@dataclass(slots=True, frozen=True)
-class SeenDevice:
-    """A device that was seen and may be unknown, with what it was called."""
-
-    organization_id: str
-    device_id: str
-    hardware_ids: tuple[str, ...] = ()
-    serial_number: str = ""
-
-
-@dataclass(slots=True, frozen=True)
-class DeviceCredential:
-    """A new device's way in; the only time its password is seen."""
-
-    organization_id: str
-    device_id: str
-    username: str
-    password: str = field(repr=False)
-
-    @property
-    def topics(self) -> list[str]:
-        """Where the device publishes its readings, the usual one first."""
-        return list(telemetry_topics(self.organization_id, self.device_id))
 
 
 class State:
@@ -179,77 +152,49 @@ class State:
         self,
         organization_id: str,
         device_id: str,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         *,
         hardware_ids: Sequence[str] = (),
         serial_number: str = "",
+        name: str = "",
+        by: str = GATEWAY,
     ) -> DeviceCredential:
         """Register a device (or a revoked or discovered one again) and make its credential.
 
         What a discovered one was called it keeps, unless it is said anew. Raises BadInput for an unusable id,
         AlreadyExists while the device has a credential, or another active one has a hardware id or the serial number.
         """
-        for what, name in (("device", device_id), ("organization", organization_id)):
-            check_name(what, name)
-        pairs = dict(metadata or {})
-        if not all(map(is_clean_text, (*pairs, *pairs.values()))):
-            raise BadInput(
-                "invalid_metadata", "The metadata is not text.", hint="Use UTF-8 without control characters."
-            )
-        if not all(map(_is_identifier, hardware_ids)) or (serial_number and not _is_identifier(serial_number)):
-            raise BadInput(
-                "invalid_hardware_id",
-                "A hardware id or serial number is no text of 1 to 200 characters.",
-                hint="Give it as the device's messages have it.",
-            )
-        credential = _new_credential(organization_id, device_id)
-        seen = SeenDevice(organization_id, device_id, tuple(hardware_ids), serial_number)
-        await self._sound(lambda: self._add(credential, pairs, seen))
-        await self.copy()
-        return credential
+        for what, text in (("device", device_id), ("organization", organization_id)):
+            check_name(what, text)
+        check_identity(name, hardware_ids, serial_number)
+        credential = DeviceCredential.new(organization_id, device_id)
+        encode_metadata(metadata or {})
+        key = (organization_id, device_id)
 
-    async def _add(self, credential: DeviceCredential, metadata: dict[str, str], seen: SeenDevice) -> None:
-        organization_id, device_id = credential.organization_id, credential.device_id
-        now = self._clock.now_ms()
-        try:
-            async with self._transaction() as db:
-                await _refuse_taken(db, seen)
-                await db.execute(
-                    """INSERT INTO devices (organization_id, id, metadata, hardware_ids, serial_number, created_at)
-                    VALUES (?, ?, ?, ?, ?, ?)
-                    ON CONFLICT DO UPDATE SET status = 'active',
-                        metadata = iif(status = 'registered', json_patch(metadata, excluded.metadata),
-                            excluded.metadata),
-                        hardware_ids = iif(excluded.hardware_ids = '[]', hardware_ids, excluded.hardware_ids),
-                        serial_number = iif(excluded.serial_number = '', serial_number, excluded.serial_number)
-                    WHERE status IN ('revoked', 'discovered', 'registered')""",
-                    (
-                        organization_id,
-                        device_id,
-                        json.dumps(metadata, ensure_ascii=False),
-                        json.dumps(seen.hardware_ids, ensure_ascii=False),
-                        seen.serial_number,
-                        now,
-                    ),
+        async def add(db: aiosqlite.Connection) -> None:
+            known = await find_device(db, *key) or DeviceRow(*key, {}, "", self.now_ms())
+            if known.status == "active":
+                raise AlreadyExists(
+                    f"Device {device_id} of {organization_id} is registered already.",
+                    hint=f"To give it a new password: neurogate device rotate {device_id}",
                 )
-                await db.execute(
-                    """INSERT INTO mqtt_credentials
-                        (username, organization_id, device_id, password_hash, topic_prefix, created_at)
-                        VALUES (?, ?, ?, ?, ?, ?)""",
-                    (
-                        credential.username,
-                        organization_id,
-                        device_id,
-                        self.password_hash(credential.password),
-                        f"org_{organization_id}/devices/{device_id}/#",
-                        now,
-                    ),
-                )
-        except sqlite3.IntegrityError as error:
-            raise AlreadyExists(
-                f"Device {device_id} of {organization_id} is registered already.",
-                hint=f"To give it a new password: neurogate device rotate {device_id}",
-            ) from error
+            kept = known.metadata if known.status == "registered" else {}
+            device = replace(
+                known,
+                status="active",
+                metadata=merged(kept, metadata or {}),
+                hardware_ids=tuple(hardware_ids) or known.hardware_ids,
+                serial_number=serial_number or known.serial_number,
+                name=name or known.name,
+            )
+            await refuse_taken(db, device)
+            await write_device(db, device)
+            await write_credential(db, credential, self.password_hash(credential.password), self.now_ms())
+            before = known.described() if known.status else None
+            await note(db, self.now_ms(), by, organization_id, "device.add", device_id, before, device.described())
+
+        await self.change(add)
+        return credential
 
     async def discover_devices(self, devices: Iterable[SeenDevice]) -> None:
         """Note devices that were seen and may be unknown.
@@ -277,21 +222,24 @@ class State:
 
         await self.change(insert, copied=False)
 
-    async def revoke_device(self, organization_id: str, device_id: str) -> None:
+    async def revoke_device(self, organization_id: str, device_id: str, *, by: str = GATEWAY) -> None:
         """Take the device's credential away. Its readings and its registration stay. Raises NotFound."""
-        if not await self._sound(lambda: self._revoke(organization_id, device_id)):
-            raise _no_active_device(organization_id, device_id)
-        await self.copy(older_is_harmful=True)
-
-    async def _revoke(self, organization_id: str, device_id: str) -> bool:
         key = (organization_id, device_id)
-        async with self._transaction() as db:
-            changed = await db.execute(
-                "UPDATE devices SET status = 'revoked' WHERE organization_id = ? AND id = ? AND status <> 'revoked'",
-                key,
+
+        async def revoke(db: aiosqlite.Connection) -> bool:
+            rows = await db.execute_fetchall(
+                "SELECT status FROM devices WHERE organization_id = ? AND id = ? AND status <> 'revoked'", key
             )
-            await db.execute("DELETE FROM mqtt_credentials WHERE organization_id = ? AND device_id = ?", key)
-        return changed.rowcount > 0
+            for (status,) in rows:
+                await db.execute("UPDATE devices SET status = 'revoked' WHERE organization_id = ? AND id = ?", key)
+                await db.execute("DELETE FROM mqtt_credentials WHERE organization_id = ? AND device_id = ?", key)
+                before, after = {"status": status}, {"status": "revoked"}
+                await note(db, self.now_ms(), by, organization_id, "device.revoke", device_id, before, after)
+                return True
+            return False
+
+        if not await self.change(revoke, takes_access=True):
+            raise no_active_device(organization_id, device_id)
 
     async def change(
         self, work: Callable[[aiosqlite.Connection], Awaitable[_T]], *, copied: bool = True, takes_access: bool = False
@@ -321,20 +269,13 @@ class State:
             except BaseException as error:
                 with suppress(sqlite3.Error):  # a damaged state may refuse this, too
                     await self._db.rollback()
-                if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+                if isinstance(error, sqlite3.Error):
                     raise store_failed(self._path, "The state could not be written", error) from error
                 raise
 
     async def devices(self) -> list[DeviceRow]:
         """Return all devices."""
-        rows = await self.fetch(
-            """SELECT organization_id, id, metadata, status, created_at, hardware_ids, serial_number
-            FROM devices ORDER BY organization_id, id"""
-        )
-        return [
-            DeviceRow(org, device, json.loads(metadata), status, at, tuple(json.loads(hardware)), serial)
-            for org, device, metadata, status, at, hardware, serial in rows
-        ]
+        return [DeviceRow.of(row) for row in await self.fetch(f"{DEVICES} ORDER BY organization_id, id")]
 
     async def copy_to(self, path: Path) -> None:
         """Copy the state to a new file, and beside it the vault's keys as they are now. Raises StoreFailed."""
@@ -352,9 +293,10 @@ class State:
         finally:
             copy.close()
 
-    async def fetch(self, sql: str) -> Iterable[sqlite3.Row]:
+    async def fetch(self, sql: str, parameters: Iterable[object] = ()) -> Iterable[sqlite3.Row]:
         """Return what a query finds."""
-        return await self._sound(lambda: self._db.execute_fetchall(sql))
+        values = tuple(parameters)
+        return await self._sound(lambda: self._db.execute_fetchall(sql, values))
 
     def password_hash(self, password: str) -> bytes:
         """Return what is stored of a password."""
@@ -374,58 +316,6 @@ class State:
     def now_ms(self) -> int:
         """Return the time, for what is created."""
         return self._clock.now_ms()
-
-
-async def _refuse_taken(db: aiosqlite.Connection, seen: SeenDevice) -> None:
-    """Raise AlreadyExists when another device of the organisation is called the same."""
-    rows = await db.execute_fetchall(
-        """SELECT id FROM devices WHERE organization_id = :organization AND id <> :device AND status = 'active' AND (
-            (:serial <> '' AND serial_number = :serial)
-            OR EXISTS (SELECT value FROM json_each(hardware_ids) INTERSECT SELECT value FROM json_each(:hardware)))""",
-        {
-            "organization": seen.organization_id,
-            "device": seen.device_id,
-            "serial": seen.serial_number,
-            "hardware": json.dumps(seen.hardware_ids, ensure_ascii=False),
-        },
-    )
-    for (other,) in rows:
-        raise AlreadyExists(
-            f"Device {other} of {seen.organization_id} has this hardware id or serial number.",
-            hint=f"neurogate device show {other} says more.",
-        )
-
-
-def _is_identifier(text: str) -> bool:
-    return 0 < len(text) <= _LONGEST_IDENTIFIER and is_clean_text(text)
-
-
-def check_name(what: str, name: str) -> None:
-    """Raise BadInput unless it can be the id of a `what`."""
-    if not is_name(name):
-        raise BadInput(
-            f"invalid_{what}_id",
-            f"{name!r} cannot be a {what} id: it becomes part of MQTT topics.",
-            hint="Use letters, digits, '_', '.', ':' and '-', at most 100.",
-        )
-
-
-def device_username(organization_id: str, device_id: str) -> str:
-    """Return the name under which a device logs in."""
-    return f"{organization_id}/{device_id}"
-
-
-def _new_credential(organization_id: str, device_id: str) -> DeviceCredential:
-    return DeviceCredential(
-        organization_id, device_id, device_username(organization_id, device_id), generate_password()
-    )
-
-
-def _no_active_device(organization_id: str, device_id: str) -> NotFound:
-    return NotFound(
-        f"There is no active device {device_id} in {organization_id}.",
-        hint="neurogate device list shows what there is.",
-    )
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:

@@ -1,5 +1,13 @@
 """Tables of `state.db`: small and precious, so apart from the log that can be damaged or rebuilt."""
 
+_ORGANIZATION_OF = """CREATE TRIGGER {table}_organization AFTER INSERT ON {table} WHEN new.organization_id IS NOT NULL
+    BEGIN
+        INSERT INTO organizations (id, created_at) SELECT new.organization_id, new.created_at
+            WHERE NOT EXISTS (SELECT 1 FROM organizations WHERE id = new.organization_id);
+    END"""
+
+_OF_ORGANIZATIONS = ("devices", "mqtt_credentials", "mqtt_subscriptions", "tokens")
+
 STATE_MIGRATIONS = (
     (
         """CREATE TABLE devices (
@@ -62,5 +70,46 @@ STATE_MIGRATIONS = (
             id INTEGER PRIMARY KEY CHECK (id = 1),
             key_id TEXT NOT NULL
         )""",
+    ),
+    (
+        """CREATE TABLE organizations (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL DEFAULT '',
+            created_at INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+        """INSERT INTO organizations (id, created_at)
+            SELECT organization_id, min(created_at) FROM (
+                SELECT organization_id, created_at FROM devices
+                UNION ALL SELECT organization_id, created_at FROM mqtt_credentials
+                UNION ALL SELECT organization_id, created_at FROM mqtt_subscriptions
+                UNION ALL SELECT organization_id, created_at FROM tokens
+            ) WHERE organization_id IS NOT NULL GROUP BY organization_id""",
+        # Now a name is one of its organisation, or (organization_id NULL) of the site.
+        """CREATE TABLE new_tokens (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            organization_id TEXT,
+            role TEXT NOT NULL,
+            token_hash BLOB NOT NULL UNIQUE,
+            created_at INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+        """INSERT INTO new_tokens
+            SELECT lower(hex(randomblob(8))), name, organization_id, role, token_hash, created_at FROM tokens""",
+        "DROP TABLE tokens",
+        "ALTER TABLE new_tokens RENAME TO tokens",
+        "CREATE UNIQUE INDEX tokens_name ON tokens (coalesce(organization_id, ''), name)",
+        # Whoever is in an organisation finds it there, also one that was only heard.
+        *(_ORGANIZATION_OF.format(table=table) for table in _OF_ORGANIZATIONS),
+        """CREATE TABLE activity_log (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            at INTEGER NOT NULL,
+            organization_id TEXT,
+            actor TEXT NOT NULL,
+            action TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            before TEXT,
+            after TEXT
+        )""",
+        "CREATE INDEX activity_log_of ON activity_log (organization_id, id)",
     ),
 )

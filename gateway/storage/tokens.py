@@ -1,15 +1,17 @@
-"""The tokens in `state.db`: who may ask the HTTP API, for which organisation, in which role.
+"""The tokens in `state.db`: who may ask the HTTP API, for which organisation (or all of the site), in which role.
 
 A token is random and known to its owner alone; what is stored is its keyed hash, as of passwords.
 """
 
 import re
+import secrets
 from dataclasses import dataclass, field
 
 import aiosqlite
 
 from gateway.model.errors import AlreadyExists, BadInput, NotFound
 from gateway.model.roles import Role
+from gateway.storage.activity_log import GATEWAY, note
 from gateway.storage.passwords import generate_password
 from gateway.storage.state import State, check_name
 
@@ -23,8 +25,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:-]{0,99}")
 class TokenRow:
     """Who may ask."""
 
+    id: str
     name: str
-    organization_id: str
+    """One of its organisation, or of the site."""
+    organization_id: str | None
+    """None for a token of the site: it is for every organisation, and manages them."""
     role: Role
     token_hash: bytes = field(repr=False)
     created_at_ms: int
@@ -34,10 +39,12 @@ class TokenRow:
 class NewToken:
     """A new token; the only time that it is seen."""
 
+    id: str
     name: str
-    organization_id: str
+    organization_id: str | None
     role: Role
     token: str = field(repr=False)
+    created_at_ms: int
 
 
 class Tokens:
@@ -47,43 +54,65 @@ class Tokens:
         self._state = state
 
     async def all(self) -> list[TokenRow]:
-        """Return all tokens."""
+        """Return all tokens, those of the site first."""
         rows = await self._state.fetch(
-            "SELECT name, organization_id, role, token_hash, created_at FROM tokens ORDER BY organization_id, name"
+            "SELECT id, name, organization_id, role, token_hash, created_at FROM tokens ORDER BY organization_id, name"
         )
         return [TokenRow(*row) for row in rows]
 
-    async def add(self, name: str, organization_id: str, role: Role) -> NewToken:
-        """Make a token. Raises BadInput for an unusable name, AlreadyExists when it is taken."""
+    async def add(self, name: str, organization_id: str | None, role: Role, *, by: str = GATEWAY) -> NewToken:
+        """Make a token of an organisation, or (None) of the site.
+
+        Raises BadInput for an unusable name or role, AlreadyExists when the name is taken there.
+        """
         if not _NAME.fullmatch(name):
             raise BadInput(
                 "invalid_token_name",
                 f"{name!r} cannot be the name of a token.",
                 hint="Use letters, digits, '_', '.', '@', ':' and '-', at most 100.",
             )
-        check_name("organization", organization_id)
-        new = NewToken(name, organization_id, role, PREFIX + generate_password())
+        if organization_id is not None:
+            check_name("organization", organization_id)
+        elif role == "device":
+            raise BadInput(
+                "invalid_role", "A token of the role device is for an organisation.", hint="Name one, or another role."
+            )
+        token, now_ms = PREFIX + generate_password(), self._state.now_ms()
+        new = NewToken(secrets.token_hex(8), name, organization_id, role, token, now_ms)
 
-        async def insert(db: aiosqlite.Connection) -> bool:
+        async def insert(db: aiosqlite.Connection) -> None:
             added = await db.execute(
-                """INSERT INTO tokens (name, organization_id, role, token_hash, created_at) VALUES (?, ?, ?, ?, ?)
-                ON CONFLICT DO NOTHING""",
-                (name, organization_id, role, self._state.password_hash(new.token), self._state.now_ms()),
+                """INSERT INTO tokens (id, name, organization_id, role, token_hash, created_at)
+                VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
+                (new.id, name, organization_id, role, self._state.password_hash(token), now_ms),
             )
-            return added.rowcount > 0
+            if added.rowcount <= 0:
+                raise AlreadyExists(
+                    f"There is a token {name} already.",
+                    hint=f"Choose another name, or revoke that one: neurogate token revoke {name}",
+                )
+            after = {"name": name, "role": role}
+            await note(db, now_ms, by, organization_id, "token.create", new.id, None, after)
 
-        if not await self._state.change(insert):
-            raise AlreadyExists(
-                f"There is a token {name} already.",
-                hint=f"Choose another name, or revoke that one: neurogate token revoke {name}",
-            )
+        await self._state.change(insert)
         return new
 
-    async def revoke(self, name: str) -> None:
-        """Take a token away. Raises NotFound."""
+    async def revoke(self, token_id: str, *, by: str = GATEWAY) -> None:
+        """Take a token away, by its id. Raises NotFound."""
 
-        async def delete(db: aiosqlite.Connection) -> bool:
-            return (await db.execute("DELETE FROM tokens WHERE name = ?", (name,))).rowcount > 0
+        async def delete(db: aiosqlite.Connection) -> None:
+            found = await db.execute_fetchall(
+                "DELETE FROM tokens WHERE id = ? RETURNING name, organization_id, role", (token_id,)
+            )
+            for name, organization_id, role in found:
+                before = {"name": name, "role": role}
+                await note(db, self._state.now_ms(), by, organization_id, "token.revoke", token_id, before, None)
+                return
+            raise no_token(token_id)
 
-        if not await self._state.change(delete, takes_access=True):
-            raise NotFound(f"There is no token {name}.", hint="neurogate token list shows what there is.")
+        await self._state.change(delete, takes_access=True)
+
+
+def no_token(name: str) -> NotFound:
+    """Return the error for a token that is not there."""
+    return NotFound(f"There is no token {name[:100]}.", hint="neurogate token list shows what there is.")

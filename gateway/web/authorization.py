@@ -1,4 +1,7 @@
-"""Who asks: the bearer token of a request, and what its holder may do.
+"""Who asks: the bearer token of a request, what its holder may do, and in which organisation.
+
+A token is for its organisation. One of the site is for each: a request names it (`organization_id` in the query or the
+body), else it is the gateway's own.
 
 A wrong token waits for its answer, longer with each failure from its address; a right one never does.
 """
@@ -12,6 +15,8 @@ from gateway.login_delay import LoginDelay
 from gateway.model.errors import NeurogateError
 from gateway.model.roles import may_change, may_hand_in, may_read
 from gateway.rate_limit import RateLimits
+from gateway.storage.organizations import no_organization
+from gateway.web.requests import named_organization
 from gateway.web.routes import BEARER, Guard
 
 
@@ -51,22 +56,27 @@ class Authorization:
     @property
     def reads(self) -> Guard[Caller]:
         """Who may look at what there is."""
-        return Guard(self._reader, (BEARER,), "a member, an admin or an owner")
+        return Guard(self._reader, (BEARER,), "a member, an admin or an owner", self.within)
 
     @property
     def changes(self) -> Guard[Caller]:
         """Who may change things."""
-        return Guard(self._changer, (BEARER,), "an admin or an owner")
+        return Guard(self._changer, (BEARER,), "an admin or an owner", self.within)
+
+    @property
+    def manages(self) -> Guard[Caller]:
+        """Who may manage the site's organisations."""
+        return Guard(self._manager, (BEARER,), "an admin or an owner of the site", self.within)
 
     @property
     def hands_in(self) -> Guard[Caller]:
         """Who may hand in what devices say."""
-        return Guard(self._hands_in, (BEARER,), "a device, an admin or an owner")
+        return Guard(self._hands_in, (BEARER,), "a device, an admin or an owner", self.within)
 
     @property
     def is_known(self) -> Guard[Caller]:
         """Whoever has a token."""
-        return Guard(self._caller, (BEARER,), "whoever has a token")
+        return Guard(self._caller, (BEARER,), "whoever has a token", self.within)
 
     async def _reader(self, request: web.Request) -> Caller:
         caller = await self._caller(request)
@@ -85,6 +95,38 @@ class Authorization:
             )
         return caller
 
+    async def _manager(self, request: web.Request) -> Caller:
+        return self.of_site(await self._changer(request))
+
+    def of_site(self, caller: Caller) -> Caller:
+        """Return the caller, if their token is the site's. Raises Forbidden."""
+        if not caller.is_of_site:
+            raise Forbidden(
+                "A token of an organisation may not ask this.",
+                hint="Use one of the site: neurogate token create --site.",
+            )
+        return caller
+
+    def within(self, caller: Caller, organization_id: str) -> Caller:
+        """Return the caller as they act in the organisation that a request names.
+
+        Raises Forbidden when it is not theirs, NotFound when there is none.
+        """
+        if organization_id == caller.organization_id:
+            return caller
+        if not caller.is_of_site:
+            raise Forbidden(
+                f"The token is for {caller.organization_id}.", hint="Leave organization_id out, or name that."
+            )
+        if not self._callers.is_organization(organization_id):
+            raise no_organization(organization_id)
+        return caller.within(organization_id)
+
+    def within_query(self, caller: Caller, request: web.Request) -> Caller:
+        """Return the caller as `within`, for what has no guard that does it: the query alone names an organisation."""
+        named = named_organization(request.query, None)
+        return caller if named is None else self.within(caller, named)
+
     async def _hands_in(self, request: web.Request) -> Caller:
         caller = await self._caller(request)
         if not may_hand_in(caller.role):
@@ -100,10 +142,10 @@ class Authorization:
             if token:
                 await self.wait_after_failure(request)
             raise Unauthorized(
-                "The token is missing or wrong.",
+                "The token is missing, wrong or over.",
                 hint="Send it as `Authorization: Bearer …`; neurogate token create makes one.",
             )
-        self.take_turn(caller.name)
+        self.take_turn(caller.key)
         return caller
 
     def take_turn(self, name: str) -> None:

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from pydantic import TypeAdapter
 
 from gateway.model.errors import BadInput, NeurogateError
-from gateway.web.requests import read_body, read_query
+from gateway.web.requests import named_organization, read_body, read_query
 from gateway.web.routes import JSON, Answer, Route, Signature
 
 logger = logging.getLogger(__name__)
@@ -47,15 +47,19 @@ async def _arguments(route: Route, signature: Signature, request: web.Request) -
     """Return what the handler is given; who asks is known before anything of theirs is read."""
     arguments: dict[str, Any] = {name: request.match_info[name] for name in signature.path}
     who = None if route.guard is None else await route.guard.check(request)
-    if signature.takes_who:
-        arguments["who"] = who
     if signature.takes_request:
         arguments["request"] = request
     if signature.query is not None:
         arguments["query"] = read_query(signature.query, request.query)
     if signature.takes_body:
         body = await _as_it_came(request)
-        arguments["body"] = body if signature.body is None else read_body(signature.body, body, who)
+        arguments["body"] = body if signature.body is None else read_body(signature.body, body)
+    if route.guard is not None and route.guard.within is not None:
+        named = named_organization(request.query, arguments.get("body"))
+        if named is not None:
+            who = route.guard.within(who, named)
+    if signature.takes_who:
+        arguments["who"] = who
     return arguments
 
 

@@ -1,7 +1,8 @@
 """`/ws`: readings out as they are committed, and readings in, over one WebSocket. Text messages of JSON.
 
 - who: `Authorization: Bearer …` or `x-api-key` with the request, or `{"type":"auth","token":…}` as the first message: a
-  token, a device's password (then it is about that device), or a hub's
+  token (one of the site's is about the organisation in the query, `?organization_id=`, or the gateway's own), a
+  device's password (then it is about that device), or a hub's
 - out: after `{"type":"subscribe","filters":{"device_ids":[…],"sensors":[…]}}` come `{"type":"sensor-data","data":{…}}`;
   a client that reads too slowly gets `{"type":"missed","count":…}` for what it lost
 - in: `{"type":"reading","data":{…},"ref":…}` is answered `{"type":"ack","ref":…}` when it is on disk, or with an error
@@ -20,6 +21,7 @@ from pydantic_core import to_json
 
 from gateway.access import Access, Credential, Device
 from gateway.callers import Callers
+from gateway.clock import Clock
 from gateway.ingest import Ingest, worst
 from gateway.live_feed import LiveFeed, Wanted
 from gateway.login_delay import LoginDelay
@@ -27,7 +29,14 @@ from gateway.model.errors import BadInput, NeurogateError, error_document
 from gateway.model.rights import rights_of
 from gateway.model.roles import may_hand_in, may_read
 from gateway.rate_limit import RateLimits
-from gateway.web.authorization import Forbidden, TooManyRequests, Unauthorized, bearer_token, wait_after_failure
+from gateway.web.authorization import (
+    Authorization,
+    Forbidden,
+    TooManyRequests,
+    Unauthorized,
+    bearer_token,
+    wait_after_failure,
+)
 from gateway.web.routes import RawAnswer, Route
 
 _AUTH_S = 10.0
@@ -35,6 +44,8 @@ _HEARTBEAT_S = 30.0
 _STUCK_S = 30.0  # a client that reads nothing for so long is dropped
 _SOCKETS_AT_MOST = 200  # that have logged in
 _STRANGERS_AT_MOST = 50  # that have not yet: they take no place from those who have
+_LOOK_AT_LEAST_S = 0.05
+_LOOK_EVERY_S = 60.0
 _HINT = "The types are auth, subscribe, unsubscribe and reading."
 
 
@@ -80,6 +91,8 @@ class _Peer:
     may_watch: bool
     may_send: bool
     is_current: Callable[[], bool]
+    expires_at_ms: int | None = None
+    """When its token ends by itself."""
 
 
 class Live:
@@ -89,19 +102,23 @@ class Live:
         self,
         access: Access,
         callers: Callers,
+        authorization: Authorization,
         ingest: Ingest,
         feed: LiveFeed,
         limits: RateLimits,
         delay: LoginDelay,
+        clock: Clock,
         *,
         max_message_bytes: int,
     ) -> None:
         self._access = access
         self._callers = callers
+        self._authorization = authorization
         self._ingest = ingest
         self._feed = feed
         self._limits = limits
         self._delay = delay
+        self._clock = clock
         self._max_message_bytes = max_message_bytes
         self._open: set[_Socket] = set()
         self._is_stopping = False
@@ -110,7 +127,7 @@ class Live:
     def routes(self) -> Iterable[Route]:
         """Return the route."""
         switched = {101: RawAnswer("From here on the WebSocket is spoken.")}
-        errors = (400, 401)
+        errors = (400, 401, 403, 404)
         yield Route("GET", "/ws", self.serve, errors=errors, answers=switched, is_endless=True)
 
     async def stop(self) -> None:
@@ -158,6 +175,20 @@ class Live:
         if peer is None:  # it has gone
             return
         one.peer = peer
+        over = asyncio.create_task(self._end_when_over(one, peer)) if peer.expires_at_ms is not None else None
+        try:
+            await self._serve(one, peer)
+        finally:
+            await _ended(over)
+
+    async def _end_when_over(self, one: "_Socket", peer: _Peer) -> None:
+        """End the connection when its token ends by itself."""
+        while peer.is_current():
+            left_s = ((peer.expires_at_ms or 0) - self._clock.now_ms()) / 1000
+            await asyncio.sleep(min(max(left_s, _LOOK_AT_LEAST_S), _LOOK_EVERY_S))  # the clock may be set meanwhile
+        await one.close(WSCloseCode.POLICY_VIOLATION, b"the token is over")
+
+    async def _serve(self, one: "_Socket", peer: _Peer) -> None:
         with ExitStack() as following:
             sending: asyncio.Task[None] | None = None
             try:
@@ -192,13 +223,15 @@ class Live:
     async def _authenticate(self, secret: str, request: web.Request) -> _Peer:
         caller = self._callers.authenticate(secret)
         if caller is not None:
+            caller = self._authorization.within_query(caller, request)
             return _Peer(
-                caller.name,
+                caller.key,
                 caller.organization_id,
                 None,
                 may_watch=may_read(caller.role),
                 may_send=may_hand_in(caller.role),
                 is_current=lambda: self._callers.is_current(caller),
+                expires_at_ms=caller.expires_at_ms,
             )
         credential = self._access.authenticate_key(secret)
         if credential is not None and credential.organization_id is not None:

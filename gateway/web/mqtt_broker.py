@@ -27,7 +27,7 @@ from gateway.operations.credentials import (
     revoke_credential,
     rotate_credential,
 )
-from gateway.operations.site import Site
+from gateway.operations.site import SharedSite
 from gateway.parsers.routes import ParserRoutes
 from gateway.storage.mqtt_messages import MqttMessages
 from gateway.storage.mqtt_subscriptions import SubscriptionRow
@@ -119,7 +119,7 @@ class MqttBroker:
         callbacks: Callbacks,
         test: Callable[[], Awaitable[Tested]],
         too_long: Callable[[str], str],
-        site: Site,
+        site: SharedSite,
     ) -> None:
         """`too_long` says what of a topic or a filter is too long, nothing when nothing is."""
         self._authorization = authorization
@@ -201,7 +201,8 @@ class MqttBroker:
                     hint=f"Inside one of: {', '.join(rights.subscribe)}.",
                 )
         url = None if body.callback_url is None else str(body.callback_url)
-        row = await self._messages.subscribe(who.organization_id, tuple(dict.fromkeys(body.topics)), url)
+        topics = tuple(dict.fromkeys(body.topics))
+        row = await self._messages.subscribe(who.organization_id, topics, url, by=who.actor)
         answer = self._details(row)
         if url is not None:
             answer["secret"] = self._callbacks.secret_of(row.id)
@@ -214,7 +215,7 @@ class MqttBroker:
 
     async def credentials(self, who: Caller, body: CredentialsRequest) -> _Credentials:
         """Create, list, rotate or revoke credentials of the organisation."""
-        organization_id, site = who.organization_id, self._site
+        organization_id, site = who.organization_id, self._site.acting(who.actor)
         own = {one.username: one for one in await list_credentials(site) if one.organization_id == organization_id}
         if body.action == "list":
             return {"credentials": [_shown(one) for one in own.values()]}
@@ -246,7 +247,7 @@ class MqttBroker:
 
     async def unsubscribe(self, who: Caller, id: str) -> None:  # noqa: A002 - its name in the path
         """End a subscription."""
-        await self._messages.unsubscribe(who.organization_id, id)
+        await self._messages.unsubscribe(who.organization_id, id, by=who.actor)
 
     async def list_messages(self, who: Caller, query: MessagesQuery) -> Messages:
         """Return kept messages of one subscription, oldest first, and where to go on."""

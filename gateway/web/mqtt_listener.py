@@ -29,7 +29,7 @@ from gateway.parsers.broker_hook import HookBody, HookMessage, parse_hook
 from gateway.web.authorization import Authorization, Unauthorized
 from gateway.web.errors import AllRefused, ErrorWords, words_of
 from gateway.web.publishing import AsReading, Publishes, as_reading
-from gateway.web.requests import Query
+from gateway.web.requests import Query, named_organization
 from gateway.web.routes import BEARER, JSON, SIGNATURE, Content, Guard, Mixed, Route
 
 _REMEMBERED = 10_000
@@ -77,7 +77,7 @@ class MqttListener:
         """Return the route."""
         words = "a device's token, an admin's or an owner's; or whoever signs with `ingest.hook_secret`"
         guard = Guard(self._sender, (BEARER, SIGNATURE), words)
-        yield Route("POST", "mqtt-listener", self.post, guard)
+        yield Route("POST", "mqtt-listener", self.post, guard, (404,))
 
     async def post(
         self, who: str, query: HookQuery, body: Annotated[bytes, Content(JSON, HookBody)]
@@ -103,7 +103,10 @@ class MqttListener:
         signature = request.headers.get(body_hmac.HEADER)
         if signature is None:
             caller = await self._authorization.hands_in.check(request)
-            return caller.organization_id
+            named = named_organization(request.query, None)
+            return (
+                caller.organization_id if named is None else self._authorization.within(caller, named).organization_id
+            )
         body = await request.read() if self._secret else b""
         if not self._secret or not body_hmac.verify(self._secret, signature, body):
             await self._authorization.wait_after_failure(request)

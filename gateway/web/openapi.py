@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from gateway import __version__
 from gateway.web.errors import Error
+from gateway.web.requests import Query
 from gateway.web.routes import BEARER, DEVICE_KEY, JSON, SIGNATURE, Content, Route, Signature
 
 _Schema = dict[str, Any]
@@ -130,7 +131,7 @@ class _Described:
             operation["parameters"] = parameters
         if signature.takes_body:
             contents = {one.media_type: {"schema": self._body(one, schemas)} for one in signature.contents}
-            operation["requestBody"] = {"required": True, "content": contents}
+            operation["requestBody"] = {"required": signature.needs_body, "content": contents}
         return operation
 
     def _body(self, content: Content, schemas: _Schemas) -> _Schema:
@@ -139,8 +140,11 @@ class _Described:
     def _parameters(self) -> Iterator[_Schema]:
         for name in self._signature.path:
             yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        if self._signature.query is not None:
-            schema = self._signature.query.model_json_schema()
+        query = self._signature.query
+        if query is None and self.route.guard is not None and self.route.guard.within is not None:
+            query = Query
+        if query is not None:
+            schema = query.model_json_schema()
             for name, described in schema["properties"].items():
                 is_required = name in schema.get("required", ())
                 yield _without_none(described) | {"name": name, "in": "query", "required": is_required}

@@ -1,14 +1,12 @@
-"""What is asked: bodies and queries read into models, and only for the organisation of whoever asks."""
+"""What is asked: bodies and queries read into models."""
 
 from typing import Any, TypeVar
 
 from multidict import MultiMapping
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.callers import Caller
 from gateway.model.errors import BadInput
-from gateway.web.authorization import Forbidden
 
 
 class Request(BaseModel):
@@ -24,17 +22,21 @@ class Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    organization_id: str | None = Field(
+        None, description="For tokens of the site: in which organisation; without it, the gateway's own."
+    )
+
 
 _Query = TypeVar("_Query", bound=BaseModel)
 
 
-def read_body(model: TypeAdapter[Any], body: bytes, who: object) -> Any:  # noqa: ANN401 - what the model says
-    """Read a body. Raises BadInput with its first fault, and Forbidden when it names another organisation.
+def read_body(model: TypeAdapter[Any], body: bytes) -> Any:  # noqa: ANN401 - what the model says
+    """Read a body; none is an empty object. Raises BadInput with its first fault.
 
     What was sent is not repeated, as it may be secret.
     """
     try:
-        asked = model.validate_json(body)
+        return model.validate_json(body or b"{}")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the body"
@@ -43,10 +45,24 @@ def read_body(model: TypeAdapter[Any], body: bytes, who: object) -> Any:  # noqa
             code = f"unknown_{first['ctx']['discriminator']}".replace("'", "")
         hint = "What it takes is at /api/openapi.json, and in the README."
         raise BadInput(code, f"{where}: {first['msg']}.", hint=hint) from None
-    named = asked.organization_id if isinstance(asked, Request) else None
-    if isinstance(who, Caller) and named not in (None, who.organization_id):
-        raise Forbidden(f"The token is for {who.organization_id}.", hint="Leave organization_id out, or name that.")
-    return asked
+
+
+def named_organization(query: MultiMapping[str], body: object) -> str | None:
+    """Return the organisation that a request names. Raises BadInput when it names several."""
+    told = {*query.getall("organization_id", []), body.organization_id if isinstance(body, Request) else None} - {None}
+    if len(told) > 1:
+        raise BadInput("contradiction", "The request names more than one organisation.", hint="Name one.")
+    return told.pop() if told else None
+
+
+def one_of(what: str, *named: str | None) -> str:
+    """Return the one `what` that a request names, in whichever of its places. Raises BadInput."""
+    told = {one for one in named if one is not None}
+    if len(told) > 1:
+        raise BadInput("contradiction", f"The request names more than one {what}.", hint="Name one.")
+    if not told:
+        raise BadInput("invalid_request", "The id is missing.", hint="Name it in the path, the query or the body.")
+    return told.pop()
 
 
 def read_query(model: type[_Query], query: MultiMapping[str]) -> _Query:

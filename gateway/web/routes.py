@@ -20,7 +20,7 @@ from types import UnionType
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aiohttp import web
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 PREFIXES = ("/api/v1/", "/functions/v1/")
 """Of every path that does not begin with a slash: ours, and that of the platform which existing clients speak to."""
@@ -34,6 +34,7 @@ SIGNATURE = "signature"
 
 _ALWAYS = (500, 503)
 _WITH_A_GUARD = (401, 403, 429)
+_WITH_AN_ORGANIZATION = (400, 404)
 _WITH_A_BODY = (400, 408, 413, 415)
 _WITH_A_QUERY = (400,)
 
@@ -82,6 +83,8 @@ class Guard(Generic[_Who]):
     """Names of security schemes (`openapi.py`), one of which is to be met."""
     words: str
     """Whom it lets in."""
+    within: Callable[[_Who, str], _Who] | None = None
+    """Returns who asks as they act in the organisation that the request names, in its query or its body, or raises."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -144,6 +147,8 @@ class Signature:
     takes_who: bool = False
     takes_request: bool = False
     takes_body: bool = False
+    needs_body: bool = False
+    """False when all of it may be left out: then there need not be one."""
     answers: dict[int, TypeAdapter[Any]] = field(default_factory=dict)
     errors: frozenset[int] = frozenset()
     """Every status that an error of it has."""
@@ -174,6 +179,7 @@ class Signature:
         found.errors = frozenset(
             (*_ALWAYS, *route.errors)
             + (_WITH_A_GUARD if route.guard is not None else ())
+            + (_WITH_AN_ORGANIZATION if route.guard is not None and route.guard.within is not None else ())
             + (_WITH_A_BODY if found.takes_body else ())
             + (_WITH_A_QUERY if found.query is not None else ())
         )
@@ -183,9 +189,10 @@ class Signature:
         self.takes_body = True
         contents = tuple(one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Content))
         if contents:
-            self.contents = contents
+            self.contents, self.needs_body = contents, True
         else:
             self.body = TypeAdapter(hint)
+            self.needs_body = not _may_be_empty(self.body)
             self.contents = (Content(JSON, hint),)
 
     def _read_answers(self, hint: Any) -> None:  # noqa: ANN401 - a type
@@ -199,6 +206,14 @@ class Signature:
             else:
                 bodies.setdefault(204 if one is type(None) else 200, []).append(one)
         self.answers = {status: TypeAdapter(_union(types)) for status, types in bodies.items()}
+
+
+def _may_be_empty(body: TypeAdapter[Any]) -> bool:
+    try:
+        body.validate_json(b"{}")
+    except ValidationError:
+        return False
+    return True
 
 
 def _union(types: list[Any]) -> Any:  # noqa: ANN401 - a type

@@ -1,25 +1,34 @@
 """`POST /api/v1/sensor-data`: one reading, `{"readings": […]}` or a SenML pack; answered when everything is on disk.
 
-202 all stored; 207 some not, each with its result; 400 none could be used (kept in quarantine all the same); 401; 403;
-413; 415; 429 and 503 with Retry-After.
+Whoever shows a device's password (`x-api-key`, or as bearer token) sends that device's readings; whoever shows a token
+of the role device, admin or owner, those of any device of its organisation, which each reading names.
+
+202 all stored; 207 some not, each with its result; 400 none could be used (kept in quarantine all the same, if it is
+known whose it is); 401; 403; 413; 415; 429 and 503 with Retry-After.
 """
 
+import asyncio
 from collections.abc import Iterable
 from typing import Annotated, Any, NotRequired
 
 from aiohttp import web
 from pydantic import Field
+from pydantic_core import to_json
 from typing_extensions import TypedDict
 
 from gateway.access import Access, Credential, Device
-from gateway.ingest import Ingest, Verdict
+from gateway.callers import Caller
+from gateway.ingest import Ingest, TooManyReadings, Verdict, worst
 from gateway.login_delay import LoginDelay
 from gateway.model.errors import BadInput
 from gateway.model.telemetry import Envelope
+from gateway.model.topics import is_name
 from gateway.parsers.contract import MAX_READINGS
 from gateway.parsers.senml import MEDIA_TYPE, SENML
+from gateway.parsers.standard import load_json
 from gateway.rate_limit import RateLimits
 from gateway.web.authorization import (
+    Authorization,
     Forbidden,
     TooManyRequests,
     Unauthorized,
@@ -70,18 +79,21 @@ class NotReadable(BadInput):
 class SensorData:
     """The route and its handler."""
 
-    def __init__(self, access: Access, ingest: Ingest, limits: RateLimits, delay: LoginDelay) -> None:
+    def __init__(
+        self, access: Access, authorization: Authorization, ingest: Ingest, limits: RateLimits, delay: LoginDelay
+    ) -> None:
         self._access = access
+        self._authorization = authorization
         self._ingest = ingest
         self._limits = limits
         self._delay = delay
 
     def routes(self) -> Iterable[Route]:
         """Return the route."""
-        guard = Guard(self._sender, (DEVICE_KEY, BEARER), "a device: its password is the key, or the bearer token")
-        yield Route("POST", "sensor-data", self.post, guard)
+        words = "a device: its password is the key, or the bearer token; or a token of a device, an admin or an owner"
+        yield Route("POST", "sensor-data", self.post, Guard(self._sender, (DEVICE_KEY, BEARER), words), (404,))
 
-    async def _sender(self, request: web.Request) -> Device:
+    async def _sender(self, request: web.Request) -> Device | Caller:
         key = request.headers.get("x-api-key") or bearer_token(request)
         # Who shows a certificate of the site's own CA: then a password is not looked at.
         shown = None if request.transport is None else request.transport.get_extra_info("client_identity")
@@ -90,6 +102,8 @@ class SensorData:
             credential = self._access.identify(shown)
         else:
             credential = self._access.authenticate_key(key) if key else None
+        if credential is None and shown is None and bearer_token(request) and "x-api-key" not in request.headers:
+            return self._authorization.within_query(await self._authorization.hands_in.check(request), request)
         if credential is None:
             if key:
                 await wait_after_failure(self._delay, request)
@@ -100,7 +114,7 @@ class SensorData:
         if credential.device is None:
             raise NotADevice(
                 "This is not a device's password.",
-                hint="A hub sends its devices' readings over MQTT; over HTTP each device has a password of its own.",
+                hint="A hub sends its devices' readings over MQTT, or with a token of the role device.",
             )
         wait_s = self._limits.take(credential.username)
         if wait_s > 0:
@@ -108,20 +122,47 @@ class SensorData:
         return credential.device
 
     async def post(
-        self, request: web.Request, who: Device, body: Annotated[bytes, _JSON_BODY, _SENML_BODY]
+        self, request: web.Request, who: Device | Caller, body: Annotated[bytes, _JSON_BODY, _SENML_BODY]
     ) -> Accepted[Results] | Mixed[Results]:
         """Take in readings: one, several, or a SenML pack; answered when everything is on disk.
 
         What cannot be used is kept in quarantine all the same.
         """
         if request.content_type == MEDIA_TYPE:
-            pack = self._access.sent_by(who, SENML)
+            if isinstance(who, Device):
+                pack = self._access.sent_by(who, SENML)
+            else:
+                pack = self._access.sent_within(who.organization_id, SENML)
             return _answer(await self._ingest.take_message(pack, body, source="http"))
         if request.content_type != JSON:
             raise NotReadable(
                 "unsupported_media_type", "The body must be JSON.", hint=f"Content-Type: {JSON}, or {MEDIA_TYPE}"
             )
-        return _answer(await self._ingest.take_document(who, body, source="http"))
+        if isinstance(who, Device):
+            return _answer(await self._ingest.take_document(who, body, source="http"))
+        return _answer(await self._take_all(who.organization_id, body))
+
+    async def _take_all(self, organization_id: str, body: bytes) -> list[Verdict]:
+        """Take in readings of which each says whose it is."""
+        document = load_json(body)
+        several = isinstance(document, dict) and isinstance(document.get("readings"), list)
+        readings = document["readings"] if several else [document]
+        if len(readings) > MAX_READINGS:
+            raise TooManyReadings(
+                "too_many_readings", f"{len(readings)} readings in one request.", hint=f"Send at most {MAX_READINGS}."
+            )
+        # All are handed in together, and share commits.
+        taken = (self._take(organization_id, one, None if several else body) for one in readings)
+        return list(await asyncio.gather(*taken))
+
+    async def _take(self, organization_id: str, reading: object, whole: bytes | None) -> Verdict:
+        device_id = reading.get("device_id") if isinstance(reading, dict) else None
+        if not isinstance(device_id, str) or not is_name(device_id):
+            words = "The reading names no device."
+            return Verdict(stored=False, code="invalid_device_id", message=words, hint='Add "device_id".')
+        device = self._access.heard(organization_id, device_id)
+        body = to_json({"readings": [reading]}) if whole is None else whole
+        return worst(await self._ingest.take_document(device, body, source="http"))
 
 
 class NotADevice(Forbidden):

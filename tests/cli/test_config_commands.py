@@ -49,7 +49,7 @@ def test_init_writes_a_configuration_that_check_accepts(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert stat.S_IMODE((folder / "site/neurogate.toml").stat().st_mode) == 0o600
     assert len((folder / "site/data/password.key").read_bytes()) == 32
-    assert "The owner's token for the HTTP API: ngt_" in done.stdout
+    assert "The site owner's token for the HTTP API: ngt_" in done.stdout
     checked = neurogate(folder, "check", "--config", "site/neurogate.toml")
     assert (checked.returncode, checked.stderr) == (0, "")
     assert checked.stdout.splitlines() == [

@@ -144,7 +144,10 @@ async def test_everybody_is_still_let_in_and_whoever_was_sent_away_is_not(releas
     clock = ManualClock(T0 + 60_000)
     bring_back(release, "state", tmp_path / "state.db")
     async with State.open(tmp_path / "state.db", KEY, clock=clock) as state:
-        access, callers = Access(state, KEY, clock, ParserRoutes.of(Settings())), Callers(state, KEY)
+        access, callers = (
+            Access(state, KEY, clock, ParserRoutes.of(Settings())),
+            Callers(state, KEY, clock, home="default"),
+        )
         await access.refresh()
         await callers.refresh()
         for username, password in known(release)["logins"].values():

@@ -32,12 +32,13 @@ class Asker:
         async with self.site.http.request(
             method, self.site.url(path), params=query, data=data, headers=headers
         ) as response:
-            return response.status, await response.json()
+            text = await response.text()
+            return response.status, json.loads(text) if text else None
 
 
-async def asker(site: Site, role: Role = "member", organization_id: str = "default") -> Asker:
-    """Return somebody new."""
-    name = f"{organization_id}-{role}"
+async def asker(site: Site, role: Role = "member", organization_id: str | None = "default") -> Asker:
+    """Return somebody new, of an organisation or (None) of the site."""
+    name = f"{organization_id or 'site'}-{role}"
     new = await site.command(create_token, name=name, organization_id=organization_id, role=role)
     return Asker(site, new.token)
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from gateway.model.roles import Role
 from gateway.operations.credentials import add_credential
 from gateway.operations.devices import revoke_device, rotate_device
 from tests.site import FailingDisk, Site, reading, running_site
+from tests.web.api import asker
 
 PATH = "/api/v1/sensor-data"
 JSON = {"Content-Type": "application/json"}
@@ -194,3 +196,53 @@ async def test_a_wrong_key_waits_for_its_answer_and_a_missing_one_does_not(site:
     assert (await post(site, reading(), {"x-api-key": "wrong"}))[0] == 401
     assert (await post(site, reading(), {"Authorization": "Bearer wrong"}))[0] == 401
     assert delay._failures["address", "127.0.0.1"][0] == 2
+
+
+# Tokens
+
+
+async def test_a_token_hands_in_for_any_device_of_its_organisation_and_of_no_other(site: Site) -> None:
+    roles: tuple[Role, ...] = ("owner", "admin", "device")
+    for organization_id in ("acme", "default"):
+        for role in roles:
+            who = {"Authorization": f"Bearer {(await asker(site, role, organization_id)).token}"}
+            assert (await post(site, reading("kitchen", note=role), who))[0] == 202
+    assert {(one.organization_id, one.device_id) for one in await site.stored(6)} == {
+        ("acme", "kitchen"),
+        ("default", "kitchen"),
+    }
+    kitchen = site.gateway._running.access.device("default", "kitchen")
+    assert kitchen is not None
+    assert kitchen.readings == len(roles)
+
+
+async def test_each_reading_of_a_token_says_whose_it_is(site: Site) -> None:
+    who = {"Authorization": f"Bearer {(await asker(site, 'device')).token}"}
+    good, other = json.loads(reading()), json.loads(reading("hall"))
+    bad: list[Any] = [
+        {"sensors": good["sensors"]},
+        5,
+        {"device_id": "a/b"},
+        {"device_id": "kitchen"},
+        {"readings": [good]},
+    ]
+    nested = {"device_id": "kitchen", "readings": [good]}
+    status, answer = await post(site, json.dumps({"readings": [good, other, *bad, nested]}).encode(), who)
+    assert (status, answer["accepted"]) == (207, 2)
+    codes = [one.get("code") for one in answer["results"]]
+    assert codes[:5] == [None, None, "invalid_device_id", "invalid_device_id", "invalid_device_id"]
+    assert all(codes[2:])
+    assert [one.device_id for one in await site.stored(2)] == ["kitchen", "hall"]
+    assert (await post(site, b'{"sensors": {}}', who))[0] == 400
+    assert (await post(site, b"{", who))[0] == 400
+    pack = json.dumps([{"bn": "attic:", "n": "t", "v": 1}]).encode()
+    assert (await post(site, pack, SENML | who))[0] == 202
+    assert [one.device_id for one in await site.stored(3)][-1] == "attic"
+
+
+async def test_a_token_that_only_looks_or_is_none_hands_nothing_in(site: Site) -> None:
+    who = {"Authorization": f"Bearer {(await asker(site, 'member')).token}"}
+    assert (await post(site, reading(), who))[0] == 403
+    who = {"x-api-key": (await asker(site, "owner")).token}
+    assert (await post(site, reading(), who))[0] == 401
+    assert (await site.log.buffer()).readings == 0

@@ -42,7 +42,8 @@ class Organization:
     mark: str
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
     """What those who belong to it send, by who they are."""
-    subscription_id: str = ""
+    ids: dict[str, str] = field(default_factory=dict)
+    """What is its own and may be asked for by its id, or be lost: by the path's last word before it."""
 
 
 @dataclass
@@ -53,6 +54,8 @@ class TwoOrganizations:
     organizations: list[Organization]
     secrets: set[str]
     log: list[str]
+    headers: dict[str, str] = field(default_factory=dict)
+    """What an owner of the site sends."""
 
 
 @contextmanager
@@ -91,12 +94,21 @@ async def _organizations(process: GatewayProcess, site: TwoOrganizations) -> Non
                 token = (await link.call(create_token, name=named, organization_id=name, role=role)).token
                 one.headers[role] = {"Authorization": f"Bearer {token}"}
                 site.secrets.add(token)
+            spare = await link.call(create_token, name="spare", organization_id=name, role="member")
+            lent = await link.call(
+                add_device, organization_id=name, device_id=f"{one.mark}-lent", metadata={"room": one.mark}
+            )
+            one.ids = {"organizations": name, "tokens": spare.id, "devices": lent.device_id}
+            site.secrets |= {spare.token, lent.password}
             device = await link.call(add_device, organization_id=name, device_id=one.mark, metadata={"room": one.mark})
             hub = await link.call(add_credential, name=one.mark, organization_id=name)
             one.headers["a device's password"] = {"x-api-key": device.password}
             one.headers["a hub's password"] = {"x-api-key": hub.password}
             site.secrets |= {device.password, hub.password}
             site.organizations.append(one)
+        of_site = (await link.call(create_token, name="site", organization_id=None, role="owner")).token
+        site.headers = {"Authorization": f"Bearer {of_site}"}
+        site.secrets.add(of_site)
 
 
 def _fill(site: TwoOrganizations, one: Organization) -> None:
@@ -110,7 +122,7 @@ def _fill(site: TwoOrganizations, one: Organization) -> None:
     post("/api/v1/sensor-data", "a device's password", reading(one.mark, 1) | {"note": one.mark})
     wanted = {"topics": [f"devices/{one.mark}/#"], "callback_url": NOWHERE}
     subscription = post("/api/v1/mqtt-hybrid/subscribe", "admin", wanted)
-    one.subscription_id = subscription["id"]
+    one.ids["subscriptions"] = subscription["id"]
     site.secrets.add(subscription["secret"])
     message = {"topic": f"devices/{one.mark}/status", "payload": {"note": one.mark}, "retain": True}
     post("/api/v1/mqtt-hybrid/publish", "admin", {"messages": [message]})
