@@ -19,7 +19,7 @@ async def page_activity(
 async def note_change(
     site: Site, organization_id: str | None, action: str, subject: str, after: dict[str, Any] | None = None
 ) -> None:
-    """Note what is about to be changed elsewhere than in the state: there is no transaction for both."""
+    """Note what is changed elsewhere than in the state, or by a transaction of its own: there is none for both."""
     state = await site.state()
 
     async def write(db: aiosqlite.Connection) -> None:

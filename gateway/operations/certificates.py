@@ -15,6 +15,7 @@ from gateway.certificates.authority import (
     names_of,
 )
 from gateway.model.errors import NotFound
+from gateway.operations.activity import note_change
 from gateway.operations.site import Site
 from gateway.storage.certificates import CLIENT_LIFE_DAYS
 from gateway.storage.credentials import Credentials
@@ -84,6 +85,7 @@ async def issue_certificate(
             hint=f"neurogate device add {device_id} registers it.",
         )
     issued = await asyncio.to_thread(site.certificates.issue_client, identity, days(life_days))
+    await note_change(site, organization_id, "certificate.issue", device_id, {"life_days": life_days})
     ca = await asyncio.to_thread(site.certificates.site_ca)
     return ClientCertificate(
         username,

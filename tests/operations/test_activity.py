@@ -4,10 +4,12 @@ from contextlib import aclosing
 
 from gateway.cli.gateway_link import connect
 from gateway.operations.activity import page_activity
+from gateway.operations.certificates import init_certificates, issue_certificate
 from gateway.operations.credentials import add_credential, revoke_credential
 from gateway.operations.dead_letters import drop_dead_letters
 from gateway.operations.devices import rotate_device
 from gateway.operations.erase import erase_device
+from gateway.operations.secrets import remove_secret, rotate_vault, set_secret
 from tests.site import Site
 from tests.web.api import asker
 
@@ -30,11 +32,20 @@ async def test_a_command_is_noted_once_it_changes_something(site: Site) -> None:
     await site.command(rotate_device, organization_id="default", device_id="kitchen")
     await site.command(add_credential, name="tool", organization_id=None)
     await site.command(revoke_credential, username="tool")
+    await site.command(set_secret, name="cloud", value="a-recognisable-secret")
+    await site.command(rotate_vault)
+    await site.command(remove_secret, name="cloud")
+    await site.command(init_certificates)
+    await site.command(issue_certificate, organization_id="default", device_id="kitchen")
     assert (await entries(site))[len(before) :] == [
         ("default", "cli", "device.erase", "kitchen"),
         ("default", "cli", "credential.rotate", "default/kitchen"),
         (None, "cli", "credential.add", "tool"),
         (None, "cli", "credential.revoke", "tool"),
+        (None, "cli", "secret.set", "cloud"),
+        (None, "cli", "vault.rotate", "vault"),
+        (None, "cli", "secret.remove", "cloud"),
+        ("default", "cli", "certificate.issue", "kitchen"),
     ]
 
 

@@ -51,10 +51,16 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "credential revoke": ("hub2",),
     "credential rotate": ("hub", "--json"),
     "credential show": ("hub", "--json"),
+    "org add": ("acme", "--name", "Acme Ltd.", "--json"),
+    "org list": ("--json",),
+    "org rename": ("acme", "Acme"),
+    "org show": ("acme", "--json"),
     "device add": ("attic", "--json"),
     "device list": ("--json",),
     "device metadata": ("attic", "room=under the roof"),
-    "device revoke": ("attic",),
+    "device transfer": ("attic", "--to", "acme", "--json"),
+    "device revoke": ("attic", "--organization", "acme"),
+    "org remove": ("acme",),
     "device rotate": ("kitchen", "--json"),
     "device show": ("kitchen", "--json"),
     "diag": ("--output", "OUT/diag.tar.gz", "--json"),
@@ -75,7 +81,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "token list": ("--json",),
     "token revoke": ("bob",),
 }
-SHOWS = ("credential add", "credential rotate", "device add", "device rotate", "token create")
+SHOWS = ("credential add", "credential rotate", "device add", "device rotate", "device transfer", "token create")
 """Commands that show what they have made, once; it must be seen nowhere else, so it is planted, too."""
 
 CONFIG = """

@@ -174,11 +174,11 @@ async def test_what_takes_too_long_is_503_and_is_done_all_the_same(tmp_path: Pat
         member = await asker(site, "admin")
         real = site.gateway._running.messages.subscribe
 
-        async def hang(*arguments: Any) -> Any:
+        async def hang(*arguments: Any, **more: Any) -> Any:
             await released.wait()
-            return await real(*arguments)
+            return await real(*arguments, **more)
 
-        site.gateway._running.messages.subscribe = hang  # type: ignore[method-assign, assignment]
+        site.gateway._running.messages.subscribe = hang  # type: ignore[method-assign]
         status, answer = await member.post("/api/v1/mqtt-hybrid/subscribe", {"topics": ["devices/#"]})
         assert (status, answer["error"]["code"]) == (503, "took_too_long")
         assert await refused(site, "took_too_long") == 1
