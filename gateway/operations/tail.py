@@ -33,7 +33,7 @@ async def tail_readings(site: Site, *, devices: list[str], sensors: list[str], l
     """
     log, live, gateway_id = await site.log(), site.live, site.settings.gateway.id
     uuid = await log.log_uuid()
-    position = max(0, await log.newest_row() - last)
+    position = await log.row_before(last)
     patience_rows = max(last, _FAR_BEHIND_ROWS)
     skipped = 0
 

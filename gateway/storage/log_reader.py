@@ -164,6 +164,11 @@ class LogReader:
         ((row,),) = await self.fetch("SELECT coalesce(max(id), 0) FROM device_telemetry_history")
         return int(row)
 
+    async def row_before(self, readings: int) -> int:
+        """Return the row behind which the newest so many readings lie; 0 if there are no more. Rows have gaps."""
+        rows = await self.fetch("SELECT id FROM device_telemetry_history ORDER BY id DESC LIMIT 1 OFFSET ?", (readings,))
+        return next((int(row) for (row,) in rows), 0)
+
     async def read(
         self,
         after: int,

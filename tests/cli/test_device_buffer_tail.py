@@ -116,6 +116,20 @@ async def test_buffer_status_and_tail_show_what_is_stored(site: Site, config: st
         assert json.loads(ran.out)["sensors"] == {"co2": {"ppm": 400}}
 
 
+async def test_the_last_readings_are_so_many_even_where_others_were_erased(site: Site, config: str) -> None:
+    hall = await site.gateway.add_device("hall")
+    async with RawClient.login(site) as kitchen_board, RawClient.login(site, hall) as hall_board:
+        for seq in range(3):
+            kitchen_board.send(publish("devices/kitchen/telemetry", reading(boot_id="b", seq=seq), qos=1))
+            await kitchen_board.expect(puback(1))
+            hall_board.send(publish("devices/hall/telemetry", reading("hall"), qos=1))
+            await hall_board.expect(puback(1))
+    erased = await neurogate("buffer", "erase", "--device", "hall", "--yes", "-c", config)
+    assert erased.code == 0, erased.err
+    newest = await neurogate("tail", "--json", "-c", config, "--count", "3", "--last", "3")
+    assert [json.loads(line)["seq"] for line in newest.out.splitlines()] == [0, 1, 2]
+
+
 async def test_run_with_a_bad_configuration_exits_78(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text("version = 1\n[mqtt]\nprot = 1883\n")
