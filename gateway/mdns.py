@@ -6,7 +6,8 @@
 - a name that another gateway has is followed by a number, and that is said
 - where multicast is impossible, as in most containers, that is logged once and costs nothing further
 
-It announces only what others can reach: nothing that listens on this machine alone, no bridge of containers.
+It announces only what others can reach: nothing that listens on this machine alone, no bridge of containers; and only
+to the local network: nothing through a tunnel (VPN), unless that is named.
 """
 
 import asyncio
@@ -31,8 +32,11 @@ LOOK_EVERY_S = 5.0
 _TRY_AGAIN_S = 60.0
 _GOODBYE_S = 3.0
 _NAMES = 20
-_INTERNAL = re.compile(r"lo\d*|docker\d*|br-.*|veth.*|virbr\d*|lxc.*|lxdbr\d*|cni\d*|flannel.*|podman\d*")
+_INTERNAL = r"lo\d*|docker\d*|br-.*|veth.*|virbr\d*|lxc.*|lxdbr\d*|cni\d*|flannel.*|podman\d*"
 """Interfaces behind which there is only this machine."""
+_TUNNELS = r"wg.*|tun.*|tap.*|tailscale.*|zt.*"
+"""Interfaces behind which there is somebody else's network (WireGuard, OpenVPN, Tailscale, ZeroTier)."""
+_NOT_LOCAL = re.compile(f"{_INTERNAL}|{_TUNNELS}")
 
 Addresses = frozenset[str]
 
@@ -64,12 +68,12 @@ def announced(settings: Settings, *, mqtt_port: int, http_port: int, secure_mqtt
 
 
 def local_addresses(interfaces: Sequence[str]) -> Addresses:
-    """Return the addresses of the interfaces, or of all behind which there may be others."""
+    """Return the addresses of the interfaces, or of all behind which there may be others of the local network."""
     return frozenset(
         str(ip.ip if ip.is_IPv4 else ip.ip[0])
         for adapter in ifaddr.get_adapters()
         for ip in adapter.ips
-        if (adapter.name in interfaces if interfaces else not _INTERNAL.fullmatch(str(adapter.name)))
+        if (adapter.name in interfaces if interfaces else not _NOT_LOCAL.fullmatch(str(adapter.name)))
         and (ip.is_IPv4 or not ip_address(ip.ip[0]).is_link_local)  # it would need the asker's own name for the link
     )
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+import ifaddr
 import pytest
 from zeroconf import ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
@@ -157,6 +158,20 @@ def test_nothing_is_told_that_others_cannot_reach() -> None:
     assert [one.type for one in announced(named, mqtt_port=1883, http_port=0)] == []
     assert not LOOPBACK & local_addresses([])
     assert local_addresses(["lo"]) >= LOOPBACK
+
+
+@pytest.mark.parametrize(
+    "name", ["docker0", "br-1f", "wg0", "wg-home", "tun0", "tap3", "tailscale0", "ztabcdef12", "eth0", "wlan0", "br0"]
+)
+def test_bridges_of_containers_and_tunnels_are_told_nothing_unless_they_are_named(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = ifaddr.Adapter(name, name, [ifaddr.IP("192.0.2.7", 24, name)])
+    monkeypatch.setattr(ifaddr, "get_adapters", lambda: [adapter])
+    told = name in {"eth0", "wlan0", "br0"}
+    assert local_addresses([]) == ({"192.0.2.7"} if told else set())
+    assert local_addresses([name]) == {"192.0.2.7"}
+    assert local_addresses(["eth7"]) == set()
 
 
 @pytest.mark.parametrize(

@@ -429,7 +429,7 @@ class MdnsSettings(Section):
 
     enabled: bool = Field(default=True, description="Whether it is told at all (multicast DNS).")
     interfaces: tuple[str, ...] = Field(
-        (), description="Where it is told, such as `eth0`; none named: everywhere but on bridges of containers."
+        (), description="Where it is told, such as `eth0`; none named: all but bridges of containers and tunnels (VPN)."
     )
 
 
