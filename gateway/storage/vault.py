@@ -104,7 +104,7 @@ class Vault:
         """Decrypt a value. Raises Unreadable."""
         ring = await self._ring()
         if (key_id := key_id_of(value)) not in ring.keys:
-            raise _key_is_lost(key_file(self._folder, key_id).name, ring)
+            raise _key_is_lost(key_file(self._folder, key_id), ring)
         return unseal(ring.keys, place, value)
 
     async def notices(self) -> list[str]:
@@ -114,13 +114,17 @@ class Vault:
         for column in SEALED_COLUMNS:
             rows = await self._state.fetch(_VALUES.format(**_names(column)))
             needed.update(key_id_of(value) for _, value in rows)
-        lost = {key_id: count for key_id, count in needed.items() if key_id not in ring.keys}
+        lost = {
+            path: count
+            for key_id, count in needed.items()
+            if key_id not in ring.keys and (path := key_file(self._folder, key_id)) not in ring.unusable
+        }
         return [
-            *(str(error) for error in ring.unusable),
+            *(str(error) for error in ring.unusable.values()),
             *(
-                f"The vault's key {key_file(self._folder, key_id)} is not there: what it has encrypted ({count}) cannot"
-                " be read until it is back. It is in each backup."
-                for key_id, count in lost.items()
+                f"The vault's key {path} is not there: what it has encrypted ({count}) cannot be read until it is back."
+                " It is in each backup."
+                for path, count in lost.items()
             ),
         ]
 
@@ -211,10 +215,11 @@ def key_id_of(value: bytes) -> str:
     return value[_ID].hex()
 
 
-def _key_is_lost(name: str, ring: Keyring) -> Unreadable:
-    if ring.unusable:
-        return Unreadable(f"Its key cannot be used: {ring.unusable[0].message}", hint=ring.unusable[0].hint)
-    return Unreadable(f"Its key {name} is not there.", hint="Put the key back, or set it again.")
+def _key_is_lost(path: Path, ring: Keyring) -> Unreadable:
+    error = ring.unusable.get(path) or ring.unusable.get(None)  # which key an unusable credential is, nobody knows
+    if error is not None:
+        return Unreadable(f"Its key cannot be used: {error.message}", hint=error.hint)
+    return Unreadable(f"Its key {path.name} is not there.", hint="Put the key back, or set it again.")
 
 
 def _no_new_credential(path: Path) -> BadInput:

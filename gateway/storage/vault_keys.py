@@ -48,8 +48,8 @@ class Keyring:
     """By id."""
     credential: VaultKey | None = None
     """The one of systemd, which is among them."""
-    unusable: list[ConfigError] = field(default_factory=list)
-    """What is wrong with a key that is there and cannot be used."""
+    unusable: dict[Path | None, ConfigError] = field(default_factory=dict)
+    """What is wrong with a key that is there and cannot be used, by its file; None for the credential."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -60,19 +60,19 @@ class Keyring:
                 key = _read(path)
                 ring.keys[key.id] = key
             except ConfigError as error:
-                ring.unusable.append(error)
+                ring.unusable[path] = error
         try:
             ring.credential = _credential()
         except ConfigError as error:
-            ring.unusable.append(error)
+            ring.unusable[None] = error
         if ring.credential is not None:
             ring.keys[ring.credential.id] = ring.credential
         return ring
 
     def require_usable(self) -> None:
         """Raise ConfigError when there is a key that cannot be used: better mended than replaced."""
-        if self.unusable:
-            raise self.unusable[0]
+        for error in self.unusable.values():
+            raise error
 
 
 def key_file(folder: Path, key_id: str) -> Path:

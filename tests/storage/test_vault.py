@@ -147,8 +147,8 @@ async def test_a_wrong_key_is_not_taken_for_the_right_one(tmp_path: Path) -> Non
     right = key.read_bytes()
     key.write_bytes(b"w" * 32)
     async with opened(tmp_path) as state:
-        (first, _) = await Vault(state).notices()
-        assert first == f"{key} is another key than its name says. Put the right one back: it is in each backup."
+        (notice,) = await Vault(state).notices()
+        assert notice == f"{key} is another key than its name says. Put the right one back: it is in each backup."
         with pytest.raises(Unreadable, match="another key than its name says"):
             await Secrets(state).value("api")
         with pytest.raises(ConfigError, match="another key than its name says"):
@@ -166,12 +166,29 @@ async def test_a_key_that_others_may_read_is_refused_with_what_to_do(tmp_path: P
         with pytest.raises(Unreadable) as caught:
             await Secrets(state).value("api")
         assert caught.value.hint == f"Run: chmod 600 {key}"
+        (notice,) = await Vault(state).notices()  # and not that it is missing as well
+        assert notice == f"Others may read {key} (mode {mode:04o}). Run: chmod 600 {key}"
         for change in (Secrets(state).put("api", Secret("x")), Vault(state).rotate()):
             with pytest.raises(ConfigError, match="Others may read"):
                 await change
     key.chmod(0o600)
     assert await values(tmp_path) == VALUES
     assert key_files(tmp_path) == [key]
+
+
+async def test_of_two_keys_in_trouble_each_is_said_what_is_wrong_with_it(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    (key,) = key_files(tmp_path)
+    key.unlink()
+    other = key_file(tmp_path, "0" * 16)
+    other.write_bytes(b"short")
+    other.chmod(0o600)
+    async with opened(tmp_path) as state:
+        with pytest.raises(Unreadable, match=f"Its key {key.name} is not there"):
+            await Secrets(state).value("api")
+        unusable, missing = await Vault(state).notices()
+        assert unusable.startswith(f"{other} has 5 bytes")
+        assert missing.startswith(f"The vault's key {key} is not there")
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 33])
@@ -181,7 +198,7 @@ def test_what_is_no_key_is_not_used(tmp_path: Path, content: bytes, credential: 
     credential.put(content)
     ring = Keyring.read(tmp_path)
     assert ring.keys == {}
-    assert [f"{len(content)} bytes instead of 32" in str(error) for error in ring.unusable] == [True, True]
+    assert [f"{len(content)} bytes instead of 32" in str(error) for error in ring.unusable.values()] == [True, True]
 
 
 async def test_a_rotation_leaves_one_new_key_and_nothing_that_the_old_one_opens(tmp_path: Path) -> None:
