@@ -47,7 +47,8 @@ def _unreadable(evidence: Evidence, error: OSError) -> NeurogateError:
     why = "it does not answer" if isinstance(error, TimeoutError) else error.strerror
     return StoreFailed(
         f"The data directory {evidence.data_dir.path} cannot be looked at: {why}.",
-        hint="If it is on a network, see that; else run this as the gateway's user: sudo -u USER neurogate doctor.",
+        hint="If it is on a network, see that; else run this as the gateway's user:"
+        f" sudo -u {evidence.data_dir.owner} neurogate doctor.",
     )
 
 

@@ -108,18 +108,11 @@ def _is_listening(data_dir: DataDir, patience_s: float) -> bool:
     except PermissionError:
         raise ConfigError(
             f"{data_dir.path} is not this user's.",
-            hint=f"Run the command as the gateway's user: sudo -u {_owner(data_dir)} neurogate …",
+            hint=f"Run the command as the gateway's user: sudo -u {data_dir.owner} neurogate …",
         ) from None
     except OSError:  # its queue is full: nobody takes the connections
         raise _silent(data_dir, patience_s) from None
     return True
-
-
-def _owner(data_dir: DataDir) -> str:
-    try:
-        return data_dir.path.owner()
-    except (OSError, KeyError):
-        return "USER"
 
 
 def _not_listening(data_dir: DataDir) -> GatewaySilent:

@@ -1,6 +1,7 @@
 """The folder that holds everything a gateway keeps, and the lock that makes it one gateway's.
 
 - the folder is created for its owner alone (0700); an existing one is left as it is
+- root does not write into somebody else's: its files there would stop the owner's gateway for good
 - the lock is the kernel's (flock): it ends with the process, however that ends; the file stays
 - a key is either complete or absent, also after a power cut
 """
@@ -98,8 +99,16 @@ class DataDir:
         except (OSError, ValueError):
             return "unknown"
 
+    @property
+    def owner(self) -> str:
+        """The name of the user whose folder it is, `USER` if nobody can tell: for hints."""
+        try:
+            return self.path.owner()
+        except (OSError, KeyError):
+            return "USER"
+
     def ensure(self) -> Self:
-        """Create the folder where it is missing. Raises ConfigError when that is impossible."""
+        """Create the folder where it is missing. Raises ConfigError: impossible, or we are root and not its owner."""
         try:
             self.path.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         except OSError as error:
@@ -107,7 +116,15 @@ class DataDir:
                 f"The data directory {self.path} cannot be created ({error.strerror}).",
                 hint="Create it for the gateway's user, or set gateway.data_dir.",
             ) from error
+        self._refuse_root()
         return self
+
+    def _refuse_root(self) -> None:
+        if os.geteuid() == 0 and self.path.stat().st_uid != 0:
+            raise ConfigError(
+                f"{self.path} is the user {self.owner}'s: a gateway of theirs could not use what root writes there.",
+                hint=f"Run it as that user: sudo -u {self.owner} neurogate …",
+            )
 
     @asynccontextmanager
     async def lock_within(self, patience_s: float) -> AsyncIterator[Self]:

@@ -12,6 +12,7 @@ import pytest
 from gateway.model.errors import ConfigError, DataDirLocked
 from gateway.storage.data_dir import KEY_BYTES, DataDir, load_or_create_key
 
+NOBODY = 65_534
 HOLDER = """
 import sys
 from pathlib import Path
@@ -41,6 +42,20 @@ def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -
         f"The data directory {tmp_path}/file/data cannot be created (Not a directory)."
         " Create it for the gateway's user, or set gateway.data_dir."
     )
+
+
+def test_root_leaves_nothing_in_the_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:
+        os.chown(tmp_path, NOBODY, NOBODY)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+    data_dir = DataDir(tmp_path)
+    for attempt in (data_dir.ensure, data_dir.lock().__enter__):
+        with pytest.raises(ConfigError) as raised:
+            attempt()
+        assert raised.value.message.startswith(f"{tmp_path} is the user {tmp_path.owner()}'s: ")
+        assert raised.value.hint == f"Run it as that user: sudo -u {tmp_path.owner()} neurogate …"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_gateway_is_told_who_was_first(tmp_path: Path) -> None:

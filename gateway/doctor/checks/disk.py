@@ -9,6 +9,7 @@ from statistics import median
 from gateway.daemon_thread import in_daemon_thread
 from gateway.doctor.evidence import Evidence
 from gateway.model.finding import Finding, broken, fine, warning
+from gateway.storage.data_dir import DataDir
 
 _SYNCS = 5
 _BLOCK = b"\0" * 4096
@@ -54,7 +55,7 @@ async def disk(evidence: Evidence) -> list[Finding]:
     try:
         took_s = await in_daemon_thread(lambda: sync_s(folder))
     except OSError as error:
-        return [*found, _not_written(folder, error)]
+        return [*found, _not_written(evidence.data_dir, error)]
     words = f"A write is on disk ({kind}) after {took_s * 1000:,.1f} ms."
     if took_s < _SLOW_S:
         return [*found, fine(words)]
@@ -62,20 +63,15 @@ async def disk(evidence: Evidence) -> list[Finding]:
     return [*found, warning(words, hint)]
 
 
-def _not_written(folder: Path, error: OSError) -> Finding:
+def _not_written(data_dir: DataDir, error: OSError) -> Finding:
     if isinstance(error, PermissionError):
         return broken(
-            f"This user may not write to {folder}.",
-            f"Run this as the gateway's user: sudo -u {_owner(folder)} neurogate doctor. If it is: chown the folder.",
+            f"This user may not write to {data_dir.path}.",
+            f"Run this as the gateway's user: sudo -u {data_dir.owner} neurogate doctor. If it is: chown the folder.",
         )
-    return broken(f"Nothing can be written to {folder}: {error.strerror}.", "See dmesg, and free space on the disk.")
-
-
-def _owner(folder: Path) -> str:
-    try:
-        return folder.owner()
-    except (OSError, KeyError):
-        return "USER"
+    return broken(
+        f"Nothing can be written to {data_dir.path}: {error.strerror}.", "See dmesg, and free space on the disk."
+    )
 
 
 def sync_s(folder: Path) -> float:
