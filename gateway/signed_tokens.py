@@ -6,7 +6,6 @@
 - one can be taken back only by its end, or with all others by another secret
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from gateway.parsers.timestamp import FIRST_CREDIBLE_MS
 
 _LONGEST = 8_192  # as long as a header may be
 _LONGEST_SUBJECT = 200
+_LAST_S = 253_402_300_799  # the last second of the year 9999; beyond, nobody means a time
 # The times are compared here: the library knows only the machine's clock. Who it is for (`aud`) was never agreed on.
 _OPTIONS: Any = {
     "require": ["exp", "sub", "role", "organization_id"],
@@ -65,6 +65,6 @@ class SignedTokens:
 
 def _milliseconds(seconds: object) -> int | None:
     """Return unix milliseconds of a NumericDate, in seconds; None when it is none."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not abs(seconds) <= _LAST_S:
         return None
     return int(seconds * 1000)

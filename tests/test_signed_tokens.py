@@ -80,8 +80,14 @@ def test_what_must_be_there_must_be_there(missing: str) -> None:
         {"exp": None},
         {"exp": float("inf")},
         {"exp": float("nan")},
+        {"exp": 1e308},
+        {"exp": 1e300},
+        {"exp": 10**400},
+        {"exp": 253_402_300_800},
         {"nbf": NOW_S + 1},
         {"nbf": "now"},
+        {"nbf": -1e308},
+        {"nbf": -(10**400)},
         {"role": "king"},
         {"role": ["admin"]},
         {"role": None},
@@ -96,6 +102,12 @@ def test_what_must_be_there_must_be_there(missing: str) -> None:
 def test_a_claim_that_is_none_is_refused(claims: dict[str, Any]) -> None:
     assert read(by_hand({"alg": "HS256"})) is not None
     assert read(by_hand({"alg": "HS256"}, GOOD | claims)) is None
+
+
+def test_a_time_is_one_until_the_year_9999_ends() -> None:
+    claims = read(signed(exp=253_402_300_799))
+    assert claims is not None
+    assert claims.expires_at_ms == 253_402_300_799_000
 
 
 def test_p7_no_other_algorithm_is_taken() -> None:
@@ -128,6 +140,7 @@ def test_p7_no_other_algorithm_is_taken() -> None:
         by_hand([]),
         by_hand({"alg": "HS256"}, []),
         by_hand({"alg": "HS256"}, "[" * 3_000),
+        by_hand({"alg": "HS256"}, f'{{"sub":"a","role":"admin","organization_id":"acme","exp":{"9" * 5_000}}}'),
         by_hand({"alg": "HS256"}, GOOD | {"more": "x" * 9_000}),
         signed()[:-1],
         signed() + "A",
