@@ -6,10 +6,12 @@
 - out: after `{"type":"subscribe","filters":{"device_ids":[…],"sensors":[…]}}` come `{"type":"sensor-data","data":{…}}`;
   a client that reads too slowly gets `{"type":"missed","count":…}` for what it lost
 - in: `{"type":"reading","data":{…},"ref":…}` is answered `{"type":"ack","ref":…}` when it is on disk, or with an error
-- errors are `{"type":"error","ref":…,"error":{"code","message","hint"}}` and end nothing but a failed login
+- errors are `{"type":"error","ref":…,"error":{"code","message","hint"}}` and end nothing but a failed login; a fault of
+  ours closes with 1011
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -38,6 +40,8 @@ from gateway.web.authorization import (
     wait_after_failure,
 )
 from gateway.web.routes import RawAnswer, Route
+
+logger = logging.getLogger(__name__)
 
 _AUTH_S = 10.0
 _HEARTBEAT_S = 30.0
@@ -157,7 +161,7 @@ class Live:
         one.peer = peer
         self._open.add(one)
         try:
-            await self._talk(one, peer)
+            await one.guarded(self._talk(one, peer))
         finally:
             self._open.discard(one)
         return socket
@@ -175,7 +179,9 @@ class Live:
         if peer is None:  # it has gone
             return
         one.peer = peer
-        over = asyncio.create_task(self._end_when_over(one, peer)) if peer.expires_at_ms is not None else None
+        over = None
+        if peer.expires_at_ms is not None:
+            over = asyncio.create_task(one.guarded(self._end_when_over(one, peer)))
         try:
             await self._serve(one, peer)
         finally:
@@ -201,7 +207,7 @@ class Live:
                         if isinstance(asked, _Subscribe):
                             follower = following.enter_context(self._feed.follow(_wanted(peer, asked.filters)))
                             await one.say({"type": "subscribed", "filters": asked.filters.model_dump()})
-                            sending = asyncio.create_task(one.send_all(follower.next))
+                            sending = asyncio.create_task(one.guarded(one.send_all(follower.next)))
                         elif isinstance(asked, _Unsubscribe):
                             await one.say({"type": "unsubscribed"})
                         elif isinstance(asked, _Reading):
@@ -309,6 +315,16 @@ class _Socket:
             if missed:
                 await self.say({"type": "missed", "count": missed})
             await self._send(message.decode())
+
+    async def guarded(self, work: Awaitable[None]) -> None:
+        """Do it; a fault of ours ends the connection as the protocol has it: an answer of HTTP would be no frame."""
+        try:
+            await work
+        except ConnectionError:
+            raise
+        except Exception:
+            logger.exception("a live client is dropped by a fault of ours")
+            await self.close(WSCloseCode.INTERNAL_ERROR, b"a fault of the gateway's; see its log")
 
     async def say(self, message: dict[str, Any]) -> None:
         """Send a message."""

@@ -124,6 +124,26 @@ async def test_who_says_nothing_is_closed(site: Site, monkeypatch: pytest.Monkey
         assert await watcher.is_closed() == aiohttp.WSCloseCode.POLICY_VIOLATION
 
 
+@pytest.mark.parametrize("broken", ["gateway.callers.Callers.authenticate", "gateway.live_feed.Follower.next"])
+async def test_a_fault_of_ours_closes_as_the_protocol_has_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError("by a test")
+
+    async with watching(site) as watcher:
+        secret = await token(site)
+        monkeypatch.setattr(broken, fail)
+        await watcher.say(type="auth", token=secret)
+        if broken.endswith("next"):
+            assert (await watcher.hear())["type"] == "authenticated"
+            assert (await watcher.ask(type="subscribe"))["type"] == "subscribed"
+        assert await watcher.is_closed() == aiohttp.WSCloseCode.INTERNAL_ERROR
+    (logged,) = [one for one in caplog.records if one.name == "gateway.web.live"]
+    assert logged.exc_info is not None
+    assert secret not in caplog.text
+
+
 async def test_p9_strangers_take_no_place_from_who_has_a_token(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.web.live._STRANGERS_AT_MOST", 1)
     async with watching(site) as stranger:
