@@ -225,7 +225,9 @@ class Gateway:
         authorization = Authorization(callers, limits, door.login_delay)
         feed = LiveFeed(log, metrics, settings.gateway.id)
         delay, most_bytes = door.login_delay, settings.http.max_body_bytes
-        live = Live(access, callers, authorization, ingest, feed, limits, delay, clock, max_message_bytes=most_bytes)
+        live = Live(
+            access, callers, authorization, ingest, feed, limits, delay, clock, metrics, max_message_bytes=most_bytes
+        )
         routes: list[Routes] = [
             SensorData(access, authorization, ingest, limits, delay),
             MqttBroker(

@@ -27,6 +27,7 @@ from gateway.clock import Clock
 from gateway.ingest import Ingest, worst
 from gateway.live_feed import LiveFeed, Wanted
 from gateway.login_delay import LoginDelay
+from gateway.metrics import Metrics
 from gateway.model.errors import BadInput, NeurogateError, error_document
 from gateway.model.rights import rights_of
 from gateway.model.roles import may_hand_in, may_read
@@ -47,9 +48,11 @@ _AUTH_S = 10.0
 _HEARTBEAT_S = 30.0
 _STUCK_S = 30.0  # a client that reads nothing for so long is dropped
 _SOCKETS_AT_MOST = 200  # that have logged in
+_SOCKETS_OF_ONE = 20  # of one token or credential: it takes no place from the others; a dashboard has one a window
 _STRANGERS_AT_MOST = 50  # that have not yet: they take no place from those who have
 _LOOK_AT_LEAST_S = 0.05
 _LOOK_EVERY_S = 60.0
+_NO_ROOM = "There are as many connections as the gateway has room for."
 _HINT = "The types are auth, subscribe, unsubscribe and reading."
 
 
@@ -99,6 +102,21 @@ class _Peer:
     """When its token ends by itself."""
 
 
+class NoRoom(NeurogateError):
+    """All places are taken."""
+
+    code = "service_unavailable"
+    http_status = 503
+    retry_after_s = 5
+
+
+class TooManySockets(NeurogateError):
+    """One more than a token or a credential may have open at once."""
+
+    code = "too_many_sockets"
+    http_status = 429
+
+
 class Live:
     """The route and its handler."""
 
@@ -112,6 +130,7 @@ class Live:
         limits: RateLimits,
         delay: LoginDelay,
         clock: Clock,
+        metrics: Metrics,
         *,
         max_message_bytes: int,
     ) -> None:
@@ -123,6 +142,7 @@ class Live:
         self._limits = limits
         self._delay = delay
         self._clock = clock
+        self._metrics = metrics
         self._max_message_bytes = max_message_bytes
         self._open: set[_Socket] = set()
         self._is_stopping = False
@@ -131,7 +151,7 @@ class Live:
     def routes(self) -> Iterable[Route]:
         """Return the route."""
         switched = {101: RawAnswer("From here on the WebSocket is spoken.")}
-        errors = (400, 401, 403, 404)
+        errors = (400, 401, 403, 404, 429)
         yield Route("GET", "/ws", self.serve, errors=errors, answers=switched, is_endless=True)
 
     async def stop(self) -> None:
@@ -153,32 +173,45 @@ class Live:
             raise BadInput("not_a_websocket", "Only WebSockets are spoken here.", hint="Use ws:// and an upgrade.")
         secret = request.headers.get("x-api-key") or bearer_token(request)
         peer = await self._authenticate(secret, request) if secret else None
-        known = sum(one.peer is not None for one in self._open)
-        if known >= _SOCKETS_AT_MOST or (peer is None and len(self._open) - known >= _STRANGERS_AT_MOST):
-            raise web.HTTPServiceUnavailable
+        if peer is not None:
+            self._admit(peer)
+        elif sum(one.peer is None for one in self._open) >= _STRANGERS_AT_MOST:
+            raise NoRoom(_NO_ROOM, hint="Try again later.")
         await socket.prepare(request)
         one = _Socket(socket, request)
         one.peer = peer
         self._open.add(one)
         try:
-            await one.guarded(self._talk(one, peer))
+            await one.guarded(self._talk(one))
         finally:
             self._open.discard(one)
         return socket
 
-    async def _talk(self, one: "_Socket", peer: _Peer | None) -> None:
+    def _admit(self, peer: _Peer) -> None:
+        """Let one more in who has logged in. Raises TooManySockets and NoRoom."""
+        known = [one.peer.name for one in self._open if one.peer is not None]
+        if known.count(peer.name) >= _SOCKETS_OF_ONE:
+            self._metrics.refused.labels("too_many_live_of_one").inc()
+            raise TooManySockets(
+                f"{_SOCKETS_OF_ONE} connections are open with this token or password.",
+                hint="Close one, or give each application a token of its own.",
+            )
+        if len(known) >= _SOCKETS_AT_MOST:
+            raise NoRoom(_NO_ROOM, hint="Close some, or try again later.")
+
+    async def _talk(self, one: "_Socket") -> None:
         try:
-            if peer is None:
+            if one.peer is None:
                 async with asyncio.timeout(_AUTH_S):
-                    peer = await self._log_in(one)
+                    await self._log_in(one)
         except (TimeoutError, NeurogateError) as error:
             wrong = error if isinstance(error, NeurogateError) else _no_login()
             await one.fail(wrong)
             await one.close(WSCloseCode.POLICY_VIOLATION, b"not logged in")
             return
+        peer = one.peer
         if peer is None:  # it has gone
             return
-        one.peer = peer
         over = None
         if peer.expires_at_ms is not None:
             over = asyncio.create_task(one.guarded(self._end_when_over(one, peer)))
@@ -217,14 +250,15 @@ class Live:
             finally:
                 await _ended(sending)
 
-    async def _log_in(self, one: "_Socket") -> _Peer | None:
+    async def _log_in(self, one: "_Socket") -> None:
         async for asked in one.asked():
             if not isinstance(asked, _Auth):
                 raise _no_login()
             peer = await self._authenticate(asked.token, one.request)
+            self._admit(peer)
+            one.peer = peer
             await one.say({"type": "authenticated", "organization_id": peer.organization_id})
-            return peer
-        return None
+            return
 
     async def _authenticate(self, secret: str, request: web.Request) -> _Peer:
         caller = self._callers.authenticate(secret)

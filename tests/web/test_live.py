@@ -155,6 +155,35 @@ async def test_p9_strangers_take_no_place_from_who_has_a_token(site: Site, monke
         assert (await stranger.ask(type="subscribe"))["error"]["code"] == "unauthorized"
 
 
+async def test_p9_one_token_takes_no_place_from_the_others(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.web.live._SOCKETS_OF_ONE", 2)
+    greedy = await token(site)
+    async with watching(site, greedy), watching(site) as second:
+        await second.ask(type="auth", token=greedy)
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with watching(site, greedy):
+                pass
+        assert refused.value.status == 429
+        async with watching(site) as third:
+            assert (await third.ask(type="auth", token=greedy))["error"]["code"] == "too_many_sockets"
+            assert await third.is_closed() == aiohttp.WSCloseCode.POLICY_VIOLATION
+        assert await site.metric('neurogate_front_door_refused_total{reason="too_many_live_of_one"}') == 2
+        async with watching(site, await token(site, "owner")) as other:
+            assert (await other.ask(type="subscribe"))["type"] == "subscribed"
+    async with watching(site, greedy) as again:
+        assert (await again.ask(type="subscribe"))["type"] == "subscribed"
+
+
+async def test_p9_who_logs_in_by_a_message_takes_no_place_that_is_not_there(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.web.live._SOCKETS_AT_MOST", 1)
+    async with watching(site, await token(site)), watching(site) as late:
+        answer = await late.ask(type="auth", token=await token(site, "owner"))
+        assert answer["error"]["code"] == "service_unavailable"
+        assert await late.is_closed() == aiohttp.WSCloseCode.POLICY_VIOLATION
+
+
 async def test_a_document_without_a_reading_is_told_so(site: Site) -> None:
     async with watching(site, site.kitchen.password) as board:
         answer = await board.ask(type="reading", data={"readings": []}, ref=1)
