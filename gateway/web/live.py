@@ -21,7 +21,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from gateway.access import Access, Credential, Device
+from gateway.access import Access, Device
 from gateway.callers import Callers
 from gateway.clock import Clock
 from gateway.ingest import Ingest, worst
@@ -29,8 +29,8 @@ from gateway.live_feed import LiveFeed, Wanted
 from gateway.login_delay import LoginDelay
 from gateway.metrics import Metrics
 from gateway.model.errors import BadInput, NeurogateError, error_document
-from gateway.model.rights import rights_of
 from gateway.model.roles import may_hand_in, may_read
+from gateway.model.topics import is_name
 from gateway.rate_limit import RateLimits
 from gateway.web.authorization import (
     Authorization,
@@ -304,12 +304,10 @@ class Live:
             raise Forbidden("This token may not send readings.", hint="Use a device's password.")
         if peer.device is not None:
             return peer.device
-        hub = Credential("", peer.organization_id, None, rights_of(peer.organization_id, None))
         device_id = data.get("device_id")
-        device = self._access.sender(hub, f"devices/{device_id}/telemetry") if isinstance(device_id, str) else None
-        if device is None:
+        if not isinstance(device_id, str) or not is_name(device_id):
             raise BadInput("invalid_device_id", "The reading names no device.", hint='Add "device_id".')
-        return device
+        return self._access.heard(peer.organization_id, device_id)
 
     async def _drop_revoked(self) -> None:
         gone = [one for one in self._open if one.peer is not None and not one.peer.is_current()]

@@ -14,7 +14,7 @@ import pytest
 from gateway.live_feed import Follower, Wanted
 from gateway.model.roles import Role
 from gateway.operations.credentials import add_credential
-from gateway.operations.devices import add_device, revoke_device
+from gateway.operations.devices import add_device, list_devices, revoke_device
 from gateway.operations.tokens import create_token, revoke_token
 from tests.ports import free_port
 from tests.site import PATIENCE_S, Site, reading, running_site
@@ -220,6 +220,15 @@ async def test_a_hub_sends_for_its_devices(site: Site) -> None:
         answer = await board.ask(type="reading", data={"sensors": {}}, ref=1)
         assert answer["error"]["code"] == "invalid_device_id"
     assert [one.device_id for one in await site.stored(2)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("device_id", ["a/b", "x/telemetry/../y", "", "+", "a b", 7, None])
+async def test_p8_what_cannot_be_a_devices_id_registers_none(site: Site, device_id: object) -> None:
+    async with watching(site, await token(site, "device")) as hub:
+        answer = await hub.ask(type="reading", data=json.loads(reading()) | {"device_id": device_id}, ref=1)
+        assert answer["error"]["code"] == "invalid_device_id"
+    assert [one.device_id for one in await site.command(list_devices)] == ["kitchen"]
+    assert await site.quarantined() == []
 
 
 @pytest.mark.parametrize(
