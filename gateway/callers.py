@@ -81,10 +81,12 @@ class Callers:
         return Caller(claims.subject, claims.organization_id, claims.role, expires_at_ms=claims.expires_at_ms)
 
     def is_current(self, caller: Caller) -> bool:
-        """Whether the caller's token is still good."""
+        """Whether the caller's token is still good, and there is the organisation that they act in."""
+        if not self.is_organization(caller.organization_id):
+            return False
         if caller.expires_at_ms is None:
             return caller.token_id in self._token_ids
-        return self._clock.now_ms() < caller.expires_at_ms and self.is_organization(caller.organization_id)
+        return self._clock.now_ms() < caller.expires_at_ms
 
     def is_organization(self, organization_id: str) -> bool:
         """Whether there is an organisation of that id."""

@@ -15,6 +15,7 @@ from gateway.live_feed import Follower, Wanted
 from gateway.model.roles import Role
 from gateway.operations.credentials import add_credential
 from gateway.operations.devices import add_device, list_devices, revoke_device
+from gateway.operations.organizations import add_organization, remove_organization
 from gateway.operations.tokens import create_token, revoke_token
 from tests.ports import free_port
 from tests.site import PATIENCE_S, Site, reading, running_site
@@ -49,9 +50,9 @@ class Watcher:
 
 
 @asynccontextmanager
-async def watching(site: Site, secret: str = "", *, port: int = 0) -> AsyncIterator[Watcher]:
+async def watching(site: Site, secret: str = "", *, port: int = 0, query: str = "") -> AsyncIterator[Watcher]:
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-    url = f"http://127.0.0.1:{port or site.http_port}/ws"
+    url = f"http://127.0.0.1:{port or site.http_port}/ws{query}"
     async with site.http.ws_connect(url, headers=headers) as socket:
         yield Watcher(socket)
 
@@ -271,6 +272,21 @@ async def test_who_loses_access_is_closed(site: Site) -> None:
         await site.command(revoke_device, organization_id="default", device_id="kitchen")
         assert await board.is_closed() == aiohttp.WSCloseCode.POLICY_VIOLATION
         assert (await other.ask(type="unsubscribe"))["type"] == "unsubscribed"
+
+
+async def test_who_watches_an_organisation_that_is_removed_is_closed(site: Site) -> None:
+    for organization_id in ("beta", "gamma"):
+        await site.command(add_organization, organization_id=organization_id)
+    new = await site.command(create_token, name="all", organization_id=None, role="owner")
+    async with (
+        watching(site, new.token, query="?organization_id=gamma") as gone,
+        watching(site, new.token, query="?organization_id=beta") as there,
+    ):
+        for one in (gone, there):
+            assert (await one.ask(type="subscribe"))["type"] == "subscribed"
+        await site.command(remove_organization, organization_id="gamma")
+        assert await gone.is_closed() == aiohttp.WSCloseCode.POLICY_VIOLATION
+        assert (await there.ask(type="unsubscribe"))["type"] == "unsubscribed"
 
 
 @pytest.mark.parametrize("message", ["nonsense", "[]", '{"type":"dance"}', '{"type":"reading","ref":1}'])
