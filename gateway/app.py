@@ -126,8 +126,8 @@ class Gateway:
                     extra={
                         "mqtt_port": parts.door.port,
                         "http_port": parts.http.port,
-                        "mqtt_tls_port": self._settings.mqtt.tls_port,
-                        "https_port": self._settings.http.tls_port,
+                        "mqtt_tls_port": parts.door.tls_port,
+                        "https_port": parts.http.tls_port,
                         "websocket_port": self._settings.mqtt.websocket_port,
                     },
                 )
@@ -321,7 +321,7 @@ class Gateway:
             self._settings,
             mqtt_port=parts.door.port,
             http_port=parts.http.port,
-            secure_mqtt_port=self._settings.mqtt.tls_port,
+            secure_mqtt_port=parts.door.tls_port,
         )
         label = host_label(self._settings.gateway.id)
         return Announcer(label, services, partial(local_addresses, self._settings.mdns.interfaces))

@@ -9,6 +9,7 @@ from gateway.broker.door import Door
 from gateway.broker.websocket import WebSockets
 from gateway.config import Settings
 from gateway.metrics import Metrics
+from gateway.model.errors import PortInUse
 from gateway.tls.site_tls import SiteTls
 from gateway.web.document import Document
 from gateway.web.health import Health
@@ -52,6 +53,7 @@ class HttpListeners:
         limits = partial(Limits, http=http, metrics=metrics)
         with_mqtt = limits(mqtt.max_connections + _CONNECTIONS_WITHOUT_MQTT)
         without = limits(_CONNECTIONS_WITHOUT_MQTT)
+        self._http = http
         self._live = live
         self._mqtt = [WebSockets(door, _MQTT_PATH)]
         groups = [*routes, live, health, document, _Mqtt(self._mqtt[0])]
@@ -64,10 +66,11 @@ class HttpListeners:
             self._servers.append(
                 WebServer("mqtt.websocket_port", mqtt.host, mqtt.websocket_port, [_Mqtt(sockets)], with_mqtt)
             )
+        self._tls = tls
+        self._https: WebServer | None = None
         if http.tls_port and tls is not None:
-            self._servers.append(
-                WebServer("http.tls_port", http.host, http.tls_port, groups, with_mqtt, over=partial(tls.over, "http"))
-            )
+            over = partial(tls.over, "http")
+            self._https = WebServer("http.tls_port", http.host, http.tls_port, groups, with_mqtt, over=over)
         if mqtt.websocket_tls_port and tls is not None:
             sockets = WebSockets(door, "/", _MQTT_PATH)
             self._mqtt.append(sockets)
@@ -83,11 +86,30 @@ class HttpListeners:
         """The port with everything."""
         return self._main.port
 
+    @property
+    def tls_port(self) -> int:
+        """The port with everything over TLS; 0 when none is open."""
+        return 0 if self._https is None else self._https.port
+
     async def start(self, stack: AsyncExitStack) -> None:
         """Open them; the stack closes them, and who is connected. Raises PortInUse."""
         for server in self._servers:
             await server.start()
             stack.push_async_callback(server.stop)
+        await self._start_https(stack)
         stack.push_async_callback(self._live.stop)  # these end first: a server would wait for them
         for sockets in self._mqtt:
             stack.push_async_callback(sockets.stop)
+
+    async def _start_https(self, stack: AsyncExitStack) -> None:
+        if self._https is None or self._tls is None:
+            return
+        try:
+            await self._https.start()
+        except PortInUse as error:
+            if "tls_port" in self._http.model_fields_set:
+                raise
+            self._tls.do_without("http.tls_port", error)
+            self._https = None
+        else:
+            stack.push_async_callback(self._https.stop)

@@ -103,6 +103,11 @@ class Door:
         return port
 
     @property
+    def tls_port(self) -> int:
+        """The port for TLS that is listened on; 0 when none is."""
+        return 0 if self._tls_server is None else int(self._tls_server.sockets[0].getsockname()[1])
+
+    @property
     def address(self) -> tuple[str, int]:
         """Where a client on this machine reaches it."""
         assert self._server is not None
@@ -125,16 +130,23 @@ class Door:
         await self.delivery.restore(self._access.namespace_of)
         self._server = await self._listen("mqtt.port", self.settings.port, lambda: Connection(self))
         if self._tls is not None and self.settings.tls_port:
-            over = partial(self._tls.over, "mqtt", lambda: Connection(self))
+            await self._start_tls(self._tls)
+
+    async def _start_tls(self, tls: SiteTls) -> None:
+        over = partial(tls.over, "mqtt", lambda: Connection(self))
+        try:
             self._tls_server = await self._listen("mqtt.tls_port", self.settings.tls_port, over)
+        except PortInUse as error:
+            if "tls_port" in self.settings.model_fields_set:
+                self._close_ports()
+                raise
+            tls.do_without("mqtt.tls_port", error)
 
     async def _listen(self, setting: str, port: int, accept: Callable[[], asyncio.Protocol]) -> asyncio.Server:
         host = self.settings.host
         try:
             return await asyncio.get_running_loop().create_server(accept, host, port, backlog=1024)
         except OSError as error:
-            if self._server is not None:
-                self._server.close()
             why = os.strerror(error.errno or 0)
             raise PortInUse(
                 f"Port {port} on {host} cannot be listened on: {why}.",
@@ -143,9 +155,7 @@ class Door:
 
     async def stop(self) -> None:
         """Close the ports and every connection."""
-        for server in (self._server, self._tls_server):
-            if server is not None:
-                server.close()
+        self._close_ports()
         for connection in list(self._connections):
             connection.end("stopping")
         ending = [connection.lost for connection in self._connections]
@@ -156,6 +166,11 @@ class Door:
             await self.delivery.stop()
         except StoreFailed as error:
             logger.warning("what clients acknowledged last may be sent to them again: %s", error.message)
+
+    def _close_ports(self) -> None:
+        for server in (self._server, self._tls_server):
+            if server is not None:
+                server.close()
 
     async def look_after(self) -> None:
         """Give up what has waited too long, and say how the broker is doing; runs until it is cancelled."""

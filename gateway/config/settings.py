@@ -48,7 +48,9 @@ class MqttSettings(Section):
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - sensors come from the network
     port: int = Field(1883, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
-    tls_port: int = Field(8883, ge=0, le=65_535, description="Port for MQTT over TLS; 0 opens none.")
+    tls_port: int = Field(
+        8883, ge=0, le=65_535, description="Port for MQTT over TLS; 0 opens none. Taken and not set: a notice."
+    )
     websocket_port: int = Field(
         9001, ge=0, le=65_535, description="Port for MQTT over WebSocket; 0 opens none. `/mqtt` on the HTTP port stays."
     )
@@ -136,7 +138,10 @@ class HttpSettings(Section):
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - sensors come from the network
     port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
     tls_port: int = Field(
-        8443, ge=0, le=65_535, description="Port for HTTPS, with all that `http.port` has; 0 opens none."
+        8443,
+        ge=0,
+        le=65_535,
+        description="Port for HTTPS, with all that `http.port` has; 0 opens none. Taken and not set: a notice.",
     )
     websocket_port: int = Field(
         0, ge=0, le=65_535, description="A port for `/ws` alone, beside `http.port`; 0 opens none."

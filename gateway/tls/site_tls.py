@@ -20,7 +20,7 @@ from gateway.certificates.authority import Certificate, certificate_pem
 from gateway.clock import Clock
 from gateway.config import TlsSettings
 from gateway.metrics import Metrics
-from gateway.model.errors import ConfigError, NeurogateError
+from gateway.model.errors import ConfigError, NeurogateError, PortInUse
 from gateway.storage.certificates import SiteCertificates
 from gateway.storage.data_dir import DataDir
 from gateway.tls.handshake import Handshake, Handshakes
@@ -55,6 +55,7 @@ class SiteTls:
         self._ends: Mapping[str, datetime] = {}
         self._seen: object = None
         self._trouble = ""
+        self._unopened: list[str] = []
         self._changing = asyncio.Lock()
         self.handshakes = Handshakes(
             timeout_s=settings.handshake_timeout_s, at_most=settings.max_handshakes, metrics=metrics
@@ -68,6 +69,12 @@ class SiteTls:
     def over(self, purpose: Purpose, make_above: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
         """Return the protocol for a socket: after the handshake whoever is made has the connection."""
         return Handshake(self.handshakes, self._contexts[purpose], make_above)
+
+    def do_without(self, setting: str, port_in_use: PortInUse) -> None:
+        """Say that a port is not open which nobody has asked for: an upgrade must not stop what runs without it."""
+        words = f"{port_in_use.message} Nothing is served there, as {setting} is not in the configuration"
+        self._unopened.append(f"{words}; stop what uses it and restart the gateway, or set {setting} (0 opens none).")
+        logger.warning("a port over TLS is not open: %s", port_in_use.message, extra={"setting": setting})
 
     async def open(self) -> None:
         """Make what is missing, and read it. Raises ConfigError and StoreFailed."""
@@ -132,8 +139,9 @@ class SiteTls:
         return {"authority": ca.current.ends, "next_authority": ca.next.ends}
 
     def notices(self) -> list[str]:
-        """Return what ends soon and should not, and bring the metric up to date."""
+        """Return what ends soon and should not, and what is not open, and bring the metric up to date."""
         said = [f"Certificates are not made anew: {self._trouble}"] if self._trouble else []
+        said += self._unopened
         for name, left_s in self._left_s().items():
             self._metrics.certificate_expiry.labels(name).set(left_s)
             if left_s < _SOON_S[name]:

@@ -13,6 +13,8 @@ import pytest
 
 from gateway.certificates.authority import certificate_pem, fingerprint, key_pem
 from gateway.certificates.site_ca import SiteCa
+from gateway.config import HttpSettings, MqttSettings, load
+from gateway.config.settings import Section
 from gateway.machine_names import host_label
 from gateway.model.errors import ConfigError, PortInUse, StoreFailed
 from gateway.operations.certificates import init_certificates, renew_certificates, show_certificates
@@ -177,6 +179,34 @@ async def test_a_tls_port_that_is_taken_is_named_and_the_others_are_closed(tmp_p
             with pytest.raises(PortInUse, match=rf"Port {port} .* {table}\.tls_port"):
                 async with running_site(tmp_path / table, **tables):
                     pass
+
+
+@pytest.mark.parametrize(("table", "section"), [("mqtt", MqttSettings), ("http", HttpSettings)])
+async def test_a_taken_tls_port_that_nobody_asked_for_stops_nothing_and_is_a_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, section: type[Section]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(section, "model_fields_set", frozenset())  # as if it were the default
+        tables: dict[str, Any] = {table: {"tls_port": port}}
+        async with running_site(tmp_path, **tables) as site:
+            async with site.http.get(site.url("/ready")) as response:
+                said = await response.json()
+            open_port = site.gateway._running.door.tls_port if table == "mqtt" else site.gateway._running.http.tls_port
+    assert response.status == 200
+    assert [words for words in said["notices"] if f"Port {port}" in words and f"{table}.tls_port" in words]
+    assert open_port == 0
+
+
+def test_a_tls_port_is_asked_for_by_a_file_or_the_environment_and_not_by_default(tmp_path: Path) -> None:
+    (tmp_path / "bare.toml").write_text("[mqtt]\nport = 1884\n")
+    (tmp_path / "asks.toml").write_text("[mqtt]\ntls_port = 8883\n")
+    bare, asks = tmp_path / "bare.toml", tmp_path / "asks.toml"
+    assert "tls_port" not in load(bare, {}).settings.mqtt.model_fields_set
+    assert "tls_port" in load(asks, {}).settings.mqtt.model_fields_set
+    assert "tls_port" in load(bare, {"NEUROGATE_MQTT__TLS_PORT": "8883"}).settings.mqtt.model_fields_set
 
 
 async def test_the_name_that_mdns_announces_is_one_that_a_client_may_check(tmp_path: Path) -> None:
