@@ -81,6 +81,8 @@ class Connection(RequestHandler):
         """Forget it."""
         self._end_timers()
         self._leave()
+        if exc is not None and not isinstance(exc, ConnectionError):  # no route, say: for who reads it is all the same
+            exc = ConnectionResetError(str(exc))
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -139,6 +141,8 @@ class Connection(RequestHandler):
         message: str | None = None,  # noqa: ARG002 - it repeats what was sent
     ) -> web.StreamResponse:
         """Answer what cannot be read as HTTP; what our own faults bring here is none of a client's affair."""
+        if isinstance(exc, ConnectionError) and self.transport is None:
+            raise exc  # the client has left, and nobody is answered: aiohttp goes no further
         self._is_busy = True
         self._end_timers()
         if request.writer.output_size > 0:

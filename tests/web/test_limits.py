@@ -130,6 +130,28 @@ async def test_a_body_that_does_not_come_is_408_and_the_connection_ends(tmp_path
         assert await refused(site, "slow_body") == 1
 
 
+@pytest.mark.parametrize("lost", [None, ConnectionResetError("reset"), OSError(113, "No route to host")])
+async def test_who_leaves_in_the_middle_of_a_body_is_no_error_of_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture, lost: Exception | None
+) -> None:
+    async with Client.connected(site) as client:
+        client.send(post(site, 1_000) + "{")
+        server = site.gateway._running.http._main._runner.server
+        assert server is not None
+        await until(lambda: any(one._current_request is not None for one in server.connections), "a request under way")
+        (connection,) = (one for one in server.connections if one._current_request is not None)
+        task = connection._task_handler
+        assert task is not None
+        assert connection.transport is not None
+        if lost is None:
+            client.writer.close()
+        else:
+            connection.transport._force_close(lost)  # type: ignore[attr-defined]  # as when a read fails
+        await asyncio.wait([task], timeout=PATIENCE_S)
+    assert not server.connections
+    assert not [record for record in caplog.records if record.levelname in {"ERROR", "WARNING"}]
+
+
 async def test_the_rest_of_a_body_that_nobody_wants_is_not_waited_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
