@@ -159,7 +159,7 @@ class Connection(RequestHandler):
             )
         else:
             answer = error_response(400, "bad_request", "This is not HTTP as it is understood here.")
-        add_headers(answer, is_secure=False)
+        add_headers(answer, is_secure=request.secure)
         answer.force_close()
         return answer
 

@@ -1,10 +1,15 @@
 """Every answer says what a browser must not do with it, and nothing of what serves it."""
 
+import asyncio
+import socket
+from pathlib import Path
+
 import pytest
 from aiohttp import web
 
 from gateway.web.security import add_headers
-from tests.site import Site, running_site
+from tests.site import PATIENCE_S, Site, running_site
+from tests.tls.site import tls_site, trusting
 from tests.web.api import asker
 
 SAID = {
@@ -77,3 +82,15 @@ async def test_the_metrics_are_for_whom_the_settings_name(tmp_path_factory: pyte
             for path, expected in (("/metrics", status), ("/health", 200), ("/ready", 200)):
                 async with site.http.get(site.url(path)) as response:
                     assert response.status == expected
+
+
+async def test_over_tls_what_is_no_http_is_told_to_stay_there_too(tmp_path: Path) -> None:
+    async with tls_site(tmp_path) as site:
+        for port, tls in ((site.settings.http.tls_port, trusting(tmp_path)), (site.http_port, None)):
+            reader, writer = await asyncio.open_connection("localhost", port, ssl=tls, family=socket.AF_INET)
+            writer.write(b"nonsense\r\n\r\n")
+            async with asyncio.timeout(PATIENCE_S):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            writer.transport.abort()
+            assert head.split(" ")[1] == "400"
+            assert ("Strict-Transport-Security: max-age=86400" in head) == (tls is not None)
