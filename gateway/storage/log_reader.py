@@ -166,7 +166,9 @@ class LogReader:
 
     async def row_before(self, readings: int) -> int:
         """Return the row behind which the newest so many readings lie; 0 if there are no more. Rows have gaps."""
-        rows = await self.fetch("SELECT id FROM device_telemetry_history ORDER BY id DESC LIMIT 1 OFFSET ?", (readings,))
+        rows = await self.fetch(
+            "SELECT id FROM device_telemetry_history ORDER BY id DESC LIMIT 1 OFFSET ?", (readings,)
+        )
         return next((int(row) for (row,) in rows), 0)
 
     async def read(
