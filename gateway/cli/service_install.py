@@ -69,6 +69,10 @@ class Place:
         if os.geteuid() == 0:
             os.chown(self.at(path), self._number("passwd", owner), self._number("group", group))
 
+    def is_owner(self, path: Path, owner: str) -> bool:
+        """Whether the file is that user's. Raises NeurogateError when there is no such user."""
+        return self.at(path).stat().st_uid == self._number("passwd", owner)
+
     def _number(self, database: str, name: str) -> int:
         if name == "root":
             return 0
@@ -238,9 +242,17 @@ def _give_config(place: Place) -> None:
 
 
 def _make_data_dir(place: Place, data_dir: Path) -> None:
-    if not place.at(data_dir).exists():
-        place.at(data_dir).mkdir(parents=True)
+    """Make the folder, or take an empty one over. Raises ConfigError for one with what the service could not use."""
+    folder = place.at(data_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
         place.give(data_dir, USER, 0o700, owner=USER)
+    elif os.geteuid() == 0 and not place.is_owner(data_dir, USER):
+        raise ConfigError(
+            f"{data_dir} is not the user {USER}'s, and not empty: the service could not use it.",
+            hint=f"If it is the gateway's data: sudo chown -R {USER}: {data_dir}; else set gateway.data_dir."
+            " Then run this again.",
+        )
 
 
 def _write(place: Place, path: Path, text: str, mode: int) -> None:

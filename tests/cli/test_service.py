@@ -49,6 +49,12 @@ class Machine:
     def read(self, path: str) -> str:
         return (self.root / path).read_text()
 
+    def uid(self) -> int:
+        """Whose the data directory has to be: only root can give it to the user that was made."""
+        if os.geteuid() != 0:
+            return os.geteuid()
+        return int(self.read("etc/passwd").split("neurogate:x:")[1].split(":")[0])
+
     def mode(self, path: str) -> int:
         return stat.S_IMODE((self.root / path).stat().st_mode)
 
@@ -81,8 +87,7 @@ def test_it_makes_user_configuration_folder_and_unit_and_starts_with_the_machine
     assert f"ExecStart={PROGRAM} run --config /etc/neurogate/neurogate.toml" in machine.read(UNIT)
     assert (machine.root / WANTED).is_symlink()
     if os.geteuid() == 0:
-        uid = int(machine.read("etc/passwd").split("neurogate:x:")[1].split(":")[0])
-        assert (machine.root / DATA).stat().st_uid == uid
+        assert (machine.root / DATA).stat().st_uid == machine.uid()
         assert ((machine.root / CONFIG).stat().st_uid, (machine.root / CONFIG).stat().st_gid != 0) == (0, True)
 
 
@@ -158,6 +163,27 @@ def test_data_elsewhere_is_made_for_the_user_and_may_be_written(machine: Machine
     assert machine.mode("mnt/ssd/neurogate") == 0o700
     assert "ReadWritePaths=/mnt/ssd/neurogate\n" in machine.read(UNIT)
     assert tomllib.loads(config.read_text()) == {"gateway": {"data_dir": "/mnt/ssd/neurogate"}}
+
+
+def test_an_empty_folder_that_is_there_becomes_the_users_own(machine: Machine) -> None:
+    (machine.root / DATA).mkdir(parents=True, mode=0o755)
+    assert machine.install()[0] == 0
+    assert machine.mode(DATA) == 0o700
+    assert (machine.root / DATA).stat().st_uid == machine.uid()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_a_folder_with_what_is_somebody_elses_is_left_alone_and_told_before_there_is_a_unit(machine: Machine) -> None:
+    kept = machine.root / DATA / "holiday.jpg"
+    kept.parent.mkdir(parents=True, mode=0o755)
+    kept.touch()
+    code, _, err = machine.install()
+    assert (code, f"sudo chown -R neurogate: /{DATA}; else set gateway.data_dir" in err) == (78, True)
+    assert (machine.mode(DATA), kept.parent.stat().st_uid, kept.stat().st_uid) == (0o755, 0, 0)
+    assert UNIT not in machine.files()
+    os.chown(kept.parent, machine.uid(), -1)
+    assert machine.install()[0] == 0
+    assert machine.mode(DATA) == 0o755  # it is the user's, who may let others in
 
 
 @pytest.mark.parametrize(
