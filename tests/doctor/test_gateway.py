@@ -1,5 +1,6 @@
 """Checks of what a gateway says: each thing that can be wrong is, and says what to do next."""
 
+import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,19 @@ async def test_a_file_of_the_data_directory_that_others_may_read_is_told(tmp_pat
     assert only(await permissions(evidence(data))).level == "ok"
     (data / name).chmod(0o640)
     assert only(await permissions(evidence(data))).level == level
+
+
+async def test_whoever_may_not_look_into_the_data_directory_is_told_who_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_: Path) -> list[Path]:  # to the root that may run this, the kernel forbids nothing
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    found = only(await permissions(evidence(tmp_path)))
+    assert found.words == f"This user may not look into {tmp_path}, so what is in it was not looked at."
+    owner = tmp_path.owner()  # noqa: ASYNC240 - a local folder
+    assert found.hint == f"Run this as the gateway's user: sudo -u {owner} neurogate doctor"
 
 
 async def test_a_data_directory_that_others_may_write_to_is_broken(tmp_path: Path) -> None:

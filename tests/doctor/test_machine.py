@@ -237,6 +237,24 @@ async def test_a_port_of_the_gateway_that_takes_connections_is_well(tmp_path: Pa
     assert only(found).words == f"Port {port} (mqtt.port) is the gateway's and takes connections."
 
 
+@pytest.mark.parametrize("is_the_owners", [True, False])
+async def test_of_another_users_program_no_name_is_guessed_and_the_gateways_own_port_is_not_broken(
+    tmp_path: Path, is_the_owners: bool
+) -> None:
+    uid = tmp_path.stat().st_uid + (not is_the_owners)  # noqa: ASYNC240 - a local folder
+    proc = tmp_path / "proc"  # its processes are not shown, as to any user but theirs
+    (proc / "net").mkdir(parents=True)
+    (proc / "net/tcp").write_text(f"head\n 0: 0100007F:075B 00000000:0000 0A 0:0 0:0 0 {uid} 0 4711 1\n")
+    found = only(await ports(evidence(tmp_path, tables=tables(0x75B), machine=Machine(proc=proc))))
+    assert "Port 1883 (mqtt.port) is taken by a program of the user " in found.words
+    if is_the_owners:
+        assert (found.level, "perhaps the gateway" in found.words) == ("warning", True)
+        assert found.hint == f"Run this as that user: sudo -u {tmp_path.owner()} neurogate doctor"  # noqa: ASYNC240
+    else:
+        assert found.level == "broken"
+        assert found.hint == "Stop it (sudo ss -ltnp shows its name), or set mqtt.port."
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_who_listens_is_found_by_address(host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -4,12 +4,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 from gateway.daemon_thread import in_daemon_thread
 from gateway.doctor.evidence import Evidence
 from gateway.model.finding import Finding, broken, fine, warning
 from gateway.shown_config import secret_settings
+from gateway.storage.data_dir import DataDir
 
 _OTHERS = 0o077
 _WRITABLE = 0o022
@@ -18,17 +18,24 @@ _FROM_FILE = re.compile(r"\$\{file:([^}]+)\}")
 
 async def permissions(evidence: Evidence) -> list[Finding]:
     """Look at the modes and owners of files; at no content."""
-    found = await in_daemon_thread(lambda: [*_data_dir(evidence.data_dir.path), *_config(evidence)])
+    found = await in_daemon_thread(lambda: [*_data_dir(evidence.data_dir), *_config(evidence)])
     return found or [fine("Data directory, keys and configuration are the gateway's alone.")]
 
 
-def _data_dir(folder: Path) -> Iterator[Finding]:
+def _data_dir(data_dir: DataDir) -> Iterator[Finding]:
+    folder = data_dir.path
     if not folder.exists():
         return
     about = folder.stat()
     if about.st_mode & _WRITABLE:
         yield broken(f"Others may write to {folder}.", f"Run: chmod 700 {folder}")
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except PermissionError:
+        words = f"This user may not look into {folder}, so what is in it was not looked at."
+        yield warning(words, f"Run this as the gateway's user: sudo -u {data_dir.owner} neurogate doctor")
+        return
+    for path in paths:
         try:
             file = path.lstat()
         except OSError:

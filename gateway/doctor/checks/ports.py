@@ -26,10 +26,23 @@ async def _port(one: Listener, open_now: list[Listening], evidence: Evidence) ->
         return await _free(one, where, evidence)
     pid, who = await in_daemon_thread(lambda: owner(there, evidence.machine.proc))
     ours = None if evidence.vitals is None else evidence.vitals.pid
+    if ours is None and pid is None and there.uid == _gateway_uid(evidence):
+        return warning(
+            f"{where} is taken by {who}, perhaps the gateway: this user may not see that.",
+            f"Run this as that user: sudo -u {evidence.data_dir.owner} neurogate doctor",
+        )
     if ours is None or (pid is not None and pid != ours):
-        end = f"Stop it (perhaps: systemctl stop {who.split()[0]}), or set {one.setting}."
-        return broken(f"{where} is taken by {who}.", end)
+        end = f"perhaps: systemctl stop {who.split()[0]}" if pid is not None else "sudo ss -ltnp shows its name"
+        return broken(f"{where} is taken by {who}.", f"Stop it ({end}), or set {one.setting}.")
     return await _reached(one, where)
+
+
+def _gateway_uid(evidence: Evidence) -> int | None:
+    """Return the user whose data directory it is; None when there is none, or nobody may know."""
+    try:
+        return evidence.data_dir.path.stat().st_uid
+    except OSError:
+        return None
 
 
 async def _free(one: Listener, where: str, evidence: Evidence) -> Finding:
