@@ -61,13 +61,13 @@ async def show_certificates(site: Site) -> list[CertificateDetails]:
 async def init_certificates(site: Site, *, replace: bool = False) -> list[CertificateDetails]:
     """Make the site's CA and a server certificate. Raises AlreadyExists, unless it is to be replaced, StoreFailed."""
     await asyncio.to_thread(site.certificates.init, replace=replace)
-    return await _applied(site)
+    return await _applied(site, "certificate.init", "authority", {"replace": replace})
 
 
 async def renew_certificates(site: Site, *, authority: bool = False) -> list[CertificateDetails]:
     """Make a new server certificate, by the next authority if that is asked for. Raises NotFound, StoreFailed."""
     await asyncio.to_thread(site.certificates.renew, authority=authority)
-    return await _applied(site)
+    return await _applied(site, "certificate.renew", "authority" if authority else "server")
 
 
 async def issue_certificate(
@@ -97,9 +97,12 @@ async def issue_certificate(
     )
 
 
-async def _applied(site: Site) -> list[CertificateDetails]:
+async def _applied(
+    site: Site, action: str, subject: str, after: dict[str, bool] | None = None
+) -> list[CertificateDetails]:
     if site.live is not None:
         await site.live.apply_certificates()
+    await note_change(site, None, action, subject, after)
     return await show_certificates(site)
 
 

@@ -4,7 +4,7 @@ from contextlib import aclosing
 
 from gateway.cli.gateway_link import connect
 from gateway.operations.activity import page_activity
-from gateway.operations.certificates import init_certificates, issue_certificate
+from gateway.operations.certificates import init_certificates, issue_certificate, renew_certificates
 from gateway.operations.credentials import add_credential, revoke_credential
 from gateway.operations.dead_letters import drop_dead_letters
 from gateway.operations.devices import rotate_device
@@ -36,6 +36,8 @@ async def test_a_command_is_noted_once_it_changes_something(site: Site) -> None:
     await site.command(rotate_vault)
     await site.command(remove_secret, name="cloud")
     await site.command(init_certificates)
+    await site.command(renew_certificates)
+    await site.command(renew_certificates, authority=True)
     await site.command(issue_certificate, organization_id="default", device_id="kitchen")
     assert (await entries(site))[len(before) :] == [
         ("default", "cli", "device.erase", "kitchen"),
@@ -45,6 +47,9 @@ async def test_a_command_is_noted_once_it_changes_something(site: Site) -> None:
         (None, "cli", "secret.set", "cloud"),
         (None, "cli", "vault.rotate", "vault"),
         (None, "cli", "secret.remove", "cloud"),
+        (None, "cli", "certificate.init", "authority"),
+        (None, "cli", "certificate.renew", "server"),
+        (None, "cli", "certificate.renew", "authority"),
         ("default", "cli", "certificate.issue", "kitchen"),
     ]
 
