@@ -53,6 +53,10 @@ async def _arguments(route: Route, signature: Signature, request: web.Request) -
         arguments["query"] = read_query(signature.query, request.query)
     if signature.takes_body:
         body = await _as_it_came(request)
+        media_types = [one.media_type for one in signature.contents]
+        if body and request.content_type not in media_types:
+            words = "The body does not say that it is of a kind that is read here."
+            raise UnreadBody("unsupported_media_type", words, hint=f"Content-Type: {', or '.join(media_types)}")
         arguments["body"] = body if signature.body is None else read_body(signature.body, body)
     if route.guard is not None and route.guard.within is not None:
         named = named_organization(request.query, arguments.get("body"))

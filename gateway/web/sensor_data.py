@@ -70,12 +70,6 @@ _SENML_BODY = Content(
 )
 
 
-class NotReadable(BadInput):
-    """A body of a media type that is not read."""
-
-    http_status = 415
-
-
 class SensorData:
     """The route and its handler."""
 
@@ -134,10 +128,6 @@ class SensorData:
             else:
                 pack = self._access.sent_within(who.organization_id, SENML)
             return _answer(await self._ingest.take_message(pack, body, source="http"))
-        if request.content_type != JSON:
-            raise NotReadable(
-                "unsupported_media_type", "The body must be JSON.", hint=f"Content-Type: {JSON}, or {MEDIA_TYPE}"
-            )
         if isinstance(who, Device):
             return _answer(await self._ingest.take_document(who, body, source="http"))
         return _answer(await self._take_all(who.organization_id, body))

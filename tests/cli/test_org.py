@@ -50,7 +50,7 @@ def test_a_device_moves_with_or_without_a_gateway(site: GatewayProcess, is_runni
     site.start()
     message = {"topic": "devices/kitchen/config", "payload": {"v": 1}, "qos": 1, "retain": True}
     body = json.dumps({"operation": "publish", "messages": [message, message | {"topic": "devices/hall/config"}]})
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     url = f"http://127.0.0.1:{site.http_port}/api/v1/mqtt-broker"
     with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers)) as answer:
         assert answer.status == 200

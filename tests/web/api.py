@@ -29,6 +29,8 @@ class Asker:
         self, method: str, path: str, query: dict[str, str | int], data: str | None = None
     ) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {self.token}"}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
         async with self.site.http.request(
             method, self.site.url(path), params=query, data=data, headers=headers
         ) as response:

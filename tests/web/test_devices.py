@@ -95,3 +95,32 @@ async def test_what_cannot_be_is_refused_and_changes_nothing(api: Asker, body: d
     assert (status, answer["error"]["code"]) == (400, code)
     (kitchen,) = await api.site.command(list_devices)
     assert kitchen.metadata == {}
+
+
+@pytest.mark.parametrize(
+    ("media_type", "status"),
+    [
+        ("application/json", 200),
+        ("Application/JSON; charset=utf-8", 200),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("application/senml+json", 415),
+        ("", 415),
+    ],
+)
+async def test_only_what_says_that_it_is_json_is_read(api: Asker, media_type: str, status: int) -> None:
+    headers = {"Authorization": f"Bearer {api.token}"} | ({"Content-Type": media_type} if media_type else {})
+    body = b'{"device_id": "kitchen", "metadata": {"location": "hall"}}'
+    async with api.site.http.post(
+        api.site.url(API), data=body, headers=headers, skip_auto_headers=["Content-Type"]
+    ) as response:
+        answer = await response.json()
+    assert response.status == status
+    if status != 200:
+        assert answer["error"]["code"] == "unsupported_media_type"
+        assert answer["error"]["hint"] == "Content-Type: application/json"
+
+
+async def test_where_a_body_may_be_left_out_nothing_need_be_said_of_it(api: Asker) -> None:
+    status, _ = await api.ask("DELETE", "/api/v1/devices", {"id": "kitchen"})
+    assert status == 204

@@ -40,6 +40,8 @@ class Api:
     ) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {self.token if token is None else token}"}
         data = None if body is None else body if isinstance(body, str) else json.dumps(body)
+        if data is not None:
+            headers["Content-Type"] = "application/json"
         async with self.site.http.request(method, self.site.url(path), data=data, headers=headers) as response:
             text = await response.text()
             return response.status, json.loads(text) if text else None

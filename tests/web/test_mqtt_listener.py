@@ -32,7 +32,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Asker]:
 
 async def signed(api: Asker, body: bytes, key: str = SECRET, header: str | None = None) -> tuple[int, Any]:
     signature = header or f"sha256={hmac.digest(key.encode(), body, 'sha256').hex()}"
-    url, headers = api.site.url(API), {"X-Webhook-Signature": signature}
+    url, headers = api.site.url(API), {"X-Webhook-Signature": signature, "Content-Type": "application/json"}
     async with api.site.http.post(url, data=body, headers=headers) as response:
         return response.status, await response.json()
 

@@ -65,7 +65,7 @@ async def test_every_path_of_the_readme_is_in_it(site: Site) -> None:
 async def test_every_body_of_the_readme_is_one_that_its_route_takes(site: Site) -> None:
     posted = [route for route in site.gateway._running.http._main.routes if route.method == "POST"]
     routes = {path: route for route in posted for path in route.paths}
-    curl = re.compile(r"^curl http://127\.0\.0\.1:8080(\S+).*?-d '(.*?)'$", re.MULTILINE | re.DOTALL)
+    curl = re.compile(r"^curl http://127\.0\.0\.1:8080(\S+).*?(?:-d|--json) '(.*?)'$", re.MULTILINE | re.DOTALL)
     commands = curl.findall(README.read_text("utf-8"))
     assert len(commands) > 3
     for path, body in commands:

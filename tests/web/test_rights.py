@@ -49,6 +49,8 @@ class Sites:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         path += "".join(f"{'&' if '?' in path else '?'}{name}={value}" for name, value in query.items())
         data = body if route.body else None
+        if data is not None:
+            headers["Content-Type"] = "application/json"
         async with self.site.http.request(
             route.method, self.site.url(f"{prefix}/{path}"), data=data, headers=headers
         ) as answer:
