@@ -23,9 +23,11 @@ app = typer.Typer(no_args_is_help=True, help="Passwords and keys of others, encr
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What the configuration calls it: ${vault:NAME}.")]
 
 
-@app.command("set")
-def set_secret(name: Name, config: ConfigFile = None) -> None:
+@app.command("set", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def set_secret(context: typer.Context, name: Name, config: ConfigFile = None) -> None:
     """Put a secret into the vault; its value is asked for, or read from standard input."""
+    if context.args:  # perhaps the value: click's own words would repeat it
+        raise typer.BadParameter("only NAME is taken here. The value is asked for, or read from standard input.")
     settings = load(config, os.environ).settings
     ask(settings, secrets.set_secret, name=name, value=_value())
     print(f"{name} is in the vault. {_users_have_to_know(settings, name)}")

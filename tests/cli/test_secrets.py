@@ -145,3 +145,14 @@ def test_a_backup_has_the_key_and_a_restored_gateway_reads_its_secrets(site: Vau
     listed = json.loads(site.neurogate("secrets", "list", "--json", "-c", str(new / "neurogate.toml")).stdout)
     assert [(one["name"], one["unreadable"]) for one in listed["secrets"]] == [("PATH", ""), ("SIGN", "")]
     assert [key.stat().st_mode & 0o777 for key in (new / "data").glob("vault-*.key")] == [0o600]
+
+
+@pytest.mark.parametrize(
+    "value", [(VALUE,), (f"--{VALUE}",), (f"-{VALUE}",), ("--value", VALUE), (f"--value={VALUE}",)]
+)
+def test_a_value_among_the_arguments_is_refused_and_not_repeated(site: Vaults, value: tuple[str, ...]) -> None:
+    done = site.neurogate("secrets", "set", "SIGN", *value)
+    assert done.returncode == 2
+    assert "standard input" in done.stderr
+    assert VALUE not in done.stdout + done.stderr
+    assert site.json("secrets", "list")["secrets"] == []
