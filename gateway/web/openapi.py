@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from gateway import __version__
 from gateway.web.errors import Error
 from gateway.web.requests import Query
-from gateway.web.routes import BEARER, DEVICE_KEY, JSON, SIGNATURE, Content, Route, Signature
+from gateway.web.routes import BEARER, CLIENT_CERTIFICATE, DEVICE_KEY, JSON, SIGNATURE, Content, Route, Signature
 
 _Schema = dict[str, Any]
 _Mode = Literal["validation", "serialization"]
@@ -27,6 +27,10 @@ _SCHEMES: dict[str, _Schema] = {
         "in": "header",
         "name": "x-api-key",
         "description": "A device's password, of `neurogate device add`. It may come as the bearer token as well.",
+    },
+    CLIENT_CERTIFICATE: {
+        "type": "mutualTLS",
+        "description": "A device's certificate (`neurogate certs issue`), over HTTPS; then no key is looked at.",
     },
     SIGNATURE: {
         "type": "apiKey",

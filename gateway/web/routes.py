@@ -29,6 +29,7 @@ JSON = "application/json"
 
 BEARER = "bearer"
 DEVICE_KEY = "device_key"
+CLIENT_CERTIFICATE = "client_certificate"
 SIGNATURE = "signature"
 """Names of the ways to say who asks; `openapi.py` says what they are."""
 

@@ -36,7 +36,7 @@ from gateway.web.authorization import (
     wait_after_failure,
 )
 from gateway.web.errors import AllRefused
-from gateway.web.routes import BEARER, DEVICE_KEY, JSON, Accepted, Content, Guard, Mixed, Route
+from gateway.web.routes import BEARER, CLIENT_CERTIFICATE, DEVICE_KEY, JSON, Accepted, Content, Guard, Mixed, Route
 
 
 class Readings(TypedDict):
@@ -84,8 +84,12 @@ class SensorData:
 
     def routes(self) -> Iterable[Route]:
         """Return the route."""
-        words = "a device: its password is the key, or the bearer token; or a token of a device, an admin or an owner"
-        yield Route("POST", "sensor-data", self.post, Guard(self._sender, (DEVICE_KEY, BEARER), words), (404,))
+        words = (
+            "a device: its password is the key, or the bearer token, or it shows its certificate;"
+            " or a token of a device, an admin or an owner"
+        )
+        guard = Guard(self._sender, (DEVICE_KEY, BEARER, CLIENT_CERTIFICATE), words)
+        yield Route("POST", "sensor-data", self.post, guard, (404,))
 
     async def _sender(self, request: web.Request) -> Device | Caller:
         key = request.headers.get("x-api-key") or bearer_token(request)

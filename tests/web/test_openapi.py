@@ -44,6 +44,17 @@ async def test_it_is_valid_and_whole(site: Site) -> None:
     assert len(ids) == len(set(ids))
 
 
+async def test_a_device_may_show_its_certificate_where_it_hands_in_readings(site: Site) -> None:
+    document = await document_of(site)
+    schemes = document["components"]["securitySchemes"]
+    ways = [
+        schemes[name]["type"]
+        for one in document["paths"]["/api/v1/sensor-data"]["post"]["security"]
+        for name in one  # one of them is enough
+    ]
+    assert ways == ["apiKey", "http", "mutualTLS"]
+
+
 async def test_every_error_is_of_one_shape(site: Site) -> None:
     document = await document_of(site)
     for answer in document["components"]["responses"].values():
