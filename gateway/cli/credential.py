@@ -25,7 +25,7 @@ _HOUR_MS = 3_600_000
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Becomes its username.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its username, for an organisation NAME@ORGANISATION.")],
     organization: Annotated[
         str | None, typer.Option(help="Whose devices it speaks for.", show_default="gateway.organization_id")
     ] = None,

@@ -1,7 +1,8 @@
 """The credentials in `state.db`: who may log in, since when, and how often each has.
 
-- a username with a slash is a device's, one without is an organisation's or the site's; what each may do is said in
-  gateway/model/rights.py
+- a username with a slash is a device's, `NAME@ORGANISATION` an organisation's (an older one may be without), any
+  other the site's: so nobody finds out what others have called theirs, or takes a name from them; what each may do is
+  said in gateway/model/rights.py
 - a password is known to its owner alone; a new one does not end the old one at once, so that a board can be flashed,
   or a hub told, without a gap. What is left to the old one is time in which the gateway runs: a clock that jumps, or a
   gateway that was off, ends it neither early nor unseen
@@ -78,19 +79,20 @@ class Credentials:
     async def add(self, name: str, organization_id: str | None, *, by: str | None = GATEWAY) -> NewPassword:
         """Make a credential of an organisation, or (None) of the site. With `by` None it is not worth a note.
 
-        Raises BadInput for an unusable name, AlreadyExists when it is taken.
+        Raises BadInput for an unusable name, AlreadyExists when it is taken there.
         """
         check_name("credential", name)
         if organization_id is not None:
             check_name("organization", organization_id)
-        new = NewPassword(name, organization_id, generate_password())
+        username = organization_username(organization_id, name) if organization_id is not None else name
+        new = NewPassword(username, organization_id, generate_password())
 
         async def insert(db: aiosqlite.Connection) -> bool:
             added = await db.execute(
                 """INSERT INTO mqtt_credentials (username, organization_id, password_hash, topic_prefix, created_at)
                 VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
                 (
-                    name,
+                    username,
                     organization_id,
                     self._state.password_hash(new.password),
                     "#" if organization_id is None else f"org_{organization_id}/devices/#",
@@ -98,15 +100,14 @@ class Credentials:
                 ),
             )
             if added.rowcount > 0 and by is not None:
-                await note(
-                    db, self._state.now_ms(), by, organization_id, "credential.add", name, None, {"username": name}
-                )
+                after, now_ms = {"username": username}, self._state.now_ms()
+                await note(db, now_ms, by, organization_id, "credential.add", username, None, after)
             return added.rowcount > 0
 
         if not await self._state.change(insert):
             raise AlreadyExists(
-                f"There is a credential {name} already.",
-                hint=f"Choose another name, or give it a new password: neurogate credential rotate {name}",
+                f"There is a credential {username} already.",
+                hint=f"Choose another name, or give it a new password: neurogate credential rotate {username}",
             )
         return new
 
@@ -187,6 +188,11 @@ class Credentials:
             )
 
         await self._state.change(update, copied=False)
+
+
+def organization_username(organization_id: str, name: str) -> str:
+    """Return the name under which an organisation's hub logs in; a name has no `@`."""
+    return f"{name}@{organization_id}"
 
 
 def no_credential(username: str) -> NotFound:

@@ -29,6 +29,7 @@ from gateway.operations.credentials import (
 )
 from gateway.operations.site import SharedSite
 from gateway.parsers.routes import ParserRoutes
+from gateway.storage.credentials import organization_username
 from gateway.storage.mqtt_messages import MqttMessages
 from gateway.storage.mqtt_subscriptions import SubscriptionRow
 from gateway.web.authorization import Authorization
@@ -220,7 +221,7 @@ class MqttBroker:
         if body.action == "list":
             return {"credentials": [_shown(one) for one in own.values()]}
         if body.action == "create":
-            name = body.username or f"{organization_id}-{secrets.token_hex(4)}"
+            name = body.username or secrets.token_hex(4)
             new = await add_credential(site, name=name, organization_id=organization_id)
             shown: NewCredential = {
                 "username": new.username,
@@ -228,16 +229,19 @@ class MqttBroker:
                 "topic_prefix": f"org_{organization_id}/devices/#",
             }
             return Created(shown)
-        if body.username not in own:
+        username = body.username or ""
+        if username not in own:
+            username = organization_username(organization_id, username)  # by the name that it was made with
+        if username not in own:
             raise NotFound(
                 f"There is no credential {(body.username or '')[:50]!r}.", hint='"action": "list" shows what there is.'
             )
         if body.action == "rotate":
             overlap_ms = round(body.overlap_h * 3_600_000)
-            new = await rotate_credential(site, username=body.username, overlap_ms=overlap_ms)
+            new = await rotate_credential(site, username=username, overlap_ms=overlap_ms)
             return {"username": new.username, "password": new.password}
-        await revoke_credential(site, username=body.username)
-        return {"username": body.username, "revoked": True}
+        await revoke_credential(site, username=username)
+        return {"username": username, "revoked": True}
 
     # Subscriptions
 

@@ -198,8 +198,11 @@ async def test_only_the_site_hears_what_the_broker_says_of_itself(site: Site) ->
             assert await client.packet() == b"\x90\x04\x00\x01\x80\x80"
 
 
-async def test_a_session_ends_with_its_credential_and_the_next_of_that_name_gets_nothing_of_it(site: Site) -> None:
+async def test_a_session_ends_with_its_credential_and_the_next_of_that_name_gets_nothing_of_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A username that was the site's becomes an organisation's: what its session has subscribed to is not sent."""
+    monkeypatch.setattr("gateway.storage.credentials.organization_username", lambda _, name: name)  # as they were once
     other = await site.command(add_device, organization_id="other", device_id="x", metadata={})
 
     async def speak() -> None:
@@ -245,8 +248,9 @@ async def find_nothing(site: Site, hub: NewPassword) -> None:
 
 
 async def test_p8_a_username_that_moved_to_another_organisation_while_all_was_stopped_has_no_session(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.storage.credentials.organization_username", lambda _, name: name)  # as they were once
     async with running_site(tmp_path) as site:
         await leave_session(site, await hub_of(site, "one"))
     await asyncio.to_thread(ask, site.settings, revoke_credential, username="hub")
@@ -261,6 +265,7 @@ async def test_p8_a_username_that_moved_to_another_organisation_at_once_has_no_s
     site: Site, monkeypatch: pytest.MonkeyPatch, *, is_told: bool
 ) -> None:
     """The door sees only that there is a credential of that name before and after, or not even that yet."""
+    monkeypatch.setattr("gateway.storage.credentials.organization_username", lambda _, name: name)  # as they were once
     await leave_session(site, await hub_of(site, "one"))
     door: Door = site.gateway._running.door
     refresh = Access.refresh
@@ -296,9 +301,9 @@ async def test_the_old_password_is_good_until_its_time_is_up(site: Site) -> None
 
 async def test_revoke_ends_the_sessions_of_both_passwords_before_it_returns(site: Site) -> None:
     old = await hub_of(site)
-    new = await site.command(rotate_credential, username="hub", overlap_ms=HOUR_MS)
+    new = await site.command(rotate_credential, username="hub@default", overlap_ms=HOUR_MS)
     async with RawClient.login(site, old, "old") as with_old, RawClient.login(site, new, "new") as with_new:
-        await site.command(revoke_credential, username="hub")
+        await site.command(revoke_credential, username="hub@default")
         door = site.gateway._running.door
         assert door.connections == 0
         assert [await client.rest() for client in (with_old, with_new)] == [b"", b""]
@@ -310,13 +315,13 @@ async def test_statistics_say_how_a_credential_is_used(site: Site) -> None:
         for packet_id in (1, 2, 3):
             client.send(publish("devices/x/status", b"on", qos=1, packet_id=packet_id))
             await client.expect(puback(packet_id))
-    async with RawClient.open(site, connect("raw", "hub", "wrong")) as client:
+    async with RawClient.open(site, connect("raw", "hub@default", "wrong")) as client:
         assert await client.rest() == REFUSED
-    shown = await site.command(show_credential, username="hub")
+    shown = await site.command(show_credential, username="hub@default")
     assert (shown.connections, shown.refused_logins, shown.messages_in) == (1, 1, 3)
     assert shown.last_connected_at_ms == site.clock.now
     unused = {one.username: one.connections for one in await site.command(list_credentials)}
-    assert unused == {"default/kitchen": 0, "hub": 1}
+    assert unused == {"default/kitchen": 0, "hub@default": 1}
 
 
 async def test_a_failed_login_waits_and_a_right_one_does_not(site: Site) -> None:

@@ -25,23 +25,23 @@ def any_site(request: pytest.FixtureRequest, site: GatewayProcess) -> GatewayPro
 
 def test_a_credential_is_added_shown_listed_rotated_and_revoked(any_site: GatewayProcess) -> None:
     added = any_site.json("credential", "add", "hub", "--organization", "acme")
-    assert (added["username"], added["organization_id"]) == ("hub", "acme")
+    assert (added["username"], added["organization_id"]) == ("hub@acme", "acme")
     tool = any_site.json("credential", "add", "tool", "--site")
     assert tool["organization_id"] is None
     any_site.json("device", "add", "kitchen")
     listed = {one["username"]: one for one in any_site.json("credential", "list")}
-    assert sorted(listed) == ["default/kitchen", "hub", "tool"]
-    assert (listed["default/kitchen"]["device_id"], listed["hub"]["device_id"]) == ("kitchen", None)
-    assert listed["hub"]["subscribe"] == ["neurobuild/sensors/#", "org_acme/devices/#", "devices/#"]
+    assert sorted(listed) == ["default/kitchen", "hub@acme", "tool"]
+    assert (listed["default/kitchen"]["device_id"], listed["hub@acme"]["device_id"]) == ("kitchen", None)
+    assert listed["hub@acme"]["subscribe"] == ["neurobuild/sensors/#", "org_acme/devices/#", "devices/#"]
     assert listed["tool"]["subscribe"] == ["#", "$SYS/#"]
-    assert (listed["hub"]["connections"], listed["hub"]["last_connected_at"]) == (0, None)
-    rotated = any_site.json("credential", "rotate", "hub")
+    assert (listed["hub@acme"]["connections"], listed["hub@acme"]["last_connected_at"]) == (0, None)
+    rotated = any_site.json("credential", "rotate", "hub@acme")
     assert rotated["password"] not in (added["password"], "")
-    left_s = any_site.json("credential", "show", "hub")["old_password_left_s"]
+    left_s = any_site.json("credential", "show", "hub@acme")["old_password_left_s"]
     assert 86_000 < left_s <= 86_400
     rotated = any_site.json("credential", "rotate", "default/kitchen", "--overlap-h", "0")
     assert rotated["username"] == "default/kitchen"
-    for username in ("hub", "default/kitchen"):
+    for username in ("hub@acme", "default/kitchen"):
         words = f"{username} has no access any more.\n"
         assert any_site.neurogate("credential", "revoke", username).stdout == words
     assert [one["username"] for one in any_site.json("credential", "list")] == ["tool"]
@@ -52,7 +52,7 @@ def test_a_credential_is_added_shown_listed_rotated_and_revoked(any_site: Gatewa
     ("arguments", "words"),
     [
         (("add", "a/b"), "Error: 'a/b' cannot be a credential id"),
-        (("add", "hub"), "Error: There is a credential hub already.\nChoose another name"),
+        (("add", "hub"), "Error: There is a credential hub@default already.\nChoose another name"),
         (("add", "x", "--site", "--organization", "y"), "Error: A credential of the site has no organisation.\nUse"),
         (("show", "nobody"), "Error: There is no credential nobody.\nneurogate credential list"),
         (("rotate", "nobody"), "Error: There is no credential nobody.\nneurogate credential list"),
@@ -68,41 +68,41 @@ def test_an_error_says_what_to_do(site: GatewayProcess, arguments: tuple[str, ..
 
 def test_what_a_person_reads(site: GatewayProcess) -> None:
     added = site.neurogate("credential", "add", "hub").stdout.splitlines()
-    assert added[0] == "username  hub"
+    assert added[0] == "username  hub@default"
     password = added[1].split()[1]
-    site.neurogate("credential", "rotate", "hub", "--overlap-h", "1.5")
-    shown = site.neurogate("credential", "show", "hub").stdout
+    site.neurogate("credential", "rotate", "hub@default", "--overlap-h", "1.5")
+    shown = site.neurogate("credential", "show", "hub@default").stdout
     for words in ("publishes     devices/#", "subscribes    org_default/devices/#", "good for another 1.5 h", "never"):
         assert words in shown
     listed = site.neurogate("credential", "list").stdout
-    assert "hub" in listed
+    assert "hub@default" in listed
     assert password not in shown + listed
 
 
 def test_passwords_overlap_and_revoke_ends_both(site: GatewayProcess) -> None:
     site.start()
     old = site.json("credential", "add", "hub")
-    with site.mqtt("hub", old["password"]) as session:
-        new = site.json("credential", "rotate", "hub")
+    with site.mqtt("hub@default", old["password"]) as session:
+        new = site.json("credential", "rotate", "hub@default")
         assert not is_closed(session)
-    site.mqtt("hub", new["password"]).close()
-    with site.mqtt("hub", old["password"]) as session:
-        site.neurogate("credential", "revoke", "hub")
+    site.mqtt("hub@default", new["password"]).close()
+    with site.mqtt("hub@default", old["password"]) as session:
+        site.neurogate("credential", "revoke", "hub@default")
         assert is_closed(session)
     for password in (old["password"], new["password"]):
         with pytest.raises(ConnectionRefusedError):
-            site.mqtt("hub", password)
+            site.mqtt("hub@default", password)
 
 
 def test_statistics_are_there_after_the_gateway_has_stopped(site: GatewayProcess) -> None:
     site.start()
     hub = site.json("credential", "add", "hub")
-    site.mqtt("hub", hub["password"]).close()
+    site.mqtt("hub@default", hub["password"]).close()
     with pytest.raises(ConnectionRefusedError):
-        site.mqtt("hub", "wrong")
-    running = site.json("credential", "show", "hub")
+        site.mqtt("hub@default", "wrong")
+    running = site.json("credential", "show", "hub@default")
     assert (running["connections"], running["refused_logins"]) == (1, 1)
-    site.mqtt("hub", hub["password"]).close()
+    site.mqtt("hub@default", hub["password"]).close()
     site.stop()
-    stopped = site.json("credential", "show", "hub")
+    stopped = site.json("credential", "show", "hub@default")
     assert (stopped["connections"], stopped["refused_logins"]) == (2, 1)

@@ -24,7 +24,7 @@ def mosquitto(folder: Path, gateway_port: int, username: str, password: str) -> 
     folder.mkdir()
     assert BRIDGE is not None
     bridge = BRIDGE[1].replace("address 192.0.2.10:1883", f"address 127.0.0.1:{gateway_port}")
-    bridge = bridge.replace("remote_username mosquitto", f"remote_username {username}").replace("PASSWORD", password)
+    bridge = bridge.replace("mosquitto@default", username).replace("PASSWORD", password)
     assert f":{gateway_port}" in bridge
     assert password in bridge
     (folder / "mosquitto.conf").write_text(

@@ -25,8 +25,10 @@ async def test_a_disk_that_takes_nothing_hides_nothing(site: Site, monkeypatch: 
 
 async def test_no_answer_holds_a_password_but_the_one_that_made_it(site: Site) -> None:
     made = await site.command(add_credential, name="hub", organization_id="default")
-    rotated = await site.command(rotate_credential, username="hub")
-    shown = repr(await site.command(list_credentials)) + repr(await site.command(show_credential, username="hub"))
+    rotated = await site.command(rotate_credential, username="hub@default")
+    shown = repr(await site.command(list_credentials)) + repr(
+        await site.command(show_credential, username="hub@default")
+    )
     for one in (made, rotated):
         assert one.password
         assert one.password not in shown + repr(one)

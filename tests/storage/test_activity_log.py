@@ -49,8 +49,8 @@ async def test_each_change_says_what_it_did(state: State) -> None:
     await change_metadata(state, "acme", "hall", {"floor": 1}, by="token:panel")
     await state.revoke_device("acme", "kitchen", by="cli")
     await Credentials(state).add("hub", "acme", by="cli")
-    await Credentials(state).rotate("hub", 3_600_000, by="cli")
-    await Credentials(state).revoke("hub", by="cli")
+    await Credentials(state).rotate("hub@acme", 3_600_000, by="cli")
+    await Credentials(state).revoke("hub@acme", by="cli")
     token = await Tokens(state).add("alice", "acme", "admin", by="cli")
     await Tokens(state).revoke(token.id, by="cli")
     row = await MqttSubscriptions(state).add("acme", ("a/#",), "https://x.test/?token=abc", 0, by="token:panel")
@@ -62,9 +62,9 @@ async def test_each_change_says_what_it_did(state: State) -> None:
         ("jwt:bob", "device.update", "kitchen", {"metadata": {"room": "k"}}, {"metadata": {"room": "k", "floor": 2}}),
         ("token:panel", "device.add", "hall", None, {"metadata": {"floor": 1}}),
         ("cli", "device.revoke", "kitchen", {"status": "active"}, {"status": "revoked"}),
-        ("cli", "credential.add", "hub", None, {"username": "hub"}),
-        ("cli", "credential.rotate", "hub", None, {"overlap_s": 3600.0}),
-        ("cli", "credential.revoke", "hub", {"username": "hub"}, None),
+        ("cli", "credential.add", "hub@acme", None, {"username": "hub@acme"}),
+        ("cli", "credential.rotate", "hub@acme", None, {"overlap_s": 3600.0}),
+        ("cli", "credential.revoke", "hub@acme", {"username": "hub@acme"}, None),
         ("cli", "token.create", token.id, None, {"name": "alice", "role": "admin"}),
         ("cli", "token.revoke", token.id, {"name": "alice", "role": "admin"}, None),
         ("token:panel", "subscription.add", row.id, None, callback),
@@ -74,7 +74,7 @@ async def test_each_change_says_what_it_did(state: State) -> None:
 
 async def test_p7_no_secret_is_written_down(state: State, tmp_path: Path) -> None:
     secrets = [(await state.add_device("acme", "kitchen", {"wifi_password": "hunter2"})).password]
-    secrets += [(await Credentials(state).add("hub", "acme")).password, await Credentials(state).rotate("hub", 1)]
+    secrets += [(await Credentials(state).add("hub", "acme")).password, await Credentials(state).rotate("hub@acme", 1)]
     secrets.append((await Tokens(state).add("alice", "acme", "owner")).token)
     log = repr(await entries(state))
     assert "hunter2" not in log

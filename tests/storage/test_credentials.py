@@ -36,9 +36,9 @@ async def test_an_organisations_and_the_sites_credential_name_no_device(state: S
     hub = await credentials.add("hub", "acme")
     tool = await credentials.add("tool", None)
     rows = {row.username: row for row in await credentials.all()}
-    assert (rows["hub"].organization_id, rows["hub"].device_id) == ("acme", None)
+    assert (rows["hub@acme"].organization_id, rows["hub@acme"].device_id) == ("acme", None)
     assert (rows["tool"].organization_id, rows["tool"].device_id) == (None, None)
-    assert rows["hub"].password_hash == hash_password(KEY, hub.password)
+    assert rows["hub@acme"].password_hash == hash_password(KEY, hub.password)
     assert hub.password not in repr(hub)
     assert not any(made.password.encode() in content for made in (hub, tool) for content in contents(tmp_path))
 
@@ -52,28 +52,30 @@ async def test_a_name_that_could_be_taken_for_anything_else_is_refused(state: St
     assert await Credentials(state).all() == []
 
 
-async def test_a_name_is_taken_once_whoever_has_it(state: State) -> None:
-    await Credentials(state).add("hub", "acme")
-    before = await only(state)
-    for organization_id in ("acme", "other", None):
-        with pytest.raises(AlreadyExists, match="hub"):
-            await Credentials(state).add("hub", organization_id)
-    assert await only(state) == before
+async def test_p8_a_name_is_taken_once_in_its_organisation_and_others_do_not_notice(state: State) -> None:
+    credentials = Credentials(state)
+    made = [(await credentials.add("hub", whose)).username for whose in ("acme", "other", None)]
+    assert made == ["hub@acme", "hub@other", "hub"]
+    before = await credentials.all()
+    for organization_id, username in zip(("acme", "other", None), made, strict=True):
+        with pytest.raises(AlreadyExists, match=f"credential {username} already"):
+            await credentials.add("hub", organization_id)
+    assert await credentials.all() == before
 
 
 async def test_a_rotated_password_leaves_the_one_before_for_a_while_and_no_older_one(state: State) -> None:
     credentials = Credentials(state)
     first = (await credentials.add("hub", "acme")).password
-    second = await credentials.rotate("hub", HOUR_MS)
+    second = await credentials.rotate("hub@acme", HOUR_MS)
     row = await only(state)
     assert (row.password_hash, row.old_password_hash) == (hash_password(KEY, second), hash_password(KEY, first))
     assert row.old_password_left_ms == HOUR_MS
-    third = await credentials.rotate("hub", 2 * HOUR_MS)
+    third = await credentials.rotate("hub@acme", 2 * HOUR_MS)
     row = await only(state)
     assert (row.password_hash, row.old_password_hash) == (hash_password(KEY, third), hash_password(KEY, second))
-    await credentials.end_old_passwords([("hub", hash_password(KEY, first))])  # of an earlier rotation: too late
+    await credentials.end_old_passwords([("hub@acme", hash_password(KEY, first))])  # of an earlier rotation: too late
     assert (await only(state)).old_password_left_ms == 2 * HOUR_MS
-    await credentials.end_old_passwords([("hub", hash_password(KEY, second))])
+    await credentials.end_old_passwords([("hub@acme", hash_password(KEY, second))])
     row = await only(state)
     assert (row.password_hash, row.old_password_hash, row.old_password_left_ms) == (hash_password(KEY, third), None, 0)
 
@@ -88,10 +90,10 @@ async def test_without_overlap_only_the_new_password_is_left(state: State) -> No
 async def test_revoked_is_gone_with_both_passwords(state: State) -> None:
     credentials = Credentials(state)
     await credentials.add("hub", "acme")
-    await credentials.rotate("hub", HOUR_MS)
-    await credentials.revoke("hub")
+    await credentials.rotate("hub@acme", HOUR_MS)
+    await credentials.revoke("hub@acme")
     assert await credentials.all() == []
-    for unknown in (credentials.revoke("hub"), credentials.rotate("hub", 0)):
+    for unknown in (credentials.revoke("hub@acme"), credentials.rotate("hub@acme", 0)):
         with pytest.raises(NotFound, match="hub"):
             await unknown
 
@@ -101,7 +103,7 @@ async def test_statistics_are_kept_without_a_copy_and_only_of_who_is_there(state
     await credentials.add("hub", "acme")
     copy = copy_of(tmp_path / "state.db")
     copied = (copy.stat().st_ino, copy.read_bytes())
-    await credentials.note([Usage("hub", 5, 2, 3, 4), Usage("gone", 5, 2, 3, 4)])
+    await credentials.note([Usage("hub@acme", 5, 2, 3, 4), Usage("gone", 5, 2, 3, 4)])
     row = await only(state)
     assert (row.last_connected_at_ms, row.connections, row.refused_logins, row.messages_in) == (5, 2, 3, 4)
     assert (copy.stat().st_ino, copy.read_bytes()) == copied
@@ -111,10 +113,10 @@ async def test_what_is_left_of_an_overlap_is_not_noted_for_a_later_one(state: St
     """The gateway notes what it knew, a command has rotated meanwhile."""
     credentials = Credentials(state)
     first = (await credentials.add("hub", "acme")).password
-    await credentials.rotate("hub", HOUR_MS)
-    await credentials.note([Usage("hub", None, 0, 0, 0, None, 0)])
+    await credentials.rotate("hub@acme", HOUR_MS)
+    await credentials.note([Usage("hub@acme", None, 0, 0, 0, None, 0)])
     assert (await only(state)).old_password_left_ms == HOUR_MS
-    await credentials.note([Usage("hub", None, 0, 0, 0, hash_password(KEY, first), HOUR_MS - 1)])
+    await credentials.note([Usage("hub@acme", None, 0, 0, 0, hash_password(KEY, first), HOUR_MS - 1)])
     assert (await only(state)).old_password_left_ms == HOUR_MS - 1
 
 

@@ -17,7 +17,7 @@ from standardwebhooks.webhooks import Webhook
 
 from gateway.cli.gateway_link import connect
 from gateway.model.roles import Role
-from gateway.operations.credentials import SELF_TEST, list_credentials
+from gateway.operations.credentials import SELF_TEST, add_credential, list_credentials
 from gateway.operations.erase import erase_device
 from gateway.operations.tokens import create_token, revoke_token
 from gateway.storage.passwords import derived_secret
@@ -473,6 +473,22 @@ async def test_credentials_of_the_organisation(api: Api) -> None:
     assert (status, answer["error"]["code"]) == (404, "not_found")
 
 
+async def test_p8_a_credentials_name_tells_nobody_what_others_have_called_theirs(api: Api) -> None:
+    token = (await api.site.command(create_token, name="other", organization_id="acme", role="admin")).token
+    theirs = Api(api.site, token)
+    await api.site.command(add_credential, name="hub", organization_id=None)
+    for one, whose in ((api, "default"), (theirs, "acme")):
+        status, new = await one.post(operation="credentials", action="create", username="hub")
+        assert (status, new["username"]) == (201, f"hub@{whose}")
+        status, answer = await one.post(operation="credentials", action="create", username="hub")
+        assert (status, answer["error"]["code"]) == (409, "already_exists")
+        assert f"hub@{whose}" in answer["error"]["message"]
+    status, gone = await theirs.post(operation="credentials", action="revoke", username="hub")
+    assert (status, gone["username"]) == (200, "hub@acme")
+    left = {one.username for one in await api.site.command(list_credentials)}
+    assert left == {"default/kitchen", "hub", "hub@default"}
+
+
 # Who may
 
 
@@ -512,6 +528,7 @@ async def test_p8_an_organisation_sees_only_its_own(api: Api) -> None:
     assert (await theirs.ask("GET", f"{API}/messages?subscription_id={subscription['id']}"))[0] == 404
     assert (await theirs.ask("DELETE", f"{API}/subscriptions/{subscription['id']}"))[0] == 404
     assert (await theirs.post(operation="credentials", action="revoke", username="hub"))[0] == 404
+    assert (await theirs.post(operation="credentials", action="rotate", username="hub@default"))[0] == 404
     assert (await theirs.post(operation="test", organization_id="default"))[0] == 403
     await theirs.publish("devices/kitchen/status", "theirs")
     assert await api.messages(subscription) == []
