@@ -102,7 +102,7 @@ def try_with_pipx(wheel: Path, folder: Path) -> None:
         "PIPX_MAN_DIR": str(folder / "man"),
     }
     run("pipx", "install", "--python", sys.executable, str(wheel), environ=homes)
-    program = str(folder / "BIN_DIR/neurogate")
+    program = str(folder / "bin/neurogate")
     for arguments in (["--version"], ["init", "--dir", str(folder)], ["check", "--config", str(folder / _CONFIG)]):
         execute([program, *arguments])
 
