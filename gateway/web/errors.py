@@ -28,6 +28,8 @@ class Error(TypedDict):
 class AllRefused(NeurogateError):
     """Several things were asked for at once, and nothing of it was done: the first error, and what came of each."""
 
+    code = "all_refused"  # of the class; an error of it has the code of the first
+
     def __init__(self, first: NeurogateError, answer: dict[str, object]) -> None:
         super().__init__(first.message, hint=first.hint)
         self.code = first.code

@@ -29,6 +29,7 @@ from gateway.storage import group_commit as group_commit_module
 from gateway.storage import log as log_module
 from gateway.storage import reclaim as reclaim_module
 from gateway.storage import space as space_module
+from gateway.storage import unused_metadata as unused_metadata_module
 from gateway.storage.log import Log
 from gateway.storage.space import Pages
 from tests.storage.log_model import (
@@ -115,6 +116,7 @@ class LogAtRest(RuleBasedStateMachine):
         patch(space_module, "BALLAST_BYTES", 4096)
         patch(append_module, "read_pages", _count_rows)
         patch(reclaim_module, "read_pages", _count_rows)
+        patch(unused_metadata_module, "read_pages", _count_rows)
         patch(space_module.Space, "room_bytes", lambda _, pages: (self.model.capacity - pages.live_bytes) * _ROW_BYTES)
         patch(bounds_module, "_SHRINK_FROM_BYTES", 0)
         connect = log_module._connect

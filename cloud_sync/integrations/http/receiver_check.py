@@ -11,8 +11,8 @@ from yarl import URL
 
 from cloud_sync.contract import NotConnected, WrongAddress
 from cloud_sync.egress import Egress
+from cloud_sync.integrations.http.reach import reach
 from cloud_sync.integrations.http.signed_post import Options, SignedPost
-from cloud_sync.integrations.reach import reach
 from gateway.clock import Clock
 from gateway.model.finding import Finding, broken, fine, warning
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cloud_sync.egress import Egress
-from cloud_sync.integrations import reach as reaching
-from cloud_sync.integrations.reach import Reached, reach
+from cloud_sync.integrations.http import reach as reaching
+from cloud_sync.integrations.http.reach import Reached, reach
 from gateway.clock import ManualClock
 from gateway.config.settings import EgressSettings
 from gateway.model.finding import Finding
