@@ -1,19 +1,9 @@
 """`neurogate credential`: the same whether a gateway runs or not, and what it prints."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.cli.test_gateway_link import is_closed
 from tests.gateway_process import GatewayProcess
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[GatewayProcess]:
-    site = GatewayProcess(tmp_path)
-    yield site
-    site.kill()
 
 
 @pytest.fixture(params=["running", "not running"])

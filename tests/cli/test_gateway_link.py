@@ -5,7 +5,6 @@ import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from gateway.operations.devices import list_devices
 from gateway.operations.tail import tail_readings
 from gateway.storage.data_dir import DataDir
 from tests.gateway_process import WAIT_S, GatewayProcess, reading
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[GatewayProcess]:
-    site = GatewayProcess(tmp_path)
-    yield site
-    site.kill()
 
 
 @pytest.fixture(params=["running", "not running"])

@@ -4,20 +4,11 @@ import json
 import sqlite3
 import subprocess
 import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from tests.gateway_process import GatewayProcess
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[GatewayProcess]:
-    site = GatewayProcess(tmp_path)
-    yield site
-    site.kill()
 
 
 @pytest.mark.parametrize("is_running", [True, False])

@@ -1,18 +1,8 @@
 """`neurogate token`: the same whether a gateway runs or not, and what it prints."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.gateway_process import GatewayProcess
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[GatewayProcess]:
-    site = GatewayProcess(tmp_path)
-    yield site
-    site.kill()
 
 
 @pytest.mark.parametrize("is_running", [True, False])

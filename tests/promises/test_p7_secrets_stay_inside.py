@@ -23,7 +23,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.gateway_process import ROOT, WAIT_S, GatewayProcess, connect_packet, reading
+from tests.gateway_process import CONFIG, ROOT, WAIT_S, GatewayProcess, connect_packet, reading
 from tests.ports import free_port
 from tests.promises.planted import Places, Plants
 from tests.site import running_site
@@ -84,26 +84,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 SHOWS = ("credential add", "credential rotate", "device add", "device rotate", "device transfer", "token create")
 """Commands that show what they have made, once; it must be seen nowhere else, so it is planted, too."""
 
-CONFIG = """
-[gateway]
-data_dir = "data"
-[mqtt]
-host = "127.0.0.1"
-port = 0
-websocket_port = 0
-tls_port = 0
-[http]
-host = "127.0.0.1"
-port = 0
-tls_port = 0
-rate_limit_per_minute = 0
+MORE_CONFIG = """
 [ingest]
 hook_secret = "${env:HOOK_SECRET}"
 [egress]
 policy = "any"
-[log]
-level = "debug"
-format = "json"
 """
 WEBHOOK = """
 [[integrations]]
@@ -160,7 +145,9 @@ class Planted(GatewayProcess):
 
     def configure(self, urls: dict[str, str]) -> None:
         tables = [WEBHOOK.replace("NAME", name).replace("URL", url) for name, url in urls.items()]
-        (self.site / "neurogate.toml").write_text("".join([CONFIG, *tables, LOST]))
+        (self.site / "neurogate.toml").write_text(
+            "".join([CONFIG.replace("[log]", '[log]\nlevel = "debug"'), MORE_CONFIG, *tables, LOST])
+        )
 
     def popen(self, *arguments: str, **pipes: Any) -> subprocess.Popen[bytes]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEUROGATE_")}
