@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gateway.config.routes import Route
 from gateway.model.secret import Secret
@@ -22,6 +22,14 @@ _HOST_NAME = re.compile(r"(?=.*[a-z])[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNOREC
 _JWT_SECRET_BYTES = 32  # as long as what HS256 makes of it (RFC 7518, 3.2)
 _SECRET_CHARACTERS = 24
 _IDENTITY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
+
+def _split_at_commas(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    """Take a list from the environment, too: with commas."""
+    return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split_at_commas)]
 
 
 class Section(BaseModel):
@@ -167,7 +175,7 @@ class HttpSettings(Section):
         description="Connections of one address at once, those with a WebSocket and those of trusted proxies not"
         " counted; further ones are closed. 0 lifts the limit.",
     )
-    metrics_from: tuple[str, ...] = Field(
+    metrics_from: Texts = Field(
         (
             "127.0.0.0/8",
             "::1",
@@ -182,7 +190,7 @@ class HttpSettings(Section):
     )
     rate_limit_per_minute: int = Field(100, ge=0, description="Requests per client; 0 lifts the limit.")
     rate_limit_burst: int = Field(20, ge=1, description="Requests a client may send at once.")
-    trusted_proxies: tuple[str, ...] = Field(
+    trusted_proxies: Texts = Field(
         (),
         description="Addresses and networks (`10.0.0.0/8`) of proxies whose word on a client's address is believed.",
     )
@@ -215,7 +223,7 @@ class HttpSettings(Section):
 class TlsSettings(Section):
     """What the listeners over TLS show, and what they ask for."""
 
-    names: tuple[str, ...] = Field(
+    names: Texts = Field(
         (),
         description="Host names and addresses that the server's certificate is for, beside those of this machine.",
     )
@@ -234,11 +242,6 @@ class TlsSettings(Section):
         ge=1,
         description="TLS handshakes under way; beyond, the address with most of them loses its oldest.",
     )
-
-    @field_validator("names", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
-        return _split_at_commas(value)
 
     @field_validator("names")
     @classmethod
@@ -296,15 +299,10 @@ class EgressSettings(Section):
         description="`public`: only the internet; `lan`: private networks too; `any`: also this machine itself, "
         "link-local addresses and those of cloud metadata.",
     )
-    allow: tuple[str, ...] = Field(
+    allow: Texts = Field(
         (),
         description="Host names, addresses and networks that are allowed besides, such as `127.0.0.1`.",
     )
-
-    @field_validator("allow", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
-        return _split_at_commas(value)
 
     @field_validator("allow")
     @classmethod
@@ -314,11 +312,6 @@ class EgressSettings(Section):
                 msg = f"{entry} is no host name, address or network; write them like api.local, ::1 or 10.1.0.0/16."
                 raise ValueError(msg)
         return value
-
-
-def _split_at_commas(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
-    """Take a list from the environment, too: with commas."""
-    return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
 
 
 def _is_address(text: str) -> bool:
@@ -433,7 +426,7 @@ class MdnsSettings(Section):
     """How the local network finds this gateway: as `neurogate-ID.local`, with `_mqtt._tcp` and `_http._tcp`."""
 
     enabled: bool = Field(default=True, description="Whether it is told at all (multicast DNS).")
-    interfaces: tuple[str, ...] = Field(
+    interfaces: Texts = Field(
         (), description="Where it is told, such as `eth0`; none named: all but bridges of containers and tunnels (VPN)."
     )
 

@@ -111,9 +111,11 @@ def test_showing_a_table_shows_no_raw_value() -> None:
     assert "s3cret" not in f"{loaded!r}{loaded.settings}"
 
 
-def test_a_list_in_the_environment_has_commas() -> None:
-    loaded = load(None, {"NEUROGATE_EGRESS__ALLOW": "127.0.0.1, api.local,"})
-    assert loaded.settings.egress.allow == ("127.0.0.1", "api.local")
+@pytest.mark.parametrize("name", ["EGRESS__ALLOW", "HTTP__TRUSTED_PROXIES", "HTTP__METRICS_FROM", "MDNS__INTERFACES"])
+def test_any_list_in_the_environment_has_commas(name: str) -> None:
+    section, field = name.lower().split("__")
+    loaded = load(None, {f"NEUROGATE_{name}": "127.0.0.1, 10.0.0.0/8,"})
+    assert getattr(getattr(loaded.settings, section), field) == ("127.0.0.1", "10.0.0.0/8")
 
 
 def test_secrets_of_the_vault_are_left_for_whoever_has_it() -> None:
