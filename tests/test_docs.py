@@ -15,7 +15,7 @@ from cloud_sync.contract import IntegrationConfig
 from cloud_sync.integrations.webhook import Webhook as WebhookIntegration
 from cloud_sync.registry import check_config
 from gateway import __version__
-from gateway.cli import app
+from gateway.cli import command_line
 from gateway.config import Settings, load
 from gateway.metrics import Metrics
 from gateway.parsers.routes import parser_of
@@ -46,7 +46,7 @@ def commands(group: Any, name: str = "neurogate") -> Iterator[str]:
             yield f"{name} {word}"
 
 
-COMMANDS = sorted(commands(typer.main.get_command(app)))
+COMMANDS = sorted(commands(typer.main.get_command(command_line())))
 
 
 @pytest.mark.parametrize("metric", sorted(metric_names()))

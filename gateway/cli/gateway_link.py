@@ -7,20 +7,15 @@
 """
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-import aiohttp
-
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.metrics import Metrics
-from gateway.model.errors import ConfigError, DataDirLocked, GatewaySilent, error_from_document
-from gateway.operations import OPERATIONS
-from gateway.operations.call import ERROR_LINE
+from gateway.model.errors import ConfigError, DataDirLocked, GatewaySilent
 from gateway.operations.site import Live, Site
 from gateway.storage.activity_log import CLI
 from gateway.storage.certificates import SiteCertificates
@@ -37,7 +32,6 @@ R = TypeVar("R")
 
 PATIENCE_S = 10.0
 _TRY_AGAIN_S = 0.05
-_HTTP_OK = 200
 
 
 class Gateway(Protocol):
@@ -85,7 +79,9 @@ async def connect(settings: Settings, *, patience_s: float = PATIENCE_S) -> Asyn
     async with AsyncExitStack() as stack:
         while True:
             if _is_listening(data_dir, patience_s):
-                yield await stack.enter_async_context(_LiveGateway.open(data_dir, patience_s))
+                from gateway.cli.running_gateway import RunningGateway  # noqa: PLC0415 - aiohttp takes its time
+
+                yield await stack.enter_async_context(RunningGateway.open(data_dir, patience_s))
                 return
             try:
                 stack.enter_context(data_dir.lock())
@@ -111,7 +107,7 @@ def _is_listening(data_dir: DataDir, patience_s: float) -> bool:
             hint=f"Run the command as the gateway's user: sudo -u {data_dir.owner} neurogate …",
         ) from None
     except OSError:  # its queue is full: nobody takes the connections
-        raise _silent(data_dir, patience_s) from None
+        raise silent(data_dir, patience_s) from None
     return True
 
 
@@ -122,73 +118,13 @@ def _not_listening(data_dir: DataDir) -> GatewaySilent:
     )
 
 
-def _silent(data_dir: DataDir, patience_s: float) -> GatewaySilent:
+def silent(data_dir: DataDir, patience_s: float) -> GatewaySilent:
+    """Return the error of a gateway that runs and says nothing."""
     pid = data_dir.holder
     return GatewaySilent(
         f"The gateway (pid {pid}) runs, but did not answer within {patience_s:g} s.",
         hint=f"See its log. If it hangs, restart it: kill -KILL {pid} loses no acknowledged reading.",
     )
-
-
-class _LiveGateway:
-    """The running gateway, over its control socket."""
-
-    is_live = True
-
-    def __init__(self, data_dir: DataDir, session: aiohttp.ClientSession, patience_s: float) -> None:
-        self._data_dir = data_dir
-        self._session = session
-        self._patience_s = patience_s
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, data_dir: DataDir, patience_s: float) -> AsyncIterator[Gateway]:
-        """Connections are made when something is asked, so the short path is kept until the end."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=patience_s, sock_read=patience_s)
-        with data_dir.short_control_socket() as path:
-            connector = aiohttp.UnixConnector(path=path)
-            async with aiohttp.ClientSession("http://gateway", connector=connector, timeout=timeout) as session:
-                yield cls(data_dir, session, patience_s)
-
-    async def call(
-        self, operation: Callable[Concatenate[Site, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
-        assert not args, "what an operation is asked has a name"
-        known = OPERATIONS[operation.__name__]
-        async with self._post(known.name, known.encode_arguments(kwargs)) as answer:
-            result: R = known.decode_answer(await answer.read())
-            return result
-
-    async def stream(
-        self, operation: Callable[Concatenate[Site, P], AsyncGenerator[R, None]], *args: P.args, **kwargs: P.kwargs
-    ) -> AsyncGenerator[R, None]:
-        assert not args, "what an operation is asked has a name"
-        known = OPERATIONS[operation.__name__]
-        async with self._post(known.name, known.encode_arguments(kwargs)) as answer:
-            rest: list[bytes] = []
-            async for chunk in answer.content.iter_any():
-                first, *more = chunk.split(b"\n")
-                rest.append(first)
-                for line in more:
-                    if whole := b"".join(rest):
-                        if whole.startswith(ERROR_LINE):
-                            raise error_from_document(json.loads(whole))
-                        yield known.decode_answer(whole)
-                    rest = [line]
-
-    @asynccontextmanager
-    async def _post(self, name: str, arguments: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
-        try:
-            async with self._session.post(f"/{name}", data=arguments) as answer:
-                if answer.status != _HTTP_OK:
-                    raise error_from_document(await answer.json())
-                yield answer
-        except TimeoutError:
-            raise _silent(self._data_dir, self._patience_s) from None
-        except aiohttp.ClientError:
-            raise GatewaySilent(
-                "The gateway ended before it had answered.", hint="See its log, then run the command again."
-            ) from None
 
 
 class _Store:

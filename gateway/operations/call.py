@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
@@ -22,14 +23,20 @@ class Operation:
         self.run = run
         self.name: str = run.__name__
         self.is_stream = inspect.isasyncgenfunction(run)
-        hints = get_type_hints(run)
-        answer = hints.pop("return")
-        self._answer: TypeAdapter[Any] = TypeAdapter(get_args(answer)[0] if self.is_stream else answer)
-        _, *parameters = inspect.signature(run).parameters.values()
+
+    @cached_property
+    def _answer(self) -> TypeAdapter[Any]:  # made when it is needed: for all operations it takes longer than a command
+        answer = get_type_hints(self.run)["return"]
+        return TypeAdapter(get_args(answer)[0] if self.is_stream else answer)
+
+    @cached_property
+    def _arguments(self) -> type[BaseModel]:
+        hints = get_type_hints(self.run)
+        _, *parameters = inspect.signature(self.run).parameters.values()
         fields: dict[str, Any] = {
             one.name: (hints[one.name], ... if one.default is one.empty else one.default) for one in parameters
         }
-        self._arguments: type[BaseModel] = create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
+        return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
 
     def encode_arguments(self, arguments: dict[str, Any]) -> bytes:
         """Return the arguments as the body of a request."""

@@ -1,4 +1,4 @@
-"""A gateway of its own for each test of a command; a file that needs more of it has its own `site`."""
+"""A gateway in a process of its own, for tests of commands; `site` is the one inside the test's event loop."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.gateway_process import GatewayProcess
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[GatewayProcess]:
-    site = GatewayProcess(tmp_path)
-    yield site
-    site.kill()
+def own_site(tmp_path: Path) -> Iterator[GatewayProcess]:
+    own_site = GatewayProcess(tmp_path)
+    yield own_site
+    own_site.kill()

@@ -183,7 +183,9 @@ def test_wrong_usage_ends_with_2(folder: Path, arguments: tuple[str, ...]) -> No
 
 
 def test_an_interrupt_ends_with_130_and_without_a_traceback(folder: Path) -> None:
-    run = "import gateway.cli as cli, signal; cli.app = lambda **_: signal.raise_signal(2); cli.main()"
+    run = (
+        "import gateway.cli as cli, signal; cli.command_line = lambda _: lambda **_: signal.raise_signal(2); cli.main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", run],
         cwd=folder,

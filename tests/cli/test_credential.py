@@ -7,10 +7,10 @@ from tests.gateway_process import GatewayProcess
 
 
 @pytest.fixture(params=["running", "not running"])
-def any_site(request: pytest.FixtureRequest, site: GatewayProcess) -> GatewayProcess:
+def any_site(request: pytest.FixtureRequest, own_site: GatewayProcess) -> GatewayProcess:
     if request.param == "running":
-        site.start()
-    return site
+        own_site.start()
+    return own_site
 
 
 def test_a_credential_is_added_shown_listed_rotated_and_revoked(any_site: GatewayProcess) -> None:
@@ -49,50 +49,50 @@ def test_a_credential_is_added_shown_listed_rotated_and_revoked(any_site: Gatewa
         (("revoke", "nobody"), "Error: There is no credential nobody.\nneurogate credential list"),
     ],
 )
-def test_an_error_says_what_to_do(site: GatewayProcess, arguments: tuple[str, ...], words: str) -> None:
-    site.json("credential", "add", "hub")
-    done = site.neurogate("credential", *arguments)
+def test_an_error_says_what_to_do(own_site: GatewayProcess, arguments: tuple[str, ...], words: str) -> None:
+    own_site.json("credential", "add", "hub")
+    done = own_site.neurogate("credential", *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith(words)
 
 
-def test_what_a_person_reads(site: GatewayProcess) -> None:
-    added = site.neurogate("credential", "add", "hub").stdout.splitlines()
+def test_what_a_person_reads(own_site: GatewayProcess) -> None:
+    added = own_site.neurogate("credential", "add", "hub").stdout.splitlines()
     assert added[0] == "username  hub@default"
     password = added[1].split()[1]
-    site.neurogate("credential", "rotate", "hub@default", "--overlap-h", "1.5")
-    shown = site.neurogate("credential", "show", "hub@default").stdout
+    own_site.neurogate("credential", "rotate", "hub@default", "--overlap-h", "1.5")
+    shown = own_site.neurogate("credential", "show", "hub@default").stdout
     for words in ("publishes     devices/#", "subscribes    org_default/devices/#", "good for another 1.5 h", "never"):
         assert words in shown
-    listed = site.neurogate("credential", "list").stdout
+    listed = own_site.neurogate("credential", "list").stdout
     assert "hub@default" in listed
     assert password not in shown + listed
 
 
-def test_passwords_overlap_and_revoke_ends_both(site: GatewayProcess) -> None:
-    site.start()
-    old = site.json("credential", "add", "hub")
-    with site.mqtt("hub@default", old["password"]) as session:
-        new = site.json("credential", "rotate", "hub@default")
+def test_passwords_overlap_and_revoke_ends_both(own_site: GatewayProcess) -> None:
+    own_site.start()
+    old = own_site.json("credential", "add", "hub")
+    with own_site.mqtt("hub@default", old["password"]) as session:
+        new = own_site.json("credential", "rotate", "hub@default")
         assert not is_closed(session)
-    site.mqtt("hub@default", new["password"]).close()
-    with site.mqtt("hub@default", old["password"]) as session:
-        site.neurogate("credential", "revoke", "hub@default")
+    own_site.mqtt("hub@default", new["password"]).close()
+    with own_site.mqtt("hub@default", old["password"]) as session:
+        own_site.neurogate("credential", "revoke", "hub@default")
         assert is_closed(session)
     for password in (old["password"], new["password"]):
         with pytest.raises(ConnectionRefusedError):
-            site.mqtt("hub@default", password)
+            own_site.mqtt("hub@default", password)
 
 
-def test_statistics_are_there_after_the_gateway_has_stopped(site: GatewayProcess) -> None:
-    site.start()
-    hub = site.json("credential", "add", "hub")
-    site.mqtt("hub@default", hub["password"]).close()
+def test_statistics_are_there_after_the_gateway_has_stopped(own_site: GatewayProcess) -> None:
+    own_site.start()
+    hub = own_site.json("credential", "add", "hub")
+    own_site.mqtt("hub@default", hub["password"]).close()
     with pytest.raises(ConnectionRefusedError):
-        site.mqtt("hub@default", "wrong")
-    running = site.json("credential", "show", "hub@default")
+        own_site.mqtt("hub@default", "wrong")
+    running = own_site.json("credential", "show", "hub@default")
     assert (running["connections"], running["refused_logins"]) == (1, 1)
-    site.mqtt("hub@default", hub["password"]).close()
-    site.stop()
-    stopped = site.json("credential", "show", "hub@default")
+    own_site.mqtt("hub@default", hub["password"]).close()
+    own_site.stop()
+    stopped = own_site.json("credential", "show", "hub@default")
     assert (stopped["connections"], stopped["refused_logins"]) == (2, 1)

@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from cloud_sync.contract import Batch, Outcome, Rejected
-from gateway.cli import app
+from gateway.cli import command_line
 from gateway.cli.progress import ProgressShown
 from gateway.model.errors import NotFound
 from gateway.storage.data_dir import DataDir
@@ -43,7 +43,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def neurogate(config: Path, *words: str) -> Result:
-    return CliRunner().invoke(app, ["buffer", *words, "-c", str(config)])
+    return CliRunner().invoke(command_line(), ["buffer", *words, "-c", str(config)])
 
 
 def test_they_are_listed_with_what_the_destination_said(config: Path) -> None:

@@ -18,11 +18,11 @@ from tests.gateway_process import WAIT_S, GatewayProcess, reading
 
 
 @pytest.fixture(params=["running", "not running"])
-def any_site(request: pytest.FixtureRequest, site: GatewayProcess) -> GatewayProcess:
+def any_site(request: pytest.FixtureRequest, own_site: GatewayProcess) -> GatewayProcess:
     """A site on which every command works the same."""
     if request.param == "running":
-        site.start()
-    return site
+        own_site.start()
+    return own_site
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -65,164 +65,166 @@ def test_an_error_is_the_same_wherever_it_arises(
     assert done.stderr.startswith(words)
 
 
-def test_a_new_board_is_let_in_at_once_and_known_by_what_it_does(site: GatewayProcess) -> None:
-    site.start()
-    added = site.json("device", "add", "kitchen")
-    with site.mqtt(added["username"], added["password"]):
-        assert site.post(added["password"], reading("kitchen", 1), reading("kitchen", 2)) == 202
-        shown = site.json("device", "show", "kitchen")
+def test_a_new_board_is_let_in_at_once_and_known_by_what_it_does(own_site: GatewayProcess) -> None:
+    own_site.start()
+    added = own_site.json("device", "add", "kitchen")
+    with own_site.mqtt(added["username"], added["password"]):
+        assert own_site.post(added["password"], reading("kitchen", 1), reading("kitchen", 2)) == 202
+        shown = own_site.json("device", "show", "kitchen")
     assert (shown["connected"], shown["readings_since_start"]) == (True, 2)
     assert shown["last_reading_at"] is not None
-    site.stop()
-    stopped = site.json("device", "show", "kitchen")
+    own_site.stop()
+    stopped = own_site.json("device", "show", "kitchen")
     assert (stopped["connected"], stopped["readings_since_start"]) == (None, None)
     assert stopped["last_reading_at"] == shown["last_reading_at"]
 
 
-def test_revoke_has_ended_the_session_when_it_returns(site: GatewayProcess) -> None:
-    site.start()
-    kitchen, hall = (site.json("device", "add", name) for name in ("kitchen", "hall"))
+def test_revoke_has_ended_the_session_when_it_returns(own_site: GatewayProcess) -> None:
+    own_site.start()
+    kitchen, hall = (own_site.json("device", "add", name) for name in ("kitchen", "hall"))
     with (
-        site.mqtt(kitchen["username"], kitchen["password"]) as revoked,
-        site.mqtt(hall["username"], hall["password"]) as other,
+        own_site.mqtt(kitchen["username"], kitchen["password"]) as revoked,
+        own_site.mqtt(hall["username"], hall["password"]) as other,
     ):
-        site.neurogate("device", "revoke", "kitchen")
+        own_site.neurogate("device", "revoke", "kitchen")
         assert is_closed(revoked)
         assert not is_closed(other)
     with pytest.raises(ConnectionRefusedError):
-        site.mqtt(kitchen["username"], kitchen["password"])
+        own_site.mqtt(kitchen["username"], kitchen["password"])
 
 
-def test_rotate_ends_the_old_passwords_session_and_the_new_one_works(site: GatewayProcess) -> None:
-    site.start()
-    old = site.json("device", "add", "kitchen")
-    with site.mqtt(old["username"], old["password"]) as session:
-        new = site.json("device", "rotate", "kitchen", "--overlap-h", "0")
+def test_rotate_ends_the_old_passwords_session_and_the_new_one_works(own_site: GatewayProcess) -> None:
+    own_site.start()
+    old = own_site.json("device", "add", "kitchen")
+    with own_site.mqtt(old["username"], old["password"]) as session:
+        new = own_site.json("device", "rotate", "kitchen", "--overlap-h", "0")
         assert is_closed(session)
     with pytest.raises(ConnectionRefusedError):
-        site.mqtt(old["username"], old["password"])
-    site.mqtt(new["username"], new["password"]).close()
+        own_site.mqtt(old["username"], old["password"])
+    own_site.mqtt(new["username"], new["password"]).close()
 
 
-def test_buffer_status_is_the_same_with_and_without_a_gateway(site: GatewayProcess) -> None:
-    site.start()
-    added = site.json("device", "add", "kitchen")
-    site.post(added["password"], *(reading("kitchen", seq) for seq in range(7)))
-    running = site.json("buffer", "status")
+def test_buffer_status_is_the_same_with_and_without_a_gateway(own_site: GatewayProcess) -> None:
+    own_site.start()
+    added = own_site.json("device", "add", "kitchen")
+    own_site.post(added["password"], *(reading("kitchen", seq) for seq in range(7)))
+    running = own_site.json("buffer", "status")
     assert running["buffer"]["readings"] == 7
-    site.stop()
-    stopped = site.json("buffer", "status")
+    own_site.stop()
+    stopped = own_site.json("buffer", "status")
     assert stopped["buffer"] | {"bytes": 0} == running["buffer"] | {"bytes": 0}
 
 
-def test_tail_shows_what_comes_and_ends_with_the_gateway(site: GatewayProcess) -> None:
-    site.start()
-    added = site.json("device", "add", "kitchen")
-    site.post(added["password"], reading("kitchen", 1))
-    tail = site.popen("tail", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_tail_shows_what_comes_and_ends_with_the_gateway(own_site: GatewayProcess) -> None:
+    own_site.start()
+    added = own_site.json("device", "add", "kitchen")
+    own_site.post(added["password"], reading("kitchen", 1))
+    tail = own_site.popen("tail", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert tail.stdout is not None
     assert b"kitchen" in tail.stdout.readline()
-    site.post(added["password"], reading("kitchen", 2), reading("kitchen", 3))
-    site.stop()
+    own_site.post(added["password"], reading("kitchen", 2), reading("kitchen", 3))
+    own_site.stop()
     out, err = tail.communicate(timeout=WAIT_S)
     assert out.count(b"kitchen") == 2
     assert (tail.returncode, err) == (0, b"The gateway has stopped.\n")
 
 
-def test_tail_without_a_gateway_shows_what_is_stored(site: GatewayProcess) -> None:
-    site.start()
-    kitchen, hall = (site.json("device", "add", name) for name in ("kitchen", "hall"))
-    site.post(kitchen["password"], reading("kitchen", 1))
-    site.post(hall["password"], reading("hall", 1))
-    site.stop()
-    done = site.neurogate("tail", "--device", "hall")
+def test_tail_without_a_gateway_shows_what_is_stored(own_site: GatewayProcess) -> None:
+    own_site.start()
+    kitchen, hall = (own_site.json("device", "add", name) for name in ("kitchen", "hall"))
+    own_site.post(kitchen["password"], reading("kitchen", 1))
+    own_site.post(hall["password"], reading("hall", 1))
+    own_site.stop()
+    done = own_site.neurogate("tail", "--device", "hall")
     assert (done.returncode, done.stderr) == (0, "No gateway is running: nothing new can come.\n")
     assert len(done.stdout.splitlines()) == 1
     assert "hall" in done.stdout
 
 
-def test_the_socket_is_its_owners_alone_and_goes_with_the_gateway(site: GatewayProcess) -> None:
-    site.start()
-    mode = site.socket.stat().st_mode
+def test_the_socket_is_its_owners_alone_and_goes_with_the_gateway(own_site: GatewayProcess) -> None:
+    own_site.start()
+    mode = own_site.socket.stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o600
-    assert stat.S_IMODE(site.data_dir.stat().st_mode) == 0o700
-    site.stop()
-    assert not site.socket.exists()
+    assert stat.S_IMODE(own_site.data_dir.stat().st_mode) == 0o700
+    own_site.stop()
+    assert not own_site.socket.exists()
 
 
 def test_a_path_longer_than_a_socket_address_works(tmp_path: Path) -> None:
     folder = tmp_path / ("deep" * 50)
     folder.mkdir()
-    site = GatewayProcess(folder)
+    own_site = GatewayProcess(folder)
     try:
-        site.start()
-        assert len(str(site.socket)) > 200
-        added = site.json("device", "add", "kitchen")
-        site.mqtt(added["username"], added["password"]).close()
+        own_site.start()
+        assert len(str(own_site.socket)) > 200
+        added = own_site.json("device", "add", "kitchen")
+        own_site.mqtt(added["username"], added["password"]).close()
     finally:
-        site.kill()
+        own_site.kill()
 
 
-def test_a_killed_gateway_is_no_obstacle(site: GatewayProcess) -> None:
-    site.start()
-    site.kill()
-    assert site.socket.exists()
-    added = site.json("device", "add", "kitchen")
-    assert site.json("device", "show", "kitchen")["connected"] is None
-    site.start()
-    site.mqtt(added["username"], added["password"]).close()
-    assert site.json("device", "show", "kitchen")["connected"] is not None
+def test_a_killed_gateway_is_no_obstacle(own_site: GatewayProcess) -> None:
+    own_site.start()
+    own_site.kill()
+    assert own_site.socket.exists()
+    added = own_site.json("device", "add", "kitchen")
+    assert own_site.json("device", "show", "kitchen")["connected"] is None
+    own_site.start()
+    own_site.mqtt(added["username"], added["password"]).close()
+    assert own_site.json("device", "show", "kitchen")["connected"] is not None
 
 
-def test_commands_at_once_wait_for_each_other(site: GatewayProcess) -> None:
+def test_commands_at_once_wait_for_each_other(own_site: GatewayProcess) -> None:
     names = [f"board-{number}" for number in range(6)]
-    running = [site.popen("device", "add", name, stdout=subprocess.DEVNULL) for name in names]
+    running = [own_site.popen("device", "add", name, stdout=subprocess.DEVNULL) for name in names]
     assert [one.wait(WAIT_S) for one in running] == [0] * 6
-    assert [one["device_id"] for one in site.json("device", "list")] == names
+    assert [one["device_id"] for one in own_site.json("device", "list")] == names
 
 
-async def test_a_gateway_that_hangs_is_told_from_one_that_does_not_run(site: GatewayProcess) -> None:
-    await asyncio.to_thread(site.start)
-    assert site.process is not None
-    site.process.send_signal(signal.SIGSTOP)
+async def test_a_gateway_that_hangs_is_told_from_one_that_does_not_run(own_site: GatewayProcess) -> None:
+    await asyncio.to_thread(own_site.start)
+    assert own_site.process is not None
+    own_site.process.send_signal(signal.SIGSTOP)
     loop = asyncio.get_running_loop()
     before = loop.time()
-    async with connect(site.settings, patience_s=0.5) as gateway:
+    async with connect(own_site.settings, patience_s=0.5) as gateway:
         with pytest.raises(GatewaySilent) as raised:
             await gateway.call(list_devices)
-    assert raised.value.message == f"The gateway (pid {site.process.pid}) runs, but did not answer within 0.5 s."
-    async with connect(site.settings, patience_s=0.5) as gateway:
+    assert raised.value.message == f"The gateway (pid {own_site.process.pid}) runs, but did not answer within 0.5 s."
+    async with connect(own_site.settings, patience_s=0.5) as gateway:
         with pytest.raises(GatewaySilent):
             await anext(gateway.stream(tail_readings, devices=[], sensors=[], last=0))
     assert 1 <= loop.time() - before < 3
 
 
-def test_a_command_does_not_wait_for_ever_for_a_gateway_that_hangs(site: GatewayProcess) -> None:
-    site.start()
-    assert site.process is not None
-    site.process.send_signal(signal.SIGSTOP)
-    done = site.neurogate("device", "list")
+def test_a_command_does_not_wait_for_ever_for_a_gateway_that_hangs(own_site: GatewayProcess) -> None:
+    own_site.start()
+    assert own_site.process is not None
+    own_site.process.send_signal(signal.SIGSTOP)
+    done = own_site.neurogate("device", "list")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"Error: The gateway (pid {site.process.pid}) runs, but did not answer within 10 s.")
+    assert done.stderr.startswith(
+        f"Error: The gateway (pid {own_site.process.pid}) runs, but did not answer within 10 s."
+    )
 
 
-async def test_a_lock_without_a_socket_is_not_written_past(site: GatewayProcess) -> None:
-    with DataDir(site.data_dir).lock(), pytest.raises(GatewaySilent, match="does not listen"):
-        async with connect(site.settings, patience_s=0.2):
+async def test_a_lock_without_a_socket_is_not_written_past(own_site: GatewayProcess) -> None:
+    with DataDir(own_site.data_dir).lock(), pytest.raises(GatewaySilent, match="does not listen"):
+        async with connect(own_site.settings, patience_s=0.2):
             pass
-    assert not (site.data_dir / "state.db").exists()
+    assert not (own_site.data_dir / "state.db").exists()
 
 
-async def test_a_command_goes_on_when_the_lock_is_let_go(site: GatewayProcess) -> None:
-    with DataDir(site.data_dir).lock():
-        waiting = asyncio.create_task(_devices(site))
+async def test_a_command_goes_on_when_the_lock_is_let_go(own_site: GatewayProcess) -> None:
+    with DataDir(own_site.data_dir).lock():
+        waiting = asyncio.create_task(_devices(own_site))
         await asyncio.sleep(0.2)
         assert not waiting.done()
     assert await waiting == []
 
 
-async def _devices(site: GatewayProcess) -> list[object]:
-    async with connect(site.settings) as gateway:
+async def _devices(own_site: GatewayProcess) -> list[object]:
+    async with connect(own_site.settings) as gateway:
         assert not gateway.is_live
         return list(await gateway.call(list_devices))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
+from gateway.cli import command_line
 from gateway.cli.service_install import find_program
 from gateway.cli.service_unit import is_ours
 from gateway.config import load
@@ -31,7 +31,7 @@ class Machine:
         self.root = root
 
     def service(self, *arguments: str, path: str = os.environ["PATH"], answer: str = "") -> tuple[int, str, str]:
-        done = CliRunner().invoke(app, ["service", *arguments], env={"PATH": path}, input=answer)
+        done = CliRunner().invoke(command_line(), ["service", *arguments], env={"PATH": path}, input=answer)
         if isinstance(done.exception, NeurogateError):
             return done.exception.exit_code, done.stdout, str(done.exception)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception

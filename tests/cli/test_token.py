@@ -6,20 +6,20 @@ from tests.gateway_process import GatewayProcess
 
 
 @pytest.mark.parametrize("is_running", [True, False])
-def test_a_token_is_created_listed_and_revoked(site: GatewayProcess, is_running: bool) -> None:
+def test_a_token_is_created_listed_and_revoked(own_site: GatewayProcess, is_running: bool) -> None:
     if is_running:
-        site.start()
-    new = site.json("token", "create", "alice", "--role", "admin", "--organization", "acme")
+        own_site.start()
+    new = own_site.json("token", "create", "alice", "--role", "admin", "--organization", "acme")
     assert (new["name"], new["organization_id"], new["role"]) == ("alice", "acme", "admin")
     assert new["token"].startswith("ngt_")
     assert len(new["token"]) == 36
-    by_default = site.json("token", "create", "screen@hall")
+    by_default = own_site.json("token", "create", "screen@hall")
     assert (by_default["organization_id"], by_default["role"]) == ("default", "member")
-    listed = site.json("token", "list")
+    listed = own_site.json("token", "list")
     assert [(one["name"], one["role"]) for one in listed] == [("alice", "admin"), ("screen@hall", "member")]
     assert new["token"] not in str(listed)
-    assert site.neurogate("token", "revoke", "alice").stdout == "alice opens nothing any more.\n"
-    assert [one["name"] for one in site.json("token", "list")] == ["screen@hall"]
+    assert own_site.neurogate("token", "revoke", "alice").stdout == "alice opens nothing any more.\n"
+    assert [one["name"] for one in own_site.json("token", "list")] == ["screen@hall"]
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,17 @@ def test_a_token_is_created_listed_and_revoked(site: GatewayProcess, is_running:
         (("revoke", "nobody"), "Error: There is no token nobody.\nneurogate token list"),
     ],
 )
-def test_an_error_says_what_to_do(site: GatewayProcess, arguments: tuple[str, ...], words: str) -> None:
-    site.json("token", "create", "alice")
-    done = site.neurogate("token", *arguments)
+def test_an_error_says_what_to_do(own_site: GatewayProcess, arguments: tuple[str, ...], words: str) -> None:
+    own_site.json("token", "create", "alice")
+    done = own_site.neurogate("token", *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith(words)
 
 
-def test_what_a_person_reads(site: GatewayProcess) -> None:
-    created = site.neurogate("token", "create", "alice", "--role", "owner").stdout.splitlines()
+def test_what_a_person_reads(own_site: GatewayProcess) -> None:
+    created = own_site.neurogate("token", "create", "alice", "--role", "owner").stdout.splitlines()
     assert created[0] == "name   alice, owner of default"
     token = created[1].split()[1]
-    listed = site.neurogate("token", "list").stdout
+    listed = own_site.neurogate("token", "list").stdout
     assert "alice" in listed
     assert token not in listed
