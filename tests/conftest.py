@@ -16,6 +16,15 @@ settings.register_profile("thorough", settings.get_profile("patient"), max_examp
 """For `--hypothesis-profile thorough`: many minutes."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: what begins last, a whole run waits for."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        allowed = item.get_closest_marker("timeout")
+        longest[item.path] = max(longest.get(item.path, 0), allowed.args[0] if allowed else 0)
+    items.sort(key=lambda item: -longest[item.path])
+
+
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """A running gateway with the device `kitchen`; its clock stands still."""

@@ -183,9 +183,12 @@ def test_wrong_usage_ends_with_2(folder: Path, arguments: tuple[str, ...]) -> No
 
 
 def test_an_interrupt_ends_with_130_and_without_a_traceback(folder: Path) -> None:
-    run = (
-        "import gateway.cli as cli, signal; cli.command_line = lambda _: lambda **_: signal.raise_signal(2); cli.main()"
-    )
+    run = """
+import gateway.cli as cli, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background
+cli.command_line = lambda _: lambda **_: signal.raise_signal(signal.SIGINT)
+cli.main()
+"""
     done = subprocess.run(
         [sys.executable, "-c", run],
         cwd=folder,
