@@ -1,0 +1,161 @@
+"""Commands of the HLK-LD2410 radar and what it acknowledges: bytes only, it opens nothing and waits for nothing.
+
+    FD FC FB FA | length u16 | command u16 | value | 04 03 02 01
+    acknowledged by the same frame with command + 0x0100 and a value that begins with a status u16, 0 when it was done
+
+Little endian. Commands are understood between `ENABLE_CONFIGURATION` and `END_CONFIGURATION` only; meanwhile the radar
+sends no reports. Source: Hi-Link, LD2410 serial communication protocol V1.02; LD2410B V1.06.
+"""
+
+ENABLE_CONFIGURATION = 0x00FF
+END_CONFIGURATION = 0x00FE
+SET_GATES = 0x0060
+READ_PARAMETERS = 0x0061
+ENGINEERING_ON = 0x0062
+ENGINEERING_OFF = 0x0063
+SET_SENSITIVITY = 0x0064
+READ_VERSION = 0x00A0
+SET_BAUD = 0x00A1
+FACTORY_RESET = 0x00A2
+RESTART = 0x00A3
+
+ALL_GATES = 0xFFFF
+LAST_GATE = 8
+BAUD_RATES = (9600, 19200, 38400, 57600, 115200, 230400, 256000, 460800)
+"""Of the radar's UART; the index of SET_BAUD counts them from 1."""
+
+_HEADER = b"\xfd\xfc\xfb\xfa"
+_TAIL = b"\x04\x03\x02\x01"
+_AROUND = 10  # header, length and tail
+_LONGEST = 64
+_ACKNOWLEDGED = 0x0100
+
+
+class RadarError(Exception):
+    """The radar did not do what it was asked, or did not say that it did; the words say which."""
+
+
+def encode(command, value=b""):
+    """Return the bytes of a command."""
+    return _HEADER + _u16(2 + len(value)) + _u16(command) + value + _TAIL
+
+
+def enable():
+    """Return the command that begins the configuration."""
+    return encode(ENABLE_CONFIGURATION, b"\x01\x00")
+
+
+def set_gates(moving, stationary, nobody_s):
+    """Return the command that sets the farthest gate (2 to 8) of each kind, and how long presence lasts (0 to 65535 s).
+
+    Raises ValueError.
+    """
+    for name, gate in (("moving", moving), ("stationary", stationary)):
+        _check(name, gate, 2, LAST_GATE)
+    _check("nobody_s", nobody_s, 0, 65535)
+    return encode(SET_GATES, _words(moving, stationary, nobody_s))
+
+
+def set_sensitivity(gate, moving, stationary):
+    """Return the command that sets from which energy (0 to 100) on a gate (0 to 8, or ALL_GATES) sees somebody.
+
+    Raises ValueError.
+    """
+    if gate != ALL_GATES:
+        _check("gate", gate, 0, LAST_GATE)
+    _check("moving", moving, 0, 100)
+    _check("stationary", stationary, 0, 100)
+    return encode(SET_SENSITIVITY, _words(gate, moving, stationary))
+
+
+def set_baud(baud):
+    """Return the command that sets the speed of the UART from the next restart on. Raises ValueError."""
+    if baud not in BAUD_RATES:
+        raise ValueError("baud must be one of " + ", ".join(str(rate) for rate in BAUD_RATES))
+    return encode(SET_BAUD, _u16(BAUD_RATES.index(baud) + 1))
+
+
+def version(value):
+    """Return the firmware version that READ_VERSION was answered with, as `V1.07.22091516`. Raises RadarError."""
+    if len(value) < 8:
+        raise RadarError("the answer about the version is too short")
+    build = "".join("%02x" % byte for byte in reversed(value[4:8]))
+    return "V%d.%02x.%s" % (value[3], value[2], build)
+
+
+def parameters(value):
+    """Return what READ_PARAMETERS was answered with. Raises RadarError.
+
+    `moving_gate`, `stationary_gate`: the farthest in use; `moving_sensitivity`, `stationary_sensitivity`: lists, the
+    nearest gate first; `nobody_s`: how long presence lasts.
+    """
+    if len(value) < 4 or value[0] != 0xAA:
+        raise RadarError("the answer about the parameters is none")
+    gates = value[1] + 1
+    if len(value) < 4 + 2 * gates + 2:
+        raise RadarError("the answer about the parameters is too short")
+    stationary = 4 + gates
+    end = stationary + gates
+    return {
+        "moving_gate": value[2],
+        "stationary_gate": value[3],
+        "moving_sensitivity": list(value[4:stationary]),
+        "stationary_sensitivity": list(value[stationary:end]),
+        "nobody_s": value[end] | value[end + 1] << 8,
+    }
+
+
+class AckReader:
+    """Finds acknowledgements in a stream of bytes that may hold reports and noise, and may be cut anywhere."""
+
+    def __init__(self):
+        self._waiting = b""
+
+    def feed(self, data):
+        """Return (command, status, value) of each that is complete with these bytes. Whatever comes, it never fails."""
+        waiting = self._waiting + data
+        found = []
+        at = 0
+        while True:
+            start = waiting.find(_HEADER, at)
+            if start < 0:
+                at = max(at, len(waiting) - len(_HEADER) + 1)
+                break
+            size = len(waiting) - start
+            length = waiting[start + 4] | waiting[start + 5] << 8 if size >= 6 else 4
+            if length < 4 or length > _LONGEST:
+                at = start + 1
+                continue
+            if size < length + _AROUND:
+                if waiting.find(_HEADER, start + 1) < 0:
+                    at = start
+                    break
+                at = start + 1  # a header within a frame: that frame was cut
+                continue
+            end = start + 6 + length
+            command = waiting[start + 6] | waiting[start + 7] << 8
+            if waiting[end : end + 4] == _TAIL and command & _ACKNOWLEDGED:
+                status = waiting[start + 8] | waiting[start + 9] << 8
+                found.append((command & ~_ACKNOWLEDGED, status, waiting[start + 10 : end]))
+                at = end + 4
+            else:
+                at = start + 1
+        self._waiting = waiting[at:]
+        return found
+
+
+def _u16(number):
+    return bytes((number & 0xFF, number >> 8))
+
+
+def _words(*numbers):
+    """Return numbered parameters: each a word u16 and a value u32."""
+    value = b""
+    for word, number in enumerate(numbers):
+        value += _u16(word) + bytes((number & 0xFF, number >> 8 & 0xFF, number >> 16 & 0xFF, number >> 24))
+    return value
+
+
+def _check(name, number, least, most):
+    if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
+        raise ValueError("%s must be a whole number from %d to %d" % (name, least, most))
