@@ -1,0 +1,283 @@
+"""An MQTT 3.1.1 client that forgets nothing: what is not acknowledged is sent again, in order, on the next connection.
+
+- QoS 1 with several messages on their way; a payload is made when it is sent, as the age of a reading changes
+- no more than one task writes: what is to be written waits in three queues (answers, again, new)
+- a connection is over when nothing comes back within the time that was asked for: a lost peer does not say so
+
+MicroPython forgets a task that waits to read when another one that waits to write to the same socket is cancelled; so
+whoever gives up one of the two gives up the connection.
+"""
+
+import asyncio
+
+from app import mqtt_codec as codec
+
+_CONNACK_MS = 15_000
+_ACK_MS = 20_000
+_WATCH_MS = 250
+_READ_BYTES = 512
+_LIMIT_BYTES = 4_096
+_WINDOW = 8
+_MOST_ANSWERS = 16
+
+
+class MqttError(Exception):
+    """A connection is over; the text says why. `is_login`: it will not get better by trying again soon."""
+
+    def __init__(self, words, is_login=False):
+        super().__init__(words)
+        self.is_login = is_login
+
+
+class Message:
+    """One that is to be published. `payload` is bytes, or a function that returns them when it is sent.
+
+    `acknowledged` is called once: at QoS 1 when the broker has it, at QoS 0 when it is written.
+    """
+
+    def __init__(self, topic, payload, qos=1, retain=False, acknowledged=None):
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.acknowledged = acknowledged
+        self.packet_id = None
+        self.was_sent = False
+        self.sent_ms = 0
+
+
+class MqttClient:
+    """See the module's own words.
+
+    `login`: (client id, username, password); `will`: (topic, payload); `filters`: what is subscribed to.
+    `on_message(topic, payload)` must not wait; its payload is None for a message that is too long.
+    """
+
+    def __init__(self, clock, login, will, filters, on_message, keepalive_s=30):
+        self._clock = clock
+        self._login = login
+        self._will = will
+        self._filters = filters
+        self._on_message = on_message
+        self._keepalive_s = keepalive_s
+        self._packet_id = 0
+        self._new = []
+        self._in_flight = []
+        self._again = []
+        self._answers = []
+        self._work = asyncio.Event()
+        self._failure = None
+        self.is_connected = False
+        self._subscribing = None
+        self._written_ms = 0
+        self._asked_ms = None
+
+    # What others ask for
+
+    def submit(self, message):
+        """Publish a message as soon as it can be; it survives any number of connections."""
+        self._new.append(message)
+        self._work.set()
+
+    async def publish(self, topic, payload, qos=1, retain=False):
+        """Publish, and return when it is acknowledged, on whatever connection."""
+        done = asyncio.Event()
+        self.submit(Message(topic, payload, qos, retain, done.set))
+        await done.wait()
+
+    @property
+    def waiting(self):
+        """How many messages are not acknowledged yet."""
+        return len(self._new) + len(self._in_flight)
+
+    # One connection
+
+    async def serve(self, reader, writer, connected, beat):
+        """Live on this connection until it is over, which is always an exception.
+
+        `connected()` is called when the broker has let us in, `beat()` several times a second. Raises MqttError,
+        OSError, ValueError (what TLS thinks of the certificate).
+        """
+        packets = codec.PacketReader(_LIMIT_BYTES)
+        tasks = [asyncio.create_task(self._guard(self._log_in(reader, writer, packets)))]
+        self._failure = None
+        try:
+            deadline = self._clock.ticks_add(self._clock.ticks_ms(), _CONNACK_MS)
+            while not tasks[0].done():
+                beat()
+                if self._clock.ticks_diff(deadline, self._clock.ticks_ms()) < 0:
+                    raise MqttError("no answer to CONNECT within %d s" % (_CONNACK_MS // 1000))
+                await asyncio.sleep_ms(20)
+            self._check()
+            self._begin()
+            connected()
+            tasks.append(asyncio.create_task(self._guard(self._read(reader, packets))))
+            tasks.append(asyncio.create_task(self._guard(self._write(writer))))
+            while True:
+                beat()
+                self._check()
+                self._watch()
+                await asyncio.sleep_ms(_WATCH_MS)
+        finally:
+            self.is_connected = False
+            for task in tasks:
+                task.cancel()
+            writer.close()
+            try:
+                await writer.wait_closed()
+            except OSError:
+                pass
+
+    async def _guard(self, doing):
+        try:
+            await doing
+        except Exception as error:  # noqa: BLE001 - serve() raises it where it is waited for
+            if self._failure is None:
+                self._failure = error
+
+    def _check(self):
+        if self._failure is not None:
+            raise self._failure
+
+    async def _log_in(self, reader, writer, packets):
+        client_id, username, password = self._login
+        writer.write(codec.connect(client_id, username, password, self._keepalive_s, self._will))
+        await writer.drain()
+        data = bytearray(4)
+        found = []
+        while not found:
+            # no more than CONNACK: what follows is read by _read
+            count = await _read_some(reader, memoryview(data))
+            found = packets.feed(memoryview(data)[:count])
+            if not packets.is_amid(codec.CONNACK) and not found:
+                break
+        answer = found[0] if found else None
+        if answer is None or answer.kind != codec.CONNACK or len(answer.body) != 2:
+            raise MqttError("the broker does not answer with CONNACK: is this its port?")
+        code = answer.body[1]
+        if code:
+            words = codec.REFUSALS.get(code, "the broker refuses the connection with code %d" % code)
+            raise MqttError(words, is_login=code in {2, 4, 5})
+
+    def _begin(self):
+        """What is on its way is sent again, in its order; subscriptions are asked for before."""
+        self._again = list(self._in_flight)
+        self._subscribing = self._next_packet_id()
+        self._answers = [codec.subscribe(self._subscribing, self._filters)]
+        now = self._clock.ticks_ms()
+        self._written_ms, self._asked_ms = now, None
+        for message in self._in_flight:
+            message.sent_ms = now
+        self.is_connected = True
+        self._work.set()
+
+    def _watch(self):
+        """Ask whether the peer is still there; find out that it is not."""
+        clock = self._clock
+        now = clock.ticks_ms()
+        for message in self._in_flight:
+            if message.was_sent and clock.ticks_diff(now, message.sent_ms) > _ACK_MS:
+                raise MqttError("a message was not acknowledged within %d s" % (_ACK_MS // 1000))
+        if clock.ticks_diff(now, self._written_ms) > _ACK_MS and (self._answers or self._again):
+            raise MqttError("nothing could be written for %d s" % (_ACK_MS // 1000))
+        if self._asked_ms is not None:
+            if clock.ticks_diff(now, self._asked_ms) > self._keepalive_s * 500:
+                raise MqttError("the broker does not answer a ping")
+        elif clock.ticks_diff(now, self._written_ms) > self._keepalive_s * 500:
+            self._asked_ms = now
+            self._answers.append(codec.PINGREQ)
+            self._work.set()
+
+    # Reading
+
+    async def _read(self, reader, packets):
+        data = memoryview(bytearray(_READ_BYTES))
+        while True:
+            for packet in packets.feed(data[: await _read_some(reader, data)]):
+                self._hear(packet)
+            while len(self._answers) > _MOST_ANSWERS:
+                await asyncio.sleep_ms(20)
+
+    def _hear(self, packet):
+        if packet.kind == codec.PUBLISH:
+            topic, payload, packet_id = packet.message()
+            self._on_message(topic, payload)
+            if packet_id is not None:
+                self._answers.append(codec.puback(packet_id))
+                self._work.set()
+        elif packet.kind == codec.PUBACK:
+            self._acknowledge(packet.packet_id())
+        elif packet.kind == codec.SUBACK:
+            if packet.packet_id() == self._subscribing and any(code & 0x80 for code in packet.body[2:]):
+                raise MqttError("the broker refuses a subscription")
+        elif packet.kind == codec.PINGRESP:
+            self._asked_ms = None
+        else:
+            raise MqttError("the broker sends a packet of kind %02X" % packet.kind)
+
+    def _acknowledge(self, packet_id):
+        for index, message in enumerate(self._in_flight):
+            if message.packet_id == packet_id:
+                del self._in_flight[index]
+                if message in self._again:
+                    self._again.remove(message)
+                _done(message)
+                self._work.set()
+                return
+
+    # Writing
+
+    async def _write(self, writer):
+        while True:
+            packet = self._next_packet()
+            if packet is None:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            writer.write(packet)
+            packet = None
+            await writer.drain()
+            self._written_ms = self._clock.ticks_ms()
+
+    def _next_packet(self):
+        """Return what is to be written next: answers, what was on its way before, what is new."""
+        if self._answers:
+            return self._answers.pop(0)
+        if self._again:
+            message = self._again.pop(0)
+        elif self._new and len(self._in_flight) < _WINDOW:
+            message = self._new.pop(0)
+            if message.qos:
+                message.packet_id = self._next_packet_id()
+                self._in_flight.append(message)
+        else:
+            return None
+        payload = message.payload() if callable(message.payload) else message.payload
+        packet = codec.publish(message.topic, payload, message.packet_id, message.retain, message.was_sent)
+        message.was_sent = True
+        message.sent_ms = self._clock.ticks_ms()
+        if not message.qos:
+            _done(message)
+        return packet
+
+    def _next_packet_id(self):
+        taken = [message.packet_id for message in self._in_flight]
+        while True:
+            self._packet_id = self._packet_id % 65_535 + 1
+            if self._packet_id not in taken:
+                return self._packet_id
+
+
+def _done(message):
+    if message.acknowledged is not None:
+        message.acknowledged()
+
+
+async def _read_some(reader, data):
+    """Read into `data`; returns how many bytes. Raises MqttError at the end."""
+    while True:
+        count = await reader.readinto(data)
+        if count:
+            return count
+        if count == 0:
+            raise MqttError("the broker has closed the connection")

@@ -1,0 +1,112 @@
+"""Where a board learns the time: from an NTP server, or else from the Date of what its gateway answers over HTTP.
+
+Both come before TLS, which needs a time to judge a certificate's dates, and both are unauthenticated: who can forge
+them can make an expired certificate look valid, but not one of another CA.
+
+Sources: RFC 5905, section 7.3 (the packet) and RFC 9110, section 5.6.7 (the date).
+"""
+
+import asyncio
+import os
+import socket
+
+_NTP_EPOCH_S = 2_208_988_800
+_EARLIEST_S = 1_767_225_600
+"""2026-01-01: nothing that runs this is older."""
+_NTP_MS = 2_000
+_HTTP_MS = 5_000
+_STEP_MS = 10
+_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+
+
+def ntp_question(cookie):
+    """Return the packet that asks; `cookie` (8 bytes) comes back in the answer."""
+    return b"\x23" + bytes(39) + cookie
+
+
+def ntp_answer_ms(data, cookie):
+    """Return the unix milliseconds in an answer. Raises ValueError when it is none, or the server knows no time."""
+    if len(data) < 48 or data[0] & 7 != 4 or bytes(data[24:32]) != cookie:
+        raise ValueError("not an answer to our question")
+    if data[0] >> 6 == 3 or not 0 < data[1] < 16:
+        raise ValueError("the NTP server is not synchronised itself")
+    seconds = int.from_bytes(data[40:44], "big")
+    if seconds < 1 << 31:  # the era that begins in 2036
+        seconds += 1 << 32
+    return _credible((seconds - _NTP_EPOCH_S) * 1000 + (int.from_bytes(data[44:48], "big") * 1000 >> 32))
+
+
+def http_date_ms(line):
+    """Return the unix milliseconds of a header such as b"Date: Sun, 06 Nov 1994 08:49:37 GMT"; None for another one.
+
+    Raises ValueError.
+    """
+    if line[:5].lower() != b"date:":
+        return None
+    parts = str(line[5:], "utf-8").split()
+    month = _MONTHS.find(parts[2]) if len(parts) == 6 and len(parts[2]) == 3 else -1
+    if month < 0 or month % 3 or parts[5] != "GMT":
+        raise ValueError("not a date of HTTP")
+    hour, minute, second = [int(part) for part in parts[4].split(":")]
+    days = _days(int(parts[3]), month // 3 + 1, int(parts[1]))
+    return _credible((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000)
+
+
+def _days(year, month, day):
+    """Return the days since 1970-01-01 (Gregorian calendar, years that begin in March)."""
+    if month < 3:
+        year, month = year - 1, month + 12
+    return 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 719_469
+
+
+def _credible(unix_ms):
+    if unix_ms < _EARLIEST_S * 1000:
+        raise ValueError("a time that is long over")
+    return unix_ms
+
+
+async def ask_ntp(address, port=123):
+    """Return the time that a server tells. Raises OSError, ValueError."""
+    cookie = os.urandom(8)
+    found = socket.getaddrinfo(address, port)[0][-1]
+    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        asking.setblocking(False)
+        asking.sendto(ntp_question(cookie), found)
+        for _ in range(_NTP_MS // _STEP_MS):
+            await asyncio.sleep_ms(_STEP_MS)
+            try:
+                data = asking.recv(64)
+            except OSError:  # nothing has come yet
+                continue
+            if data:
+                return ntp_answer_ms(data, cookie)
+    finally:
+        asking.close()
+    raise OSError("%s does not answer NTP" % address)
+
+
+async def ask_gateway(address, port):
+    """Return the time in the answer of the gateway's /health. Raises OSError, ValueError."""
+    try:
+        return await asyncio.wait_for_ms(_ask_gateway(address, port), _HTTP_MS)
+    except asyncio.TimeoutError:
+        raise OSError("the gateway does not tell the time on port %d" % port) from None
+
+
+async def _ask_gateway(address, port):
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        writer.write(b"GET /health HTTP/1.0\r\nHost: gateway\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        for _ in range(40):
+            line = await reader.readline()
+            unix_ms = http_date_ms(line)
+            if unix_ms is not None:
+                return unix_ms
+            if not line.strip():
+                break
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    raise ValueError("the gateway's answer has no date")

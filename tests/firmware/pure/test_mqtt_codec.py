@@ -1,0 +1,73 @@
+"""MQTT packets as bytes and back, by the examples of the specification: also run by MicroPython."""
+
+from app import mqtt_codec as codec
+
+
+def packets(data, limit=1_000, step=1):
+    reader = codec.PacketReader(limit)
+    found = []
+    for start in range(0, len(data), step):
+        found += reader.feed(data[start : start + step])
+    return found
+
+
+def raises(call):
+    try:
+        call()
+    except ValueError as error:
+        return str(error)
+    raise AssertionError("nothing was raised")
+
+
+def test_connect_has_will_login_and_a_session_that_stays():
+    packet = codec.connect("id", "user", "pass", 300, ("w", b"gone"))
+    assert packet == (
+        b"\x10\x23\x00\x04MQTT\x04\xec\x01\x2c" + b"\x00\x02id\x00\x01w\x00\x04gone\x00\x04user\x00\x04pass"
+    )
+
+
+def test_publish_has_its_flags_and_an_id_at_qos_1():
+    assert codec.publish("a/b", b"hi") == b"\x30\x07\x00\x03a/bhi"
+    assert codec.publish("a/b", b"hi", retain=True) == b"\x31\x07\x00\x03a/bhi"
+    assert codec.publish("a/b", b"hi", 258) == b"\x32\x09\x00\x03a/b\x01\x02hi"
+    assert codec.publish("a/b", b"hi", 258, retain=True, again=True) == b"\x3b\x09\x00\x03a/b\x01\x02hi"
+
+
+def test_lengths_are_those_of_the_specification():
+    for length, encoded in ((0, 3), (122, 125), (123, 126), (125, 128)):
+        assert len(codec.publish("t", bytes(length))) == encoded + (2 if encoded < 128 else 3)
+    assert codec.publish("t", bytes(16_381))[:4] == b"\x30\x80\x80\x01"
+
+
+def test_subscribe_and_puback():
+    assert codec.subscribe(10, ("a/b", "c/d")) == b"\x82\x0e\x00\x0a\x00\x03a/b\x01\x00\x03c/d\x01"
+    assert codec.puback(0x1234) == b"\x40\x02\x12\x34"
+
+
+def test_what_was_encoded_is_read_back_however_it_is_cut():
+    stream = codec.publish("to/me", b"x" * 300, 7) + b"\x40\x02\x00\x05" + b"\xd0\x00" + codec.publish("q0", b"")
+    for step in (1, 2, 3, 7, 64, 128, 129, 1_000):
+        first, second, third, fourth = packets(stream, step=step)
+        assert first.message() == ("to/me", b"x" * 300, 7)
+        assert (second.kind, second.packet_id()) == (codec.PUBACK, 5)
+        assert (third.kind, len(third.body)) == (codec.PINGRESP, 0)
+        assert fourth.message() == ("q0", b"", None)
+
+
+def test_of_one_that_is_too_long_only_its_beginning_is_kept_and_the_next_is_whole():
+    stream = codec.publish("to/me", b"x" * 5_000, 7) + codec.publish("next", b"1", 8)
+    for step in (1, 100, 10_000):
+        reader = codec.PacketReader(500)
+        found = []
+        for start in range(0, len(stream), step):
+            found += reader.feed(stream[start : start + step])
+            assert len(reader._body) <= 500
+        assert [packet.message() for packet in found] == [("to/me", None, 7), ("next", b"1", 8)]
+
+
+def test_what_is_no_mqtt_is_refused():
+    assert "length" in raises(lambda: packets(b"\x30\xff\xff\xff\xff\x01"))
+    assert raises(packets(b"\x30\x01a")[0].message)
+    assert raises(packets(b"\x32\x04\x00\x02ab")[0].message)
+    assert raises(packets(b"\x34\x06\x00\x02ab\x00\x01")[0].message)
+    assert raises(packets(b"\x40\x01\x00")[0].packet_id)
