@@ -6,12 +6,14 @@ A command that comes too late is not carried out, and one that comes twice only 
 import asyncio
 import json
 
+from micropython import const
+
 from app.mqtt import Message
 from app.supervisor import Part
 
-_MOST_WAITING = 4
-_REMEMBERED = 16
-_LIMIT_MS = 120_000
+_MOST_WAITING = const(4)
+_REMEMBERED = const(16)
+_LIMIT_MS = const(120_000)
 
 
 class Commands(Part):
@@ -71,7 +73,8 @@ class Commands(Part):
             raise ValueError("the command is no JSON") from None
         if not isinstance(command, dict) or not isinstance(command.get("params") or {}, dict):
             raise ValueError("a command is an object with method and params")
-        method = self._methods.get(command.get("method"))
+        name = command.get("method")
+        method = self._methods.get(name) if isinstance(name, str) else None
         if method is None:
             raise ValueError("no such method; there are %s" % ", ".join(sorted(self._methods)))
         self._check_deadline(command.get("deadline"))

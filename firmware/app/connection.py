@@ -4,13 +4,15 @@ import asyncio
 import gc
 import ssl
 
+from micropython import const
+
 from app.mqtt import MqttError
 from app.supervisor import Part
 from app.wifi import backoff_ms
 
-_CONNECT_MS = 10_000
-_GOOD_MS = 60_000
-_LOGIN_FAILURES = 7
+_CONNECT_MS = const(10_000)
+_GOOD_MS = const(60_000)
+_LOGIN_FAILURES = const(7)
 """A wrong password goes straight to the longest pause."""
 
 _WORDS = (

@@ -4,8 +4,10 @@ import io
 import os
 import sys
 
-_HALF_BYTES = 2_048
-_MOST_BYTES = 1_000
+from micropython import const
+
+_HALF_BYTES = const(2_048)
+_MOST_BYTES = const(1_000)
 
 
 class CrashLog:
@@ -22,8 +24,8 @@ class CrashLog:
     def write(self, who, error):
         """Note an exception and where it comes from."""
         text = io.StringIO()
-        sys.print_exception(error, text)
-        self._add("%s: %s: %s" % (who, type(error).__name__, error), text.getvalue())
+        sys.print_exception(error, text)  # pyright: ignore[reportArgumentType] - the stubs know no StringIO
+        self._add("%s: %s: %s" % (who, type(error).__name__, error), text.getvalue())  # pyright: ignore[reportAttributeAccessIssue]
 
     def note(self, words):
         """Note something else."""

@@ -11,8 +11,10 @@ import board
 import esp32
 import machine
 import network
+from micropython import const
 
-_WATCHDOG_MS = 60_000
+_WATCHDOG_MS = const(60_000)
+_CONSOLE_MS = const(1_800_000)
 _EPOCH_S = 946_684_800 if time.gmtime(0)[0] == 2000 else 0
 _CAUSES = {
     machine.PWRON_RESET: "power",
@@ -73,7 +75,8 @@ class Hardware:
 
     def resolve(self, name):
         """Return the address of a host; a name that ends in .local is asked for by mDNS. Blocks. Raises OSError."""
-        return socket.getaddrinfo(name, 0, 0, socket.SOCK_STREAM)[0][-1][0]
+        found = socket.getaddrinfo(name, 0, 0, socket.SOCK_STREAM)[0][-1]
+        return found[0] if isinstance(found, tuple) else name  # other ports know bytes, and look it up again
 
     def set_rtc(self, unix_s):
         """Set the clock that TLS judges certificates by."""
@@ -83,6 +86,10 @@ class Hardware:
     def watchdog(self):
         """Start the watchdog, which nothing stops again."""
         return machine.WDT(timeout=_WATCHDOG_MS)
+
+    def leave_to_console(self):
+        """Give a person who has stopped the program half an hour: nothing feeds the watchdog any more."""
+        machine.WDT(timeout=_CONSOLE_MS)
 
     def reset(self):
         """Start again from the beginning."""

@@ -4,6 +4,8 @@ import asyncio
 import binascii
 import os
 
+from micropython import const
+
 from app import VERSION, config, files
 from app.clock import Clock
 from app.commands import Commands
@@ -20,10 +22,10 @@ from app.telemetry import Telemetry
 from app.timekeeper import Timekeeper
 from app.wifi import Wifi
 
-_TRIAL_MS = 300_000
-_SAFE_MS = 900_000
-_LAST_WORDS_MS = 5_000
-_IDENTIFY_S = 10
+_TRIAL_MS = const(300_000)
+_SAFE_MS = const(900_000)
+_LAST_WORDS_MS = const(5_000)
+_IDENTIFY_S = const(10)
 
 
 class Application(Part):
@@ -251,4 +253,9 @@ def run(safe=""):
     """Run on this board until it is reset."""
     from app.hardware import Hardware
 
-    asyncio.run(Application(Hardware(), safe).start())
+    hardware = Hardware()
+    try:
+        asyncio.run(Application(hardware, safe).start())
+    except KeyboardInterrupt:
+        hardware.leave_to_console()
+        raise

@@ -10,15 +10,17 @@ whoever gives up one of the two gives up the connection.
 
 import asyncio
 
+from micropython import const
+
 from app import mqtt_codec as codec
 
-_CONNACK_MS = 15_000
-_ACK_MS = 20_000
-_WATCH_MS = 250
-_READ_BYTES = 512
-_LIMIT_BYTES = 4_096
-_WINDOW = 8
-_MOST_ANSWERS = 16
+_CONNACK_MS = const(15_000)
+_ACK_MS = const(20_000)
+_WATCH_MS = const(250)
+_READ_BYTES = const(512)
+_LIMIT_BYTES = const(4_096)
+_WINDOW = const(8)
+_MOST_ANSWERS = const(16)
 
 
 class MqttError(Exception):

@@ -3,6 +3,8 @@
 Source: OASIS MQTT Version 3.1.1, sections 2 and 3.
 """
 
+from micropython import const
+
 CONNACK = 0x20
 PUBLISH = 0x30
 PUBACK = 0x40
@@ -19,7 +21,7 @@ REFUSALS = {
 }
 """What the return codes of CONNACK mean (table 3.1)."""
 
-_HEAD_BYTES = 300
+_HEAD_BYTES = const(300)
 """What is kept of a packet that is too long: its topic, and the packet id by which it is acknowledged."""
 
 
@@ -116,7 +118,7 @@ class PacketReader:
         self._first = first
         self._length = self._shift = 0
         self._knows_length = False
-        self._body = b""
+        self._body = bytearray()
         self._filled = self._left = 0
 
     def is_amid(self, kind):

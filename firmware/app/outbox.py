@@ -7,9 +7,11 @@
 
 import asyncio
 
+from micropython import const
+
 from app.spill import Record
 
-_CHUNK_BYTES = 4_000
+_CHUNK_BYTES = const(4_000)
 MOST_BYTES = 2_048
 """A reading larger than that is not one."""
 

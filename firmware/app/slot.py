@@ -1,9 +1,11 @@
 """What the launcher (main.py at the root) counts, and this program tells it: /slot.json."""
 
+from micropython import const
+
 from app import files
 
-_STEADY_MS = 300_000
-_CONNECTED_MS = 60_000
+_STEADY_MS = const(300_000)
+_CONNECTED_MS = const(60_000)
 
 
 class Slot:
@@ -29,7 +31,7 @@ class Slot:
             self._write(-1)
 
     def _write(self, more, confirmed=False):
-        slot = files.read_json(self._path, {"active": "a", "confirmed": True})
+        slot: dict = files.read_json(self._path, {"active": "a", "confirmed": True})
         slot["starts"] = max(0, slot.get("starts", 0) + more) if more else 0
         slot["confirmed"] = bool(slot.get("confirmed")) or confirmed
         try:

@@ -9,11 +9,13 @@ import os
 from binascii import crc32
 from struct import calcsize, pack, unpack
 
+from micropython import const
+
 _MAGIC = b"NGS1"
 _HEAD = "<HIqQ"
 _HEAD_BYTES = calcsize(_HEAD)
 _START = len(_MAGIC) + 8
-_FIRST = 50_000_000
+_FIRST = const(50_000_000)
 
 
 class Record:
@@ -101,9 +103,10 @@ class Spill:
 
     def unload(self):
         """All of the loaded file is acknowledged."""
-        self._numbers.remove(self._loaded)
-        _try_to_remove(self._path(self._loaded))
-        self._loaded = None
+        if self._loaded is not None:
+            self._numbers.remove(self._loaded)
+            _try_to_remove(self._path(self._loaded))
+            self._loaded = None
 
 
 def _read(path):

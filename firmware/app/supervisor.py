@@ -7,10 +7,12 @@ not move any more, costs a restart of the board.
 import asyncio
 import gc
 
-_STILL_MS = 30_000
-_LOOK_MS = 500
-_MOST_FAILURES = 8
-_CALM_MS = 600_000
+from micropython import const
+
+_STILL_MS = const(30_000)
+_LOOK_MS = const(500)
+_MOST_FAILURES = const(8)
+_CALM_MS = const(600_000)
 
 
 class Part:
@@ -97,9 +99,9 @@ class Supervisor:
                 run.failures = 0
             run.failures += 1
             run.failed_ms = now
-            self._crash_log.write(run.part.name, error)
             run.again_ms = self._clock.ticks_add(now, min(1_000 << run.failures - 1, 60_000))
             run.task = None
+            self._crash_log.write(run.part.name, error)
             if run.failures > _MOST_FAILURES:
                 self._restart("%s fails again and again" % run.part.name)
 

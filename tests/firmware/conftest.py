@@ -4,10 +4,12 @@ import asyncio
 import shutil
 import sys
 import tempfile
+import traceback
+import types
 from pathlib import Path
 from typing import Literal
 
-from gateway.provisioning.firmware_files import slot_files
+from gateway.provisioning.firmware_files import fixed_files, slot_files
 
 SLOT = Path(tempfile.mkdtemp(prefix="firmware-"))
 
@@ -17,6 +19,7 @@ def _lay_out() -> None:
         place = SLOT / path
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, place)
+    shutil.copy(fixed_files()["main.py"], SLOT / "launcher.py")
 
 
 def _speak_micropython() -> None:
@@ -35,6 +38,10 @@ def _speak_micropython() -> None:
     }.items():
         if not hasattr(asyncio, name):
             setattr(asyncio, name, value)
+    vars(sys)["print_exception"] = lambda error, file: traceback.print_exception(error, file=file)
+    micropython = types.ModuleType("micropython")
+    vars(micropython)["const"] = lambda value: value
+    sys.modules["micropython"] = micropython
 
 
 _lay_out()

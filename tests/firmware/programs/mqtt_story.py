@@ -1,11 +1,9 @@
-# What a board does with its MQTT client: micropython mqtt_story.py SLOT, with a story as JSON on standard input.
+# What a board does with its MQTT client: it gets a story as JSON on standard input.
 # Prints lines of JSON: what was acknowledged, heard, and why a connection ended. Ends when all of it has happened.
 import asyncio
 import json
 import sys
 import time
-
-sys.path.insert(0, sys.argv[1])
 
 from app.clock import Clock
 from app.connection import Connection
