@@ -156,7 +156,8 @@ class BadNetwork:
         self._target = port
         self._may_pass = may_pass
         self.connections = 0
-        self.from_board = b""
+        self.from_board: list[bytearray] = []
+        """What each connection has brought."""
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
@@ -169,14 +170,16 @@ class BadNetwork:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.from_board.append(bytearray())
+        brought = self.from_board[-1]
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
             writer.transport.abort()
             return
         done = [
-            asyncio.ensure_future(self._pass(reader, far_writer, from_board=True)),
-            asyncio.ensure_future(self._pass(far_reader, writer, from_board=False)),
+            asyncio.ensure_future(self._pass(reader, far_writer, brought)),
+            asyncio.ensure_future(self._pass(far_reader, writer, None)),
         ]
         await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
         for one in done:
@@ -184,12 +187,14 @@ class BadNetwork:
         writer.transport.abort()
         far_writer.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_board: bool) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, brought: bytearray | None
+    ) -> None:
         with suppress(OSError, ssl.SSLError):
             while data := await reader.read(65_536):
-                if from_board:
-                    self.from_board += data
-                if not self._may_pass(from_board, data):
+                if brought is not None:
+                    brought += data
+                if not self._may_pass(brought is not None, data):
                     return
                 writer.write(data)
                 await writer.drain()
