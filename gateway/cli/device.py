@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gateway.cli import device_flash
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput, OverlapHours, overlap_ms
 from gateway.config import Settings, load
@@ -17,6 +18,8 @@ from gateway.operations import devices
 from gateway.storage.state import DeviceCredential, DeviceRow
 
 app = typer.Typer(no_args_is_help=True, help="Register boards, look at them, change and take away their access.")
+app.command(context_settings=device_flash.RAW)(device_flash.flash)
+app.command()(device_flash.logs)
 
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
 Organization = Annotated[str | None, typer.Option(help="Its organisation.", show_default="gateway.organization_id")]

@@ -47,6 +47,7 @@ from gateway.operations.organizations import (
     rename_organization,
     show_organization,
 )
+from gateway.operations.readings import read_readings
 from gateway.operations.secrets import list_secrets, remove_secret, rotate_vault, set_secret
 from gateway.operations.status import gateway_status
 from gateway.operations.tail import tail_readings
@@ -100,6 +101,7 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     try_broker,
     list_troubles,
     tail_readings,
+    read_readings,
 )
 
 OPERATIONS = {function.__name__: Operation(function) for function in _FUNCTIONS}

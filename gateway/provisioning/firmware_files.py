@@ -6,10 +6,8 @@ shared with the gateway: both read a radar's frames by the very same lines.
 
 from pathlib import Path
 
-from gateway.parsers import ld2410
-
 _PACKAGES = ("app", "drivers")
-_SHARED = {"drivers/ld2410_frames.py": Path(ld2410.__file__)}
+_SHARED = {"drivers/ld2410_frames.py": Path(__file__).parents[1] / "parsers" / "ld2410.py"}
 _FIXED = ("boot.py", "main.py", "board.py")
 
 
@@ -19,13 +17,13 @@ def sources() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "firmware"
 
 
-def slot_files() -> dict[str, Path]:
+def slot_files(root: Path | None = None) -> dict[str, Path]:
     """Return what a release consists of: path below its slot → source. An update replaces all of it."""
-    root = sources()
+    root = root or sources()
     files = {f"{package}/{file.name}": file for package in _PACKAGES for file in sorted((root / package).glob("*.py"))}
     return files | _SHARED
 
 
-def fixed_files() -> dict[str, Path]:
+def fixed_files(root: Path | None = None) -> dict[str, Path]:
     """Return what lies at the root and stays what it is until the board is flashed again: path → source."""
-    return {name: sources() / name for name in _FIXED}
+    return {name: (root or sources()) / name for name in _FIXED}

@@ -1,0 +1,120 @@
+"""`neurogate device flash` and `logs`: a board on this machine's USB, by the gateway on this machine or another one.
+
+The options are those of gateway/provisioning/wishes.py, which scripts/flash has too.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from argparse import Namespace
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.gateway_link import ask, connect
+from gateway.cli.progress import ProgressShown
+from gateway.config import Settings, load
+from gateway.model.errors import GatewaySilent
+from gateway.operations import devices
+from gateway.operations.readings import read_readings
+from gateway.operations.status import gateway_status
+from gateway.provisioning.console import show_console
+from gateway.provisioning.credential import Credential
+from gateway.provisioning.flash import flash as flash_board
+from gateway.provisioning.ports import AUTO
+from gateway.provisioning.reachable import Address
+from gateway.provisioning.wishes import address_of, ask_wifi, named_gateway, order_of, outcome, parser
+from gateway.storage.state import DeviceCredential
+
+RAW: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def flash(context: typer.Context) -> None:
+    """Put the program on an ESP32, register it, and wait for its first reading; see --help."""
+    asked = parser("neurogate device flash", has_gateway=True).parse_args(context.args)
+    address, link = named_gateway(asked) or _own_gateway(asked)
+    order = order_of(asked)
+    with _Shown() as shown:
+        reading = flash_board(order, address, link, shown, ask_wifi=ask_wifi)
+    print(outcome(reading))
+
+
+def logs(
+    port: Annotated[str, typer.Option(help="Serial port of the board.", show_default="the only one")] = AUTO,
+) -> None:
+    """Show what a board says on its serial port, until Ctrl-C."""
+    show_console(port)
+
+
+class _Shown(ExitStack):
+    """Lines, and a bar while something is copied."""
+
+    _bar: ProgressShown | None = None
+
+    def step(self, words: str) -> None:
+        self.close()
+        self._bar = None
+        print(words, file=sys.stderr, flush=True)
+
+    def progress(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = self.enter_context(ProgressShown("copied", "bytes"))
+        self._bar.update(done, total)
+
+
+class _ControlSocket:
+    """The gateway on this machine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._organization_id = settings.gateway.organization_id
+
+    def register(self, device_id: str, metadata: dict[str, str]) -> Credential:
+        return _credential(
+            ask(
+                self._settings,
+                devices.add_device,
+                organization_id=self._organization_id,
+                device_id=device_id,
+                metadata=metadata,
+            )
+        )
+
+    def renew(self, device_id: str) -> Credential:
+        return _credential(
+            ask(
+                self._settings,
+                devices.rotate_device,
+                organization_id=self._organization_id,
+                device_id=device_id,
+            )
+        )
+
+    def newest_reading(self, device_id: str) -> dict[str, Any] | None:
+        page = ask(self._settings, read_readings, organization_id=self._organization_id, device_id=device_id, limit=1)
+        return page.readings[0] if page.readings else None
+
+
+def _credential(new: DeviceCredential) -> Credential:
+    return Credential(new.organization_id, new.device_id, new.username, new.password)
+
+
+def _own_gateway(asked: Namespace) -> tuple[Address, _ControlSocket]:
+    """Return how a board reaches the gateway that runs here. Raises GatewaySilent when none does."""
+    settings = load(asked.config, os.environ).settings
+    status = asyncio.run(_status(settings))
+    host = f"{socket.gethostname().partition('.')[0]}.local"
+    address = address_of(asked, host, mqtt_port=status.mqtt_port, http_port=status.http_port)
+    return address, _ControlSocket(settings)
+
+
+async def _status(settings: Settings) -> Any:  # noqa: ANN401
+    async with connect(settings) as gateway:
+        if not gateway.is_live:
+            raise GatewaySilent(
+                "No gateway runs here, so no reading can arrive.",
+                hint="Start it (neurogate run), name another one with --gateway URL, or ask nobody: --offline FILE.",
+            )
+        return await gateway.call(gateway_status)
