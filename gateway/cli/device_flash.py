@@ -78,7 +78,7 @@ class _ControlSocket:
                 devices.add_device,
                 organization_id=self._organization_id,
                 device_id=device_id,
-                metadata=metadata,
+                metadata={**metadata},
             )
         )
 
