@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from gateway.provisioning.errors import FlashFailed
@@ -42,6 +43,11 @@ def check_image(path: Path, sha256: str) -> None:
 
 def write_image(port: str, path: Path) -> None:
     """Write a checked image. Raises FlashFailed with what esptool said."""
+    if find_spec("esptool") is None:
+        raise FlashFailed(
+            "esptool is not installed; it writes MicroPython itself onto a board.",
+            hint="Install it: pipx inject neurogate 'esptool>=5,<6' (or pip install 'neurogate[image]').",
+        )
     command = [sys.executable, "-m", "esptool", "--chip", "esp32", "--port", port, "--baud", "460800"]
     command += ["--connect-attempts", "3", "write-flash", _PLACE, str(path)]
     try:

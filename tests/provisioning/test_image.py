@@ -49,3 +49,9 @@ def test_a_board_that_does_not_answer_esptool_is_said(tmp_path: Path) -> None:
     file, _ = image(tmp_path, b"\xe9" + bytes(1000))
     with pytest.raises(NeurogateError, match=r"Failed to connect to ESP32.*Hold BOOT"):
         write_image(os.ttyname(silent), file)
+
+
+def test_without_esptool_it_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.provisioning.image.find_spec", lambda _: None)
+    with pytest.raises(NeurogateError, match="esptool is not installed"):
+        write_image("/dev/null", tmp_path / "image.bin")
