@@ -63,17 +63,9 @@ class Place:
     def status(self, device_id: str) -> dict[str, Any]:
         """Return what is retained as a device's status."""
         topic = f"org_default/devices/{device_id}/status"
-        panel = [
-            "mosquitto_sub",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.gateway.mqtt_port),
-            "-u",
-            "panel",
-            "-P",
-            self._panel(),
-        ]
+        login = self._panel()
+        panel = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(self.gateway.mqtt_port)]
+        panel += ["-u", login["username"], "-P", login["password"]]
         done = subprocess.run(
             [*panel, "-t", topic, "-C", "1", "-W", "5"], capture_output=True, timeout=WAIT_S, check=False
         )
@@ -86,11 +78,11 @@ class Place:
             time.sleep(0.2)
         return status
 
-    def _panel(self) -> str:
+    def _panel(self) -> dict[str, str]:
         file = self.gateway.folder / "panel"
         if not file.exists():
-            file.write_text(self.gateway.json("credential", "add", "panel")["password"])
-        return file.read_text()
+            file.write_text(json.dumps(self.gateway.json("credential", "add", "panel")))
+        return dict(json.loads(file.read_text()))
 
 
 @pytest.fixture(scope="module")
