@@ -67,12 +67,12 @@ class Ld2410:
         self._open(self._baud)
         try:
             await self._set_up()
-            while not self._listening.done():
+            while not self._listening.done():  # pyright: ignore[reportOptionalMemberAccess] - `_open` has set it
                 await asyncio.sleep_ms(_LOST_MS // 4)
                 await self._look_after()
-            await self._listening
+            await self._listening  # pyright: ignore[reportGeneralTypeIssues]
         finally:
-            self._listening.cancel()
+            self._listening.cancel()  # pyright: ignore[reportOptionalMemberAccess]
 
     def _open(self, baud):
         """Listen at this speed from now on."""
@@ -81,6 +81,11 @@ class Ld2410:
         self._uart = self._open_uart(baud)
         self._reader, self._acks = FrameReader(), AckReader()
         self._listening = asyncio.create_task(self._listen(self._uart))
+
+    async def _send(self, frame):
+        if self._uart is not None:  # which `run` opens
+            self._uart.write(frame)
+            await self._uart.drain()
 
     async def _listen(self, uart):
         while True:
@@ -129,8 +134,7 @@ class Ld2410:
         """Listen at every speed, the last good one first; one left in its configuration is told to leave it."""
         for baud in (self._baud,) + tuple(rate for rate in _BAUDS if rate != self._baud):
             self._open(baud)
-            self._uart.write(commands.encode(commands.END_CONFIGURATION))
-            await self._uart.drain()
+            await self._send(commands.encode(commands.END_CONFIGURATION))
             await asyncio.sleep_ms(_LISTEN_MS)
             self.beat_ms = self._clock.ticks_ms()
             if self.state != "lost":
@@ -174,8 +178,7 @@ class Ld2410:
         number = frame[6] | frame[7] << 8
         for _ in range(_TRIES):
             self._acknowledged.clear()
-            self._uart.write(frame)
-            await self._uart.drain()
+            await self._send(frame)
             until = self._clock.ticks_add(self._clock.ticks_ms(), _ACK_MS)
             while self._clock.ticks_diff(until, self._clock.ticks_ms()) > 0:
                 for command, status, value in self._acknowledged:

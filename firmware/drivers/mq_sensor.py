@@ -42,7 +42,7 @@ class MqSensor:
         self.beat_ms = now = self._clock.ticks_ms()
         if not self._warm:  # once: ticks wrap around
             self._warm = self._clock.ticks_diff(now, self._started_ms) >= self._preheat_ms
-        state = self.read()["state"]
+        state = self._channel.reading(self._uv, is_warm=self._warm)["state"]
         if state != self._state:
             self._state = state
             self.changed.set()
