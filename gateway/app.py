@@ -251,7 +251,7 @@ class Gateway:
                 secret=settings.ingest.hook_secret.get_secret_value(),
             ),
         ]
-        health = Health(self.status, metrics, metrics_from=settings.http.metrics_from)
+        health = Health(self.status, metrics, clock, metrics_from=settings.http.metrics_from)
         http = HttpListeners(settings, door, routes, live, health, Document(authorization), tls, metrics)
         control = ControlServer(data_dir, OPERATIONS, site)
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
@@ -398,6 +398,7 @@ class Gateway:
             version=__version__,
             uptime_seconds=(self._clock.monotonic_ms() - self._started_ms) / 1000,
             mqtt_port=parts.door.port,
+            mqtt_tls_port=parts.door.tls_port,
             http_port=parts.http.port,
             problems=problems,
             connections=parts.door.connections,

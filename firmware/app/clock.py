@@ -33,7 +33,11 @@ class Clock:
         """Learn what time it is now."""
         self._offset_ms = unix_ms - self.uptime_ms()
         self.source = source
-        self._set_rtc(unix_ms // 1000)  # TLS looks at it for the dates of certificates
+        self.suppose(unix_ms)
+
+    def suppose(self, unix_ms):
+        """It may be so late: enough for TLS, which looks at the dates of certificates, and no time for a reading."""
+        self._set_rtc(unix_ms // 1000)
 
     @property
     def is_set(self):

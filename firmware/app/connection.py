@@ -38,10 +38,16 @@ def explain(error, server_name):
 
 
 def tls(ca_der):
-    """Return what TLS is made with: the peer must have a certificate of this CA. Raises ValueError."""
+    """Return what TLS is made with: the peer must have a certificate of one of these CAs (DER, one after another).
+
+    Raises ValueError.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=ca_der)
+    while ca_der:  # DER begins with 0x30 0x82 and two bytes of length
+        size = 4 + (ca_der[2] << 8 | ca_der[3])
+        context.load_verify_locations(cadata=ca_der[:size])
+        ca_der = ca_der[size:]
     return context
 
 

@@ -1,12 +1,13 @@
-"""Where a board learns the time: from an NTP server, or else from the Date of what its gateway answers over HTTP.
+"""Where a board learns the time: from an NTP server, or else from its gateway's /health.
 
 Both come before TLS, which needs a time to judge a certificate's dates, and both are unauthenticated: who can forge
 them can make an expired certificate look valid, but not one of another CA.
 
-Sources: RFC 5905, section 7.3 (the packet) and RFC 9110, section 5.6.7 (the date).
+Source of the packet: RFC 5905, section 7.3.
 """
 
 import asyncio
+import json
 import os
 import socket
 
@@ -18,7 +19,7 @@ _EARLIEST_S = const(1_767_225_600)
 _NTP_MS = const(2_000)
 _HTTP_MS = const(5_000)
 _STEP_MS = const(10)
-_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+_MOST_BYTES = const(512)
 
 
 def ntp_question(cookie):
@@ -38,27 +39,13 @@ def ntp_answer_ms(data, cookie):
     return _credible((seconds - _NTP_EPOCH_S) * 1000 + (int.from_bytes(data[44:48], "big") * 1000 >> 32))
 
 
-def http_date_ms(line):
-    """Return the unix milliseconds of a header such as b"Date: Sun, 06 Nov 1994 08:49:37 GMT"; None for another one.
-
-    Raises ValueError.
-    """
-    if line[:5].lower() != b"date:":
-        return None
-    parts = str(line[5:], "utf-8").split()
-    month = _MONTHS.find(parts[2]) if len(parts) == 6 and len(parts[2]) == 3 else -1
-    if month < 0 or month % 3 or parts[5] != "GMT":
-        raise ValueError("not a date of HTTP")
-    hour, minute, second = [int(part) for part in parts[4].split(":")]
-    days = _days(int(parts[3]), month // 3 + 1, int(parts[1]))
-    return _credible((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000)
-
-
-def _days(year, month, day):
-    """Return the days since 1970-01-01 (Gregorian calendar, years that begin in March)."""
-    if month < 3:
-        year, month = year - 1, month + 12
-    return 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 719_469
+def gateway_answer_ms(body):
+    """Return the unix milliseconds in a gateway's answer, and whether its own clock is right. Raises ValueError."""
+    told = json.loads(body)
+    unix_ms = told.get("time_ms") if isinstance(told, dict) else None
+    if not isinstance(unix_ms, int):
+        raise ValueError("the gateway's answer has no time")
+    return _credible(unix_ms), told.get("time_is_right") is True
 
 
 def _credible(unix_ms):
@@ -89,9 +76,9 @@ async def ask_ntp(address, port=123):
 
 
 async def ask_gateway(address, port):
-    """Return the time in the answer of the gateway's /health. Raises OSError, ValueError."""
+    """Return the time that the gateway tells, and whether it is sure of it. Raises OSError, ValueError."""
     try:
-        return await asyncio.wait_for_ms(_ask_gateway(address, port), _HTTP_MS)
+        return gateway_answer_ms(await asyncio.wait_for_ms(_ask_gateway(address, port), _HTTP_MS))
     except asyncio.TimeoutError:
         raise OSError("the gateway does not tell the time on port %d" % port) from None
 
@@ -103,12 +90,9 @@ async def _ask_gateway(address, port):
         await writer.drain()
         for _ in range(40):
             line = await reader.readline()
-            unix_ms = http_date_ms(line)
-            if unix_ms is not None:
-                return unix_ms
             if not line.strip():
                 break
+        return await reader.read(_MOST_BYTES)
     finally:
         writer.close()
         await writer.wait_closed()
-    raise ValueError("the gateway's answer has no date")

@@ -1,6 +1,7 @@
 """Keeps the clock right: asked before the first connection, every minute until somebody answers, daily then.
 
-What the gateway says is right to a second only: as long as it is all there is, NTP is asked every hour.
+The gateway's time is taken for readings only when its own clock is right; else for TLS alone, as a site without NTP must
+work too. As long as the gateway's is all there is, NTP is asked every hour.
 """
 
 from micropython import const
@@ -66,7 +67,13 @@ class Timekeeper(Part):
 
         address = self._gateway_address()
         try:
-            if address is not None:
-                self._clock.set(await ask_gateway(address, self._http_port), "gateway")
+            if address is None:
+                return
+            unix_ms, is_right = await ask_gateway(address, self._http_port)
+            if is_right:
+                self._clock.set(unix_ms, "gateway")
+            elif not self._clock.is_set:
+                print("clock: the gateway's own clock is not set by NTP")
+                self._clock.suppose(unix_ms)
         except (OSError, ValueError) as error:
             print("clock:", error)

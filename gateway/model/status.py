@@ -88,5 +88,7 @@ class GatewayStatus:
     buffer: BufferStatus
     devices: list[DeviceActivity] = field(default_factory=list)
     destinations: list[DestinationStatus] = field(default_factory=list)
+    mqtt_tls_port: int = 0
+    """0 when MQTT is not spoken over TLS."""
     notices: list[str] = field(default_factory=list)
     """What its owner should know although it works, for example damage that was repaired; each as a sentence."""

@@ -11,6 +11,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from typing_extensions import TypedDict
 
+from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus
 from gateway.web.authorization import Forbidden
@@ -18,9 +19,13 @@ from gateway.web.routes import RawAnswer, Route, Unavailable
 
 
 class Alive(TypedDict):
-    """It turns."""
+    """It turns; and what time it is, for boards that have no clock."""
 
     status: Literal["ok"]
+    time_ms: int
+    """Unix milliseconds."""
+    time_is_right: bool
+    """Whether the machine's clock is kept by NTP or the like; else nobody should date anything by it."""
 
 
 class Readiness(TypedDict):
@@ -40,9 +45,15 @@ class Health:
     """The routes and their handlers. `/metrics` is for the networks in `metrics_from`."""
 
     def __init__(
-        self, status: Callable[[], Awaitable[GatewayStatus]], metrics: Metrics, *, metrics_from: Sequence[str]
+        self,
+        status: Callable[[], Awaitable[GatewayStatus]],
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        metrics_from: Sequence[str],
     ) -> None:
         self._status = status
+        self._clock = clock
         self._metrics = metrics
         self._metrics_from = tuple(ip_network(one, strict=False) for one in metrics_from)
 
@@ -54,8 +65,8 @@ class Health:
         yield Route("GET", "/metrics", self.metrics, errors=(403,), answers={200: text})
 
     async def health(self) -> Alive:
-        """Answer as long as the event loop turns."""
-        return {"status": "ok"}
+        """Answer as long as the event loop turns, and say what time it is."""
+        return {"status": "ok", "time_ms": self._clock.now_ms(), "time_is_right": self._clock.is_synced()}
 
     async def ready(self) -> Readiness | Unavailable[Readiness]:
         """Say whether everything works, and what does not; 503 if readings cannot be taken in.

@@ -10,10 +10,19 @@ README = Path(__file__).parent.parent.parent / "README.md"
 
 async def test_a_process_that_turns_is_healthy_and_ready_and_asks_no_token(site: Site) -> None:
     async with site.http.get(site.url("/health")) as response:
-        assert (response.status, await response.json()) == (200, {"status": "ok"})
+        said = await response.json()
+        assert (response.status, said["status"]) == (200, "ok")
     async with site.http.get(site.url("/ready")) as response:
         body = await response.json()
         assert (response.status, body["status"], body["problems"]) == (200, "ready", [])
+
+
+async def test_p10_it_tells_the_time_and_whether_its_own_clock_is_right(site: Site) -> None:
+    for synced in (True, False):
+        site.clock.synced = synced
+        async with site.http.get(site.url("/health")) as response:
+            told = {"status": "ok", "time_ms": site.clock.now_ms(), "time_is_right": synced}
+            assert await response.json() == told
 
 
 async def test_a_failing_disk_is_a_reason_not_to_be_ready_until_a_commit_succeeds(

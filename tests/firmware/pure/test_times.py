@@ -4,6 +4,7 @@ from app import time_sources
 from app.clock import Clock
 from app.spill import Record
 from app.telemetry import times
+from app.timekeeper import Timekeeper
 from time_by_hand import PERIOD, Ticks
 
 NOW_S = 1_800_000_000
@@ -47,14 +48,35 @@ def test_what_is_no_good_answer_is_refused():
         assert refused(lambda data=data: time_sources.ntp_answer_ms(data, b"12345678"))
 
 
-def test_a_date_of_http_is_read():
-    read = time_sources.http_date_ms
-    assert read(b"Date: Sat, 21 Nov 2026 17:40:10 GMT\r\n") == 1_795_282_810_000
-    assert read(b"date: Tue, 29 Feb 2028 00:00:00 GMT\r\n") == 1_835_395_200_000
-    assert read(b"DATE: Thu, 01 Mar 2100 23:59:59 GMT\r\n") == 4_107_628_799_000
-    assert read(b"Server: x\r\n") is None
-    for line in (b"Date: yesterday", b"Date: Sat, 21 Xyz 2026 17:40:10 GMT", b"Date: Sun, 06 Nov 1994 08:49:37 GMT"):
-        assert refused(lambda line=line: read(line))
+def test_the_gateways_answer_says_the_time_and_whether_it_is_right():
+    read = time_sources.gateway_answer_ms
+    assert read(b'{"status": "ok", "time_ms": 1795282810123, "time_is_right": true}') == (1_795_282_810_123, True)
+    assert read(b'{"status": "ok", "time_ms": 1795282810123, "time_is_right": false}') == (1_795_282_810_123, False)
+    assert read(b'{"status": "ok", "time_ms": 1795282810123}') == (1_795_282_810_123, False)
+    for body in (b"", b"<html>", b"[]", b'{"status": "ok"}', b'{"time_ms": "now"}', b'{"time_ms": 1000}'):
+        assert refused(lambda body=body: read(body)), body
+
+
+class Wifi:
+    is_connected = True
+
+
+async def test_only_a_gateway_that_is_sure_of_it_sets_the_time_of_readings():
+    for is_right, source, unix_ms in ((False, "", None), (True, "gateway", NOW_S * 1000)):
+        told = []
+        clock = Clock(Ticks(), told.append)
+        from app import time_sources as asked  # anew each time: who has asked lets go of it
+
+        async def nobody(host):
+            raise OSError(host)
+
+        async def gateway(address, port, is_right=is_right):
+            return NOW_S * 1000, is_right
+
+        asked.ask_ntp, asked.ask_gateway = nobody, gateway
+        await Timekeeper(clock, Wifi(), "ntp", lambda: "gateway", 8080).ask()
+        assert (clock.source, clock.unix_ms()) == (source, unix_ms)
+        assert told == [NOW_S], "TLS needs one"
 
 
 def test_the_uptime_goes_on_when_the_ticks_wrap_around():
