@@ -1,7 +1,7 @@
 """Keeps the clock right: asked before the first connection, every minute until somebody answers, daily then.
 
-The gateway's time is taken for readings only when its own clock is right; else for TLS alone, as a site without NTP must
-work too. As long as the gateway's is all there is, NTP is asked every hour.
+The gateway's time is taken for readings only when its own clock is right; else for TLS alone, as a site without NTP
+must work too. As long as the gateway's is all there is, NTP is asked every hour.
 """
 
 from micropython import const

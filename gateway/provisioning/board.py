@@ -96,8 +96,8 @@ class File:
 class _Transport(SerialTransport):  # type: ignore[misc]  # mpremote has no types
     """mpremote's, which waits for 10 s at each of several places when a board has gone."""
 
-    def read_until(self, min_num_bytes: int, ending: bytes, timeout: float | None = _TIMEOUT_S, **rest: Any) -> Any:  # noqa: ANN401
-        return super().read_until(min_num_bytes, ending, timeout, **rest)
+    def read_until(self, min_num_bytes: int, ending: bytes, timeout: float | None = None, **rest: Any) -> Any:  # noqa: ANN401
+        return super().read_until(min_num_bytes, ending, timeout or _TIMEOUT_S, **rest)
 
 
 class Board:

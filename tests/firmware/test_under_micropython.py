@@ -26,7 +26,7 @@ def _tests(file: Path) -> list[str]:
 def _run(file: Path) -> dict[str, str | None]:
     runner = HERE / "run_under_micropython.py"
     done = subprocess.run(
-        [MICROPYTHON, "-X", "heapsize=110k", runner, SLOT, file],
+        [MICROPYTHON, "-X", "heapsize=160k", runner, SLOT, file],
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,7 +12,7 @@ import json, sys, time, machine
 def run():
     config = json.load(open('/config.json'))
     print('stand-in runs as', config['device_id'], config['mqtt']['password'], config['wifi']['password'])
-    dog = machine.WDT(timeout=1000)
+    dog = machine.WDT(timeout=500)
     while True:
         dog.feed()
         time.sleep_ms(50)

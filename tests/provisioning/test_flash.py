@@ -45,6 +45,12 @@ def order(board: VirtualBoard, tmp_path_factory: pytest.TempPathFactory) -> Orde
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board that does not go on is given up soon."""
+    monkeypatch.setattr("gateway.provisioning.board._TIMEOUT_S", 1.5)
+
+
+@pytest.fixture
 def flashed(order: Order, address: Address, link: StandInGateway) -> None:
     """The board is `kitchen`, whatever the tests before have made of it."""
     if "kitchen" not in link.passwords:
@@ -78,7 +84,7 @@ def test_a_blank_board_becomes_a_device_that_sends(
 def test_flashed_again_it_keeps_what_is_its_own_and_gets_what_is_new(
     board: VirtualBoard, order: Order, address: Address, link: StandInGateway, tmp_path: Path
 ) -> None:
-    """Also while a program runs whose watchdog would bite after a second."""
+    """Also while a program runs whose watchdog would bite after half a second."""
     kept = {"/calibration.json": b'{"r0_ohm": 1}', "/spill/00000001": b"waits", "/settings.json": b"{}"}
     old = {"/slots/b/app/main.mpy": b"old", "/slots/a/app/gone.mpy": b"old", "/board.py": b"LED = 3"}
     with Board.open(board.port) as opened:
@@ -93,7 +99,7 @@ def test_flashed_again_it_keeps_what_is_its_own_and_gets_what_is_new(
     class Slowly(Said):
         def step(self, words: str) -> None:
             super().step(words)
-            time.sleep(1.5)
+            time.sleep(0.7)
 
     said = Slowly()
     assert flash(newer, address, link, said) is not None
@@ -134,7 +140,7 @@ def test_a_reading_that_does_not_come_shows_the_console_without_secrets(
 ) -> None:
     sources = firmware(tmp_path, PROGRAM.replace("stand-in runs", "no Wi-Fi for"))
     with pytest.raises(NeurogateError, match="No reading of kitchen") as caught:
-        flash(replace(order, replace=True, firmware=sources, wait_s=3), address, link, Said())
+        flash(replace(order, replace=True, firmware=sources, wait_s=1.5), address, link, Said())
     assert "no Wi-Fi for as kitchen *** ***" in str(caught.value)
     assert link.passwords["kitchen"] not in str(caught.value)
 
@@ -174,6 +180,7 @@ def test_without_wifi_nothing_is_written(order: Order, address: Address, link: S
     assert "blank" not in link.passwords
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_cable_that_is_pulled_is_said_and_the_next_time_goes_on(
     order: Order, address: Address, tmp_path: Path
 ) -> None:
@@ -194,10 +201,13 @@ def test_a_cable_that_is_pulled_is_said_and_the_next_time_goes_on(
         assert other.asked == 1, "its login was there already"
 
 
-def test_no_micropython_says_where_to_get_one(order: Order, address: Address, link: StandInGateway) -> None:
+def test_no_micropython_says_where_to_get_one(
+    order: Order, address: Address, link: StandInGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import os
     import pty
 
     _, silent = pty.openpty()
+    monkeypatch.setattr("gateway.provisioning.board._TRIES_S", (0.2, 0.2))
     with pytest.raises(NeurogateError, match=r"No MicroPython answers.*--image"):
         flash(replace(order, port=os.ttyname(silent)), address, link, Said())

@@ -1,5 +1,6 @@
 """The gateway's HTTP API, asked by flashing: with a real gateway as far as it has the routes, else by their shape."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from typing import Any, ClassVar
 import pytest
 
 from gateway.model.errors import AlreadyExists, NeurogateError
+from gateway.operations.tokens import create_token
 from gateway.provisioning.credential import from_file
 from gateway.provisioning.gateway_api import GatewayApi
-from tests.gateway_process import GatewayProcess, reading
+from tests.ports import free_port
+from tests.site import Site, reading
 
 TOPICS = ["neurobuild/sensors/kitchen/data", "org_house/devices/kitchen/telemetry", "devices/kitchen/telemetry"]
 CREDENTIAL = {"username": "house/kitchen", "password": "p", "topics": TOPICS}
@@ -77,27 +80,28 @@ def test_the_token_follows_no_redirect(api: GatewayApi) -> None:
         api.renew("gone")
 
 
-def test_readings_of_a_real_gateway(tmp_path: Path) -> None:
-    gateway = GatewayProcess(tmp_path)
-    gateway.start()
-    try:
-        password = gateway.json("device", "add", "kitchen")["password"]
-        token = gateway.json("token", "create", "me", "--role", "owner")["token"]
-        api = GatewayApi(f"http://127.0.0.1:{gateway.http_port}", token)
-        assert api.newest_reading("kitchen") is None
-        gateway.post(password, reading("kitchen", 1))
-        first = api.newest_reading("kitchen")
-        assert first is not None
-        gateway.post(password, reading("kitchen", 2))
-        second = api.newest_reading("kitchen")
-        assert second is not None
-        assert (first["seq"], second["seq"]) == (1, 2)
-        with pytest.raises(NeurogateError, match="token"):
-            GatewayApi(f"http://127.0.0.1:{gateway.http_port}", "wrong").newest_reading("kitchen")
-    finally:
-        gateway.stop()
+async def test_readings_of_a_real_gateway(site: Site) -> None:
+    token = (await site.command(create_token, name="me", organization_id="default", role="owner")).token
+    api = GatewayApi(site.url(""), token)
+    assert await asyncio.to_thread(api.newest_reading, "kitchen") is None
+    for seq in (1, 2):
+        async with site.http.post(
+            site.url("/api/v1/sensor-data"),
+            data=reading(boot_id="b", seq=seq),
+            headers={"x-api-key": site.kitchen.password, "content-type": "application/json"},
+        ) as response:
+            assert response.status == 202
+        newest = await asyncio.to_thread(api.newest_reading, "kitchen")
+        assert newest is not None
+        assert newest["seq"] == seq
+    stranger = GatewayApi(site.url(""), "wrong")
+    with pytest.raises(NeurogateError, match="token"):
+        await asyncio.to_thread(stranger.newest_reading, "kitchen")
+
+
+def test_no_gateway_is_said() -> None:
     with pytest.raises(NeurogateError, match=r"No gateway answers.*--offline"):
-        api.newest_reading("kitchen")
+        GatewayApi(f"http://127.0.0.1:{free_port()}", "a token").newest_reading("kitchen")
 
 
 def test_what_device_add_prints_is_a_credential_and_nothing_else_is(tmp_path: Path) -> None:

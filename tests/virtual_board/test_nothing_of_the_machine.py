@@ -29,6 +29,7 @@ from tests.virtual_board.virtual_board import ROOT, VirtualBoard
 def test_no_way_leads_to_its_files(board: VirtualBoard, code: str) -> None:
     done = mpremote(board, "exec", code)
     assert done.returncode == 1
+    assert "Error: " in done.stdout + done.stderr, "the board itself must have said no"
     assert "root:" not in done.stdout + done.stderr
 
 

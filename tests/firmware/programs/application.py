@@ -1,5 +1,6 @@
 # The whole program of a board on simulated hardware: it gets a story as JSON on standard
-# input: `root` (its flash), `safe`, `flash_free`. A file `root`/wifi_down takes the network away.
+# input: `root` (its flash), `safe`, `flash_free`, `speed` (how much faster its time goes than ours). A file
+# `root`/wifi_down takes the network away.
 # Prints EVENT lines: what the hardware was asked for, and how much memory was in use at most.
 import asyncio
 import gc
@@ -15,6 +16,19 @@ STORY = json.load(sys.stdin)
 
 def say(*event):
     print("EVENT " + json.dumps(event))
+
+
+class Ticks:
+    SPEED = STORY.get("speed", 1)
+    ticks_add, ticks_diff = time.ticks_add, time.ticks_diff
+
+    @classmethod
+    def ticks_ms(cls):
+        return time.ticks_add(time.ticks_ms() * cls.SPEED, 0)
+
+
+_sleep_ms = asyncio.sleep_ms
+asyncio.sleep_ms = lambda ms: _sleep_ms(ms // Ticks.SPEED)
 
 
 class Radar:
@@ -46,7 +60,7 @@ class Pin:
     handler = None
 
     def value(self):
-        return time.ticks_ms() // 1_000 % 4 == 0
+        return Ticks.ticks_ms() // 1_000 % 4 == 0
 
     def irq(self, handler):
         self.handler = handler
@@ -87,7 +101,7 @@ class Watchdog:
 
 class Hardware:
     root = STORY["root"]
-    ticks = time
+    ticks = Ticks
 
     def led(self, on):
         say("led", bool(on))

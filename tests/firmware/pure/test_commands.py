@@ -5,7 +5,7 @@ import json
 
 from app.clock import Clock
 from app.commands import Commands
-from time_by_hand import RealTicks
+from time_by_hand import LoopTicks
 
 NOW_S = 1_800_000_000
 
@@ -20,7 +20,7 @@ class Client:
 
 class Board:
     def __init__(self, knows_time=True):
-        self.clock = Clock(RealTicks(), lambda unix_s: None)
+        self.clock = Clock(LoopTicks(), lambda unix_s: None)
         if knows_time:
             self.clock.set(NOW_S * 1000, "ntp")
         self.client = Client()

@@ -5,7 +5,7 @@ import asyncio
 from drivers.ld2410 import Ld2410
 from drivers.ld2410_commands import RadarError
 from simulated_radar import SimulatedRadar
-from time_by_hand import RealTicks
+from time_by_hand import LoopTicks
 
 
 class Line:
@@ -36,7 +36,7 @@ class Bench:
         self.radar = radar or SimulatedRadar()
         self.line = None
         self.plugged = True
-        self.driver = Ld2410(self.open, settings, RealTicks())
+        self.driver = Ld2410(self.open, settings, LoopTicks())
         self.tasks = [asyncio.create_task(self.driver.run()), asyncio.create_task(self.report())]
 
     def open(self, baud):

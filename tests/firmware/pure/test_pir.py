@@ -3,7 +3,7 @@
 import asyncio
 
 from drivers.pir import Pir
-from time_by_hand import RealTicks, Ticks
+from time_by_hand import LoopTicks, Ticks
 
 
 class Pin:
@@ -108,7 +108,7 @@ def test_hours_of_silence_are_no_motion_when_the_ticks_wrap_around():
 
 async def test_the_interrupt_wakes_it():
     pin = Pin()
-    pir = Pir(pin, {"warm_up_s": 0, "debounce_ms": 20}, RealTicks())
+    pir = Pir(pin, {"warm_up_s": 0, "debounce_ms": 20}, LoopTicks())
     running = asyncio.create_task(pir.run())
     await asyncio.sleep_ms(30)
     pir.changed.clear()

@@ -5,7 +5,7 @@ import json
 
 from app.clock import Clock
 from app.readings import Readings
-from time_by_hand import RealTicks
+from time_by_hand import LoopTicks
 
 
 class Driver:
@@ -32,7 +32,7 @@ class Outbox:
 def readings(*drivers, min_interval_ms=1, heartbeat_s=3_600):
     outbox = Outbox()
     settings = {"min_interval_ms": min_interval_ms, "heartbeat_s": heartbeat_s}
-    clock = Clock(RealTicks(), lambda unix_s: None)
+    clock = Clock(LoopTicks(), lambda unix_s: None)
     return Readings(clock, drivers, outbox, settings, lambda: {"heap_free": 1}), outbox
 
 
@@ -48,13 +48,13 @@ async def running(part, *steps):
     task.cancel()
 
 
-def test_a_reading_has_every_sensor_that_says_something_and_the_health_of_all():
+async def test_a_reading_has_every_sensor_that_says_something_and_the_health_of_all():
     part, outbox = readings(Driver("a", {"x": 1}), Driver("b", None))
     part.measure()
     assert outbox.bodies == [{"sensors": {"a": {"x": 1}}, "health": {"heap_free": 1, "a": "ok", "b": "ok"}}]
 
 
-def test_without_any_sensor_there_is_no_reading():
+async def test_without_any_sensor_there_is_no_reading():
     part, outbox = readings(Driver("b", None))
     part.measure()
     assert outbox.bodies == []
