@@ -12,7 +12,7 @@ gas_diameter = 20.5;   // cap of an MQ sensor
 usb = [12, 8];         // cable
 screw = 2.6;           // for M3, cut by the screw
 
-$fn = 64;
+$fn = 32;
 outer = [inner.x + 2 * wall, inner.y + 2 * wall, inner.z + wall];
 
 module rounded(size, radius = 3) {
