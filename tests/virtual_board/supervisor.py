@@ -5,8 +5,8 @@
 - what it says while nobody has opened the port is lost, as on a wire, but for `console.log`
 - it is connected only when the simulation stands: a REPL with the machine's own files is never within reach
 - a watchdog that is not fed, and a power cut, kill the process as it stands (SIGKILL)
-- prints the port's name; then takes `off`, `on` and `reset` on standard input, one a line, and answers `ok`. The end of
-  its input ends it, so it never outlives who has started it
+- prints the port's name; then takes `on`, `off` and `reset` on standard input, one a line, and answers `ok`. It has no
+  power before the first `on`. The end of its input ends it, so it never outlives who has started it
 """
 
 import errno
@@ -56,24 +56,25 @@ class Supervisor:
         self._pid = 0
         self._inside = -1
         self._raw = self._wants_raw = self._is_set_up = False
-        self._tail = b""
+        self._tail = self._typed = b""
+        """What it has said last, and what was sent to it that it has not taken yet."""
 
     def run(self) -> None:
         """Be a board until the input ends."""
-        self._log.write(b"")
-        self._start("power")
         while True:
             poll = select.poll()
             poll.register(0, select.POLLIN)
             if self._pid:
-                poll.register(self._inside, select.POLLIN)
+                poll.register(self._inside, select.POLLIN | (select.POLLOUT if self._typed else 0))
             if self._is_open():
                 poll.register(self._port, select.POLLIN)
             ready = dict(poll.poll(_TURN_S * 1000))
             if 0 in ready and not self._command():
                 self._kill()
                 return
-            if self._pid and self._inside in ready:
+            if self._pid and ready.get(self._inside, 0) & select.POLLOUT:
+                self._to_inside()
+            if self._pid and ready.get(self._inside, 0) & ~select.POLLOUT:
                 self._from_inside()
             if self._port in ready:
                 self._from_port()
@@ -114,7 +115,8 @@ class Supervisor:
         for key in (termios.VQUIT, termios.VSUSP):
             settings[6][key] = b"\0"
         termios.tcsetattr(self._inside, termios.TCSANOW, settings)
-        self._tail = b""
+        os.set_blocking(self._inside, False)  # neither a silent nor a deaf program may hold up the power switch
+        self._tail = self._typed = b""
         self._wants_raw = self._raw
         self._is_set_up = False
 
@@ -146,6 +148,8 @@ class Supervisor:
     def _from_inside(self) -> None:
         try:
             data = os.read(self._inside, _READ)
+        except BlockingIOError:  # what had something to say was the one before a reset
+            return
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
@@ -166,7 +170,7 @@ class Supervisor:
                 return
             self._say(said[: max(0, said.rfind(b"MicroPython "))])
             self._wants_raw, self._tail = False, b""
-            os.write(self._inside, b"\r\x01")
+            self._typed += b"\r\x01"
             return
         if RAW_BANNER in said:
             self._raw = True
@@ -208,8 +212,12 @@ class Supervisor:
             return
         if data in (b"\x02", b"\r\x02"):
             self._raw = False
-        for start in range(0, len(data) if self._pid and self._stands() else 0, _INPUT_QUEUE):
-            os.write(self._inside, data[start : start + _INPUT_QUEUE])
+        if self._pid and self._stands():
+            self._typed += data
+
+    def _to_inside(self) -> None:
+        with suppress(OSError):  # it takes nothing now, or has just ended
+            self._typed = self._typed[os.write(self._inside, self._typed[:_INPUT_QUEUE]) :]
 
     def _say(self, data: bytes) -> None:
         self._log.write(data)

@@ -47,6 +47,9 @@ def test_a_board_that_cannot_be_set_up_answers_nobody(tmp_path: Path) -> None:
         assert supervisor.stdout is not None
         port = supervisor.stdout.readline().strip()
         with open(port, "r+b", buffering=0) as line:  # noqa: PTH123 - a terminal, held open
+            assert supervisor.stdin is not None
+            supervisor.stdin.write("on\n")
+            supervisor.stdin.flush()
             line.write(b"\r\x03\x01print(open('/etc/passwd').read())\x04")
             assert supervisor.wait(30) == 1
         assert supervisor.stderr is not None

@@ -77,6 +77,26 @@ def test_a_power_cut_loses_what_was_not_on_flash(board: VirtualBoard, tmp_path: 
     said(board, "import os; os.remove('/main.py')")
 
 
+def test_a_program_that_neither_speaks_nor_listens_does_not_hold_up_the_power(
+    board: VirtualBoard, tmp_path: Path
+) -> None:
+    put_main(
+        board,
+        tmp_path,
+        "import os\nif 'talked' in os.listdir('/'):\n while True: pass\n"
+        "open('/talked', 'w').close()\nwhile True: print('talks and talks')",
+    )
+    at = len(board.console())
+    board.power_cycle()
+    board.wait_for("talks and talks", after=at)
+    board.power_cycle()  # it begins to be silent
+    with open(board.port, "wb", buffering=0) as line:  # noqa: PTH123 - a terminal
+        line.write(b"x" * 4_000)
+        line.write(b"x" * 4_000)
+    board.power_cycle()
+    said(board, "import os; os.remove('/main.py')")
+
+
 def test_its_clock_begins_in_2000_and_outlives_a_reset(board: VirtualBoard) -> None:
     board.power_cycle()
     assert said(board, "import time; print(time.gmtime(0)[0], time.gmtime()[0], type(time.time()))") == (

@@ -34,6 +34,7 @@ class VirtualBoard:
         pipe = subprocess.PIPE
         self._supervisor = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
         self.port = self._line()
+        self.power(on=True)
         return self
 
     def __exit__(self, *_: object) -> None:
