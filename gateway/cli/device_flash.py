@@ -15,16 +15,18 @@ import typer
 
 from gateway.cli.gateway_link import ask, connect
 from gateway.cli.progress import ProgressShown
-from gateway.config import Settings, load
+from gateway.config import Settings, TlsSettings, load
 from gateway.model.errors import GatewaySilent
-from gateway.operations import devices
+from gateway.model.status import GatewayStatus
+from gateway.operations import certificates, devices
 from gateway.operations.readings import read_readings
 from gateway.operations.status import gateway_status
 from gateway.provisioning.console import show_console
 from gateway.provisioning.credential import Credential
+from gateway.provisioning.errors import FlashFailed
 from gateway.provisioning.flash import flash as flash_board
 from gateway.provisioning.ports import AUTO
-from gateway.provisioning.reachable import Address
+from gateway.provisioning.reachable import Address, authority_der
 from gateway.provisioning.wishes import address_of, ask_wifi, named_gateway, order_of, outcome, parser
 from gateway.storage.state import DeviceCredential
 
@@ -102,19 +104,48 @@ def _credential(new: DeviceCredential) -> Credential:
 
 
 def _own_gateway(asked: Namespace) -> tuple[Address, _ControlSocket]:
-    """Return how a board reaches the gateway that runs here. Raises GatewaySilent when none does."""
+    """Return how a board reaches the gateway that runs here: over TLS, if that has it.
+
+    Raises GatewaySilent when none does, and FlashFailed.
+    """
     settings = load(asked.config, os.environ).settings
-    status = asyncio.run(_status(settings))
+    status, ca_der = asyncio.run(_gateway(settings, is_tls_wanted=asked.ca is None and not asked.plain))
     host = f"{socket.gethostname().partition('.')[0]}.local"
-    address = address_of(asked, host, mqtt_port=status.mqtt_port, http_port=status.http_port)
+    address = address_of(
+        asked,
+        host,
+        mqtt_port=status.mqtt_port,
+        mqtt_tls_port=status.mqtt_tls_port,
+        http_port=status.http_port,
+        ca_der=ca_der,
+    )
     return address, _ControlSocket(settings)
 
 
-async def _status(settings: Settings) -> Any:  # noqa: ANN401
+async def _gateway(settings: Settings, *, is_tls_wanted: bool) -> tuple[GatewayStatus, bytes | None]:
     async with connect(settings) as gateway:
         if not gateway.is_live:
             raise GatewaySilent(
                 "No gateway runs here, so no reading can arrive.",
                 hint="Start it (neurogate run), name another one with --gateway URL, or ask nobody: --offline FILE.",
             )
-        return await gateway.call(gateway_status)
+        status = await gateway.call(gateway_status)
+        if not status.mqtt_tls_port or not is_tls_wanted:
+            return status, None
+        _check_tls(settings.tls)
+        known = await gateway.call(certificates.show_certificates)
+        return status, authority_der("".join(one.pem for one in known if one.role != "server").encode())
+
+
+def _check_tls(tls: TlsSettings) -> None:
+    """Raise FlashFailed when what a board has is not enough for this gateway's TLS."""
+    if tls.client_certificates == "required":
+        raise FlashFailed(
+            "Over TLS this gateway wants a certificate of every board, and the firmware shows none.",
+            hint='Set tls.client_certificates = "optional", or do without TLS: --plain',
+        )
+    if tls.certificate_file:
+        raise FlashFailed(
+            "This gateway shows a certificate of your own; which CA is a board to know it by?",
+            hint="Name it: --ca FILE. Or do without TLS: --plain",
+        )

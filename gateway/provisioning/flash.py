@@ -86,6 +86,7 @@ def flash(
     release = compiled(order.firmware)
     if not isinstance(link, Credential):
         check_reachable(address)
+    shown.step(f"The board will send to {address}.")
     if order.image is not None:
         check_image(order.image, order.sha256)
         shown.step(f"MicroPython is written to {port}; that takes a minute.")

@@ -1,5 +1,6 @@
 """Whether a board would find the gateway where it is told to: asked from here, before anything is written."""
 
+import re
 import socket
 import ssl
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from gateway.provisioning.errors import FlashFailed
 
 _TIMEOUT_S = 10
+_PEM = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 @dataclass(slots=True, frozen=True)
@@ -19,9 +21,14 @@ class Address:
     http_port: int
     """Where a board that has no clock yet asks for the time."""
     ca_der: bytes | None = None
-    """The site's CA; None for MQTT without TLS."""
+    """The site's CA, and the one that will follow it, one after another; None for MQTT without TLS."""
     server_name: str = ""
     """What the certificate must be for; empty means the host."""
+
+    def __str__(self) -> str:
+        if self.ca_der is None:
+            return f"{self.host}:{self.port}, without TLS: whoever is in that network can read along"
+        return f"{self.host}:{self.port} over TLS, by the site's CA"
 
     @property
     def document(self) -> dict[str, object]:
@@ -49,7 +56,9 @@ def check_reachable(address: Address) -> None:
             hint="Is --ca this gateway's, and --server-name one that its certificate is for?",
         ) from None
     except ssl.SSLError as error:
-        raise FlashFailed(f"{place} does not speak TLS: {error.reason}.", hint="Is it the TLS port (8883)?") from None
+        raise FlashFailed(
+            f"{place} does not speak TLS: {error.reason}.", hint="Is it the TLS port (8883)? --plain does without."
+        ) from None
     except OSError as error:
         raise FlashFailed(
             f"No gateway answers at {place}: {error.strerror or error}.",
@@ -65,13 +74,11 @@ def _check_tls(connection: socket.socket, address: Address) -> None:
 
 
 def authority_der(content: bytes) -> bytes:
-    """Return a certificate authority as a board takes it: DER, of a PEM file the first. Raises FlashFailed."""
+    """Return certificate authorities as a board takes them: DER, one after another. Raises FlashFailed."""
     text = content.decode("ascii", errors="replace")
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     try:
-        if begin in text:
-            start = text.index(begin)
-            content = ssl.PEM_cert_to_DER_cert(text[start : text.index(end, start) + len(end)])
+        if found := _PEM.findall(text):
+            content = b"".join(map(ssl.PEM_cert_to_DER_cert, found))
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content)
     except (ValueError, ssl.SSLError):
         raise FlashFailed(

@@ -45,7 +45,11 @@ def parser(prog: str, *, has_gateway: bool) -> argparse.ArgumentParser:
     where.add_argument("--host", help="where the board finds it (default: the URL's host, or this machine.local)")
     where.add_argument("--mqtt-port", metavar="PORT", type=int)
     where.add_argument("--http-port", metavar="PORT", type=int, help="where the board may ask for the time")
-    where.add_argument("--ca", metavar="FILE", type=Path, help="MQTT over TLS: the site's CA, PEM or DER")
+    tls = where.add_mutually_exclusive_group()
+    default = " (default: that of the gateway on this machine)" if has_gateway else ""
+    tls.add_argument("--ca", metavar="FILE", type=Path, help=f"MQTT over TLS: the site's CA, PEM or DER{default}")
+    if has_gateway:
+        tls.add_argument("--plain", action="store_true", help="MQTT without TLS, although the gateway has it")
     where.add_argument("--server-name", default="", help="what its certificate is for, if not the host")
     if has_gateway:
         where.add_argument("-c", "--config", metavar="FILE", type=Path, help="its configuration, on this machine")
@@ -120,11 +124,21 @@ def named_gateway(asked: argparse.Namespace) -> tuple[Address, GatewayApi | Cred
 
 
 def address_of(
-    asked: argparse.Namespace, host: str, *, mqtt_port: int = MQTT_PORT, http_port: int = HTTP_PORT
+    asked: argparse.Namespace,
+    host: str,
+    *,
+    mqtt_port: int = MQTT_PORT,
+    mqtt_tls_port: int = MQTT_TLS_PORT,
+    http_port: int = HTTP_PORT,
+    ca_der: bytes | None = None,
 ) -> Address:
-    """Return where the board will connect; what was asked for comes first. Raises FlashFailed."""
-    ca_der = None if asked.ca is None else authority_der(_read(asked.ca))
-    port = asked.mqtt_port or (mqtt_port if ca_der is None else MQTT_TLS_PORT)
+    """Return where the board will connect; what was asked for comes first. Raises FlashFailed.
+
+    `ca_der` is what it knows the gateway by when no other CA was asked for; None: without TLS then.
+    """
+    if asked.ca is not None:
+        ca_der = authority_der(_read(asked.ca))
+    port = asked.mqtt_port or (mqtt_port if ca_der is None else mqtt_tls_port)
     return Address(asked.host or host, port, asked.http_port or http_port, ca_der, asked.server_name)
 
 

@@ -184,6 +184,15 @@ async def test_its_readings_arrive_with_the_right_time(gateway: House, flash: Fl
     assert last["firmware"] == "0.1.0"
 
 
+async def test_p10_a_gateway_that_is_not_sure_of_the_time_dates_no_reading(gateway: House, flash: Flash) -> None:
+    gateway.site.clock.synced = False
+    async with flash.start(speed=SPEED) as board:
+        readings = await until_stored(gateway, lambda found: len(found) >= 3, board)
+        told = board.of("rtc")
+    assert told, "TLS needs a time, and this one is better than none"
+    assert {one["time_source"] for one in readings} == {"corrected"}
+
+
 async def test_p1_over_a_stop_of_the_gateway_nothing_is_lost_and_the_order_is_kept(
     gateway: House, flash: Flash
 ) -> None:

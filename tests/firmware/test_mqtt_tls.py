@@ -33,6 +33,16 @@ async def test_over_tls_it_publishes_and_hears(tmp_path: Path, ca: SiteCA, serve
     assert board.of("problem") == []
 
 
+async def test_the_next_ca_is_believed_too(tmp_path: Path, ca: SiteCA) -> None:
+    """`neurogate certs renew --ca` lets it take over; a board that was flashed before stays."""
+    following = SiteCA(tmp_path / "next")
+    pinned = tmp_path / "pinned.der"
+    pinned.write_bytes(ca.der.read_bytes() + following.der.read_bytes())
+    with mosquitto(tmp_path / "m", tls=following.issue(NAME)) as port:
+        board = await told("mqtt_story", story(port, pinned, until={"connected": 1}))
+    assert board.of("problem") == []
+
+
 async def refusal(folder: Path, certificate: tuple[Path, Path], ca: Path | None, server_name: str = NAME) -> str:
     """Return why a board does not connect."""
     with mosquitto(folder / "m", tls=certificate) as port:

@@ -5,15 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from gateway.provisioning.firmware_files import fixed_files, slot_files
 
-STUBS = ("micropython-esp32-stubs", "micropython-stdlib-stubs")
+STUBS = Path(sys.prefix) / "board-stubs"
+"""Made by scripts/venv."""
 WRONG = """
 import machine
 machine.Pin(2).on()
@@ -22,21 +20,9 @@ print(machine.unique_id() + 1)
 """
 
 
-@pytest.fixture(scope="module")
-def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Alone in a folder: among the installed packages, those would be taken for the board's."""
-    folder = tmp_path_factory.mktemp("stubs")
-    for name in STUBS:
-        for file in distribution(name).files or ():
-            if file.suffix == ".pyi":
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(str(file.locate()), folder / file)
-    return folder
-
-
-def pyright(folder: Path, stubs: Path) -> list[str]:
+def pyright(folder: Path) -> list[str]:
     """Return what it complains about in the sources of a folder."""
-    config = {"include": ["."], "extraPaths": ["."], "typeshedPath": str(stubs), "stubPath": str(stubs)}
+    config = {"include": ["."], "extraPaths": ["."], "typeshedPath": str(STUBS), "stubPath": str(STUBS)}
     (folder / "pyrightconfig.json").write_text(json.dumps({**config, "reportMissingModuleSource": False}))
     done = subprocess.run(
         [sys.executable, "-m", "pyright", "--outputjson", "--project", folder],
@@ -55,14 +41,14 @@ def pyright(folder: Path, stubs: Path) -> list[str]:
     ]
 
 
-def test_pyright_has_nothing_to_say(stubs: Path, tmp_path: Path) -> None:
+def test_pyright_has_nothing_to_say(tmp_path: Path) -> None:
     """But of what is wrong on purpose: that it looks at all, and knows what a board's modules have."""
     folder, wrong = tmp_path / "board", tmp_path / "wrong"
     wrong.write_text(WRONG)
     for path, source in {**slot_files(), **fixed_files(), "wrong.py": wrong}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, folder / path)
-    assert pyright(folder, stubs) == [
+    assert pyright(folder) == [
         "wrong.py:3 reportAttributeAccessIssue",
         "wrong.py:4 reportOperatorIssue",
     ]

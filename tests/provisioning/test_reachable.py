@@ -91,6 +91,8 @@ def test_a_ca_is_taken_as_pem_or_der_and_nothing_else_is(ca: SiteCA) -> None:
     der = ca.der.read_bytes()
     assert authority_der(der) == der
     assert authority_der(f"words before\n{ssl.DER_cert_to_PEM_cert(der)}".encode()) == der
+    two = ssl.DER_cert_to_PEM_cert(der) * 2
+    assert authority_der(two.encode()) == der * 2, "the CA, and the next"
     for nonsense in (b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n"):
         with pytest.raises(NeurogateError, match="no certificate"):
             authority_der(nonsense)
