@@ -35,8 +35,8 @@ async def rename_organization(site: Site, *, organization_id: str, name: str) ->
 async def remove_organization(site: Site, *, organization_id: str) -> None:
     """Take an organisation away, with its tokens.
 
-    Raises NotFound, and Conflict while the configuration names it, or it has devices, credentials or subscriptions, or
-    anything is stored of it: another one of that id would see it.
+    Raises NotFound, and Conflict while the configuration names it, or it has devices, credentials, subscriptions or
+    integrations, or anything is stored of it: another one of that id would see it.
     """
     if organization_id in site.settings.organizations:
         raise Conflict(f"{organization_id} is in the configuration.", hint="Take it out there first.")

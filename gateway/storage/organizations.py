@@ -115,7 +115,7 @@ class Organizations:
         """Take an organisation away, with its tokens.
 
         What it did stays in the activity log, as the site's. Raises NotFound, and Conflict while it has devices,
-        credentials of hubs or subscriptions.
+        credentials of hubs, subscriptions or integrations.
         """
 
         async def delete(db: aiosqlite.Connection) -> None:
@@ -140,6 +140,13 @@ class Organizations:
             if list(await db.execute_fetchall("SELECT 1 FROM mqtt_subscriptions WHERE organization_id = ?", one)):
                 raise Conflict(
                     f"{organization_id} has subscriptions.", hint="DELETE mqtt-broker/subscriptions/{id} ends one."
+                )
+            for name, integration in await db.execute_fetchall(
+                "SELECT name, id FROM device_integrations WHERE organization_id = ? ORDER BY name", one
+            ):
+                raise Conflict(
+                    f"The integration {name} is of {organization_id}.",
+                    hint=f"Remove it: neurogate integration remove {integration}",
                 )
             for table in ("devices", "tokens"):
                 await db.execute(f"DELETE FROM {table} WHERE organization_id = ?", one)  # noqa: S608 - a constant

@@ -112,4 +112,34 @@ STATE_MIGRATIONS = (
         )""",
         "CREATE INDEX activity_log_of ON activity_log (organization_id, id)",
     ),
+    (
+        # The integrations that are managed over the API and the command line; those of the file are not here. Columns
+        # are the documented ones. What is secret of the configuration is in the vault, as one value; `secret_names`
+        # (JSON) says what there is.
+        """CREATE TABLE device_integrations (
+            id TEXT PRIMARY KEY,
+            organization_id TEXT NOT NULL,
+            integration_type TEXT NOT NULL,
+            name TEXT NOT NULL,
+            settings TEXT NOT NULL DEFAULT '{}',
+            secrets BLOB,
+            secret_names TEXT NOT NULL DEFAULT '[]',
+            status TEXT NOT NULL DEFAULT 'active',
+            sync_enabled INTEGER NOT NULL DEFAULT 0,
+            sync_interval_seconds INTEGER NOT NULL DEFAULT 300,
+            sync_direction TEXT NOT NULL DEFAULT 'bidirectional',
+            conflict_resolution TEXT NOT NULL DEFAULT 'manual',
+            webhook_enabled INTEGER NOT NULL DEFAULT 0,
+            webhook_url TEXT,
+            last_sync_at INTEGER,
+            last_sync_status TEXT,
+            sync_error TEXT,
+            created_at INTEGER NOT NULL,
+            updated_at INTEGER NOT NULL,
+            UNIQUE (organization_id, name)
+        ) WITHOUT ROWID""",
+        _ORGANIZATION_OF.format(table="device_integrations"),
+        # Removed, while log.db may still hold its place and what it has refused.
+        "CREATE TABLE removed_integrations (id TEXT PRIMARY KEY) WITHOUT ROWID",
+    ),
 )

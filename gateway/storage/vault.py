@@ -63,7 +63,8 @@ class Place:
 
 SECRETS = SealedColumn("secrets", "value", "name")
 CALLBACKS = SealedColumn("mqtt_subscriptions", "callback_url", "id")
-SEALED_COLUMNS = (SECRETS, CALLBACKS)
+INTEGRATIONS = SealedColumn("device_integrations", "secrets", "id")
+SEALED_COLUMNS = (SECRETS, CALLBACKS, INTEGRATIONS)
 """Every column that a rotation has to encrypt anew."""
 
 
