@@ -6,8 +6,9 @@ belong to the engines, so that every integration gets them alike.
 """
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Annotated, ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -208,3 +209,12 @@ class Tests(Protocol):
         While it is entered. Never raises for what the other side does; ends by itself, within `config.timeout_s`.
         """
         ...
+
+
+CAPABILITIES: Mapping[str, builtins.type] = MappingProxyType({"forwards": Forwards, "tests": Tests})
+"""Every capability, by what the API and the documentation call it."""
+
+
+def capabilities(integration: builtins.type[Integration]) -> tuple[str, ...]:
+    """Return what an integration can do, in words."""
+    return tuple(name for name, capability in CAPABILITIES.items() if issubclass(integration, capability))

@@ -136,17 +136,24 @@ class Forwarder:
         self._delivered = 0
 
     async def run(self) -> None:
-        """Deliver until cancelled. What the other side or the disk does never ends it; a defect of ours does."""
+        """Enter the integration and deliver, until cancelled."""
         async with self._integration:
-            while True:
-                try:
-                    await self._work()
-                except ReadingsErased:  # what is in memory is not what is on disk any more: take that up
-                    continue
-                except StoreFailed as error:  # nothing is sent that could not be frozen; what is on disk still holds
-                    self._standing.err("retrying", error.message)
-                    self._logger.warning("the log cannot note what is sent: %s", error.message)
-                    await self._sleep(_STORE_WAIT_S)
+            await self.deliver()
+
+    async def deliver(self) -> None:
+        """Deliver until cancelled, while somebody else has entered the integration.
+
+        What the other side or the disk does never ends it; a defect of ours does.
+        """
+        while True:
+            try:
+                await self._work()
+            except ReadingsErased:  # what is in memory is not what is on disk any more: take that up
+                continue
+            except StoreFailed as error:  # nothing is sent that could not be frozen; what is on disk still holds
+                self._standing.err("retrying", error.message)
+                self._logger.warning("the log cannot note what is sent: %s", error.message)
+                await self._sleep(_STORE_WAIT_S)
 
     async def _work(self) -> None:
         """Take up what is on disk, and go on from there."""
@@ -165,6 +172,11 @@ class Forwarder:
     def replay(self) -> None:
         """Send again the dead letters whose replay was requested."""
         self._replay.wake()
+
+    @property
+    def error(self) -> str:
+        """What its owner must mend; empty when nothing."""
+        return self._standing.last_error if self._standing.state == "error" else ""
 
     async def status(self) -> DestinationStatus:
         """Count what is still to be delivered, and say how it goes."""

@@ -1,22 +1,27 @@
-"""Which integrations there are, and the typed configuration of each table that names one.
+"""Which integrations there are, and the typed configuration of each table or row that names one.
 
 The ones that come with neurogate are listed here; other packages add theirs through the entry-point group
-`neurogate.integrations`. Only what a configuration names is imported.
+`neurogate.integrations`. Only what a configuration names is imported. A package cannot take a name that is taken, and
+one that is broken stops nothing but itself.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
+from cloud_sync.config_schema import OF_THE_ROW, is_secret, joined
 from cloud_sync.contract import Integration, IntegrationConfig
 from gateway.config.problems import Problem, config_error, did_you_mean, explain, nearest, origin_of, place
 from gateway.config.schema import Location
 from gateway.config.settings import IntegrationTable
 from gateway.config.substitution import FromVault, with_secrets
 from gateway.model.errors import ConfigError
+from gateway.storage.integrations import IntegrationRow
 
 GROUP = "neurogate.integrations"
 BUILT_IN = MappingProxyType({"webhook": "cloud_sync.integrations.webhook:Webhook"})
@@ -28,20 +33,70 @@ _WHATEVER_THE_VALUE = ("extra_forbidden", "missing")
 _NO_ORIGINS: Mapping[str, str] = MappingProxyType({})
 
 
+@dataclass(slots=True, frozen=True)
+class Known:
+    """Every integration there is."""
+
+    classes: dict[str, type[Integration]]
+    """By type."""
+    problems: list[str]
+    """What is wrong with those of other packages that cannot be used; each as a sentence."""
+
+
+def known_integrations() -> Known:
+    """Import every integration there is."""
+    known = Known({}, [])
+    for name in (*BUILT_IN, *sorted({entry.name for entry in entry_points(group=GROUP)})):
+        try:
+            if (found := _named(name)) is not None:
+                known.classes[name] = found
+        except ConfigError as error:
+            known.problems.append(str(error))
+    known.problems.extend(str(_taken(entry)) for entry in entry_points(group=GROUP) if entry.name in BUILT_IN)
+    return known
+
+
 def integration_classes() -> dict[str, type[Integration]]:
-    """Import every integration there is; the key is its type."""
-    return {name: _loaded(entry) for name, entry in _entries().items()}
+    """Import every integration that can be used; the key is its type."""
+    return known_integrations().classes
 
 
 def integration_class(table: IntegrationTable, origins: Mapping[str, str] = _NO_ORIGINS) -> type[Integration]:
     """Import the class a table names. Raises ConfigError for an unknown type."""
-    entries = _entries()
-    if table.type not in entries:
-        key = f"integrations[{table.name}].type"
-        where = f" in {place(origin)}" if (origin := origin_of(key, origins)) else ""
-        hint = did_you_mean(nearest(table.type, entries)) or f"There are: {', '.join(sorted(entries))}."
-        raise ConfigError(f"{key}{where} names an unknown integration, {table.type}.", hint=hint)
-    return _loaded(entries[table.type])
+    return class_of(table.type, f"integrations[{table.name}].type", origins)
+
+
+def class_of(name: str, key: str = "integration_type", origins: Mapping[str, str] = _NO_ORIGINS) -> type[Integration]:
+    """Import the class of that type; `key` is where it was named. Raises ConfigError for an unknown type."""
+    if (found := _named(name)) is not None:
+        return found
+    where = f" in {place(origin)}" if (origin := origin_of(key, origins)) else ""
+    names = sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
+    hint = did_you_mean(nearest(name, names)) or f"There are: {', '.join(names)}."
+    raise ConfigError(f"{key}{where} names an unknown integration, {name[:100]}.", hint=hint)
+
+
+def config_of(row: IntegrationRow, secrets: Mapping[str, JsonValue]) -> IntegrationConfig:
+    """Validate a row with what is secret of it. Raises ConfigError with every problem of it, without its values.
+
+    It has its organisation's readings only, and its id is the name of its cursor.
+    """
+    model = class_of(row.integration_type).Config
+    taken = [key for key in OF_THE_ROW if key in row.settings]
+    if taken:
+        raise ConfigError(f"{taken[0]} is no setting of an integration that an organisation has.", hint="Leave it out.")
+    given = {
+        "type": row.integration_type,
+        "name": row.id,
+        "status": "active" if row.is_wanted else "inactive",
+        "organizations": (row.organization_id,),
+    }
+    try:
+        return model.model_validate(joined(row.settings, secrets) | given)
+    except ValidationError as error:
+        found = explain(error, model, {}, _dotted, partial(is_secret, model))
+        problems = [problem for _, problem in found]
+    raise config_error(problems)
 
 
 def load_config(
@@ -88,14 +143,14 @@ def _validated(
     common, own = _keys(table)
 
     def key_of(location: Location) -> str:
-        return whole + "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in location)
+        return f"{whole}.{_dotted(location)}" if location else whole
 
     origins = origins or {**dict(_from_vault(whole, own)), whole: ""}  # what the vault gave is never repeated
     try:
         return model.model_validate(common | with_secrets(own, secret_of)), []
     except ValidationError as error:
         kinds = [details["type"] for details in error.errors(include_url=False)]
-        found = explain(error, model, origins, key_of)
+        found = explain(error, model, origins, key_of, partial(is_secret, model))
     return None, [(key, problem, kind) for (key, problem), kind in zip(found, kinds, strict=True)]
 
 
@@ -127,18 +182,53 @@ def _no_vault(name: str) -> str:
     raise ConfigError(f"The secret {name} is in the vault, which is not open here.")
 
 
-def _entries() -> dict[str, EntryPoint]:
-    """Return the installed ones over the built-in ones: these work from a plain source tree, too."""
-    built_in = {name: EntryPoint(name, value, GROUP) for name, value in BUILT_IN.items()}
-    return built_in | {entry.name: entry for entry in entry_points(group=GROUP)}
+def _dotted(location: Location) -> str:
+    return "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in location).removeprefix(".")
+
+
+def _named(name: str) -> type[Integration] | None:
+    """Return the class of that type; None when there is none. Raises ConfigError when it cannot be used."""
+    if name in BUILT_IN:  # nobody else can have that name, so nobody has to be looked for
+        return _loaded(EntryPoint(name, BUILT_IN[name], GROUP))
+    entries = [entry for entry in entry_points(group=GROUP) if entry.name == name]
+    if not entries:
+        return None
+    if len({entry.value for entry in entries}) > 1:
+        packages = " and ".join(sorted(_package(entry) for entry in entries))
+        raise ConfigError(
+            f"Several packages bring an integration {name}: {packages}.", hint="Uninstall all of them but one."
+        )
+    return _checked(entries[0], _loaded(entries[0]))
 
 
 def _loaded(entry: EntryPoint) -> type[Integration]:
     try:
         loaded: type[Integration] = entry.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module of somebody else raises as it is imported
         raise ConfigError(
             f"The integration {entry.name} cannot be imported: {error}.",
             hint="Install the package that brings it again, with its dependencies.",
         ) from error
     return loaded
+
+
+def _checked(entry: EntryPoint, loaded: Any) -> type[Integration]:  # noqa: ANN401 - whatever its package has there
+    """Refuse what is no integration, or not the one that its package says."""
+    if not (isinstance(loaded, type) and issubclass(loaded, Integration)):
+        wrong = "is no integration: its class is none of cloud_sync.contract.Integration"
+    elif getattr(loaded, "type", None) != entry.name:
+        wrong = "calls itself otherwise in its class: the two must be the same"
+    else:
+        return loaded
+    raise ConfigError(f"The integration {entry.name} of the package {_package(entry)} {wrong}.", hint="Tell its maker.")
+
+
+def _taken(entry: EntryPoint) -> ConfigError:
+    return ConfigError(
+        f"The package {_package(entry)} brings an integration {entry.name}, a name that is taken: it is not used.",
+        hint="Its maker has to call it otherwise.",
+    )
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value

@@ -120,6 +120,12 @@ class Metrics:
             ["destination"],
             registry=registry,
         )
+        self.integration_info = Gauge(
+            "neurogate_integration_info",
+            "1 for each integration: its id, which other metrics call `destination`, and what it is called.",
+            ["integration", "name", "organization", "type"],
+            registry=registry,
+        )
         self.delivery_latency = Histogram(
             "neurogate_delivery_latency_seconds", "Length of one attempt.", ["destination"], registry=registry
         )
@@ -170,3 +176,17 @@ class Metrics:
             ["port"],
             registry=registry,
         )
+
+    def forget_destination(self, destination: str) -> None:
+        """Let go of what was measured of a destination that is no more: labels must not pile up."""
+        for family in (
+            self.buffer_oldest,
+            self.events_dropped,
+            self.dead_letters,
+            self.delivery,
+            self.delivery_state,
+            self.next_attempt,
+            self.delivery_latency,
+        ):
+            family.remove_by_labels({"destination": destination})
+        self.integration_info.remove_by_labels({"integration": destination})

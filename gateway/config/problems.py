@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.config.masking import MASK, looks_secret, without_credentials
-from gateway.config.schema import Location, as_toml, settings_of, table_at
+from gateway.config.schema import Location, as_toml, fields_of, settings_of, table_at
 from gateway.model.errors import ConfigError
 
 _RULES = {
@@ -60,8 +60,12 @@ def explain(
     model: type[BaseModel],
     origins: Mapping[str, str],
     key_of: Callable[[Location], str],
+    is_secret: Callable[[Location], bool] = lambda _: False,
 ) -> Iterator[tuple[str, Problem]]:
-    """Yield (key, problem) for each complaint about `model`; `key_of` names a location for its owner."""
+    """Yield (key, problem) for each complaint about `model`; `key_of` names a location for its owner.
+
+    Besides what looks secret, nothing is repeated of what `is_secret`.
+    """
     for details in error.errors(include_url=False):
         location = details["loc"]
         key = key_of(location)
@@ -70,16 +74,16 @@ def explain(
         if details["type"] == "extra_forbidden":
             *parents, name = location
             siblings = table_at(model, tuple(parents))
-            near = nearest(str(name), siblings.model_fields if siblings else ())
+            near = nearest(str(name), fields_of(siblings) if siblings else ())
             elsewhere = (other for other, _ in settings_of(model) if other.rpartition(".")[2] == name)
             candidates = [key_of((*parents, sibling)) for sibling in near] or list(elsewhere)
             yield key, Problem(f"Unknown key {key}{where}.", did_you_mean(candidates))
         elif details["type"] == "missing":
             table = table_at(model, location[:-1])
-            field = table.model_fields.get(str(location[-1])) if table else None
+            field = fields_of(table).get(str(location[-1])) if table else None
             yield key, Problem(f"{key} is missing{where}.", (field and field.description) or "")
         else:
-            hidden = "${" in origin or looks_secret(key)
+            hidden = "${" in origin or looks_secret(key) or is_secret(location)
             yield key, Problem(f"{key}{where}{_complaint(details, hidden=hidden)}")
 
 

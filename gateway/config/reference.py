@@ -91,6 +91,7 @@ _FILE_TAIL = """
 #secret = "${env:WEBHOOK_SECRET}"
 """
 
+_KINDS = {"object": "table", "password": "secret"}
 _BOUNDS = {"minimum": "at least {}", "exclusiveMinimum": "more than {}", "maximum": "at most {}"}
 
 
@@ -123,7 +124,7 @@ def _markdown_section(name: str, section: type[BaseModel]) -> Iterator[str]:
     yield f"\n## `[{name}]`\n\n{meaning}\n\n"
     yield "| key | type | default | meaning | environment |\n|---|---|---|---|---|\n"
     for key, field in _settings(section):
-        full, kind, default = f"{name}.{key}", _kind(schemas[key]), as_toml(field.default)
+        full, kind, default = f"{name}.{key}", kind_of(schemas[key]), as_toml(field.default)
         yield f"| `{full}` | {kind} | `{default}` | {field.description} | `{environment_name(full)}` |\n"
 
 
@@ -134,7 +135,7 @@ def _markdown_table(name: str, table: type[BaseModel]) -> Iterator[str]:
     yield "| key | type | default | meaning |\n|---|---|---|---|\n"
     for key, field in table.model_fields.items():
         default = "required" if field.is_required() else f"`{as_toml(field.default)}`"
-        yield f"| `{key}` | {_kind(schemas[key])} | {default} | {field.description} |\n"
+        yield f"| `{key}` | {kind_of(schemas[key])} | {default} | {field.description} |\n"
 
 
 def _file_section(name: str, section: type[BaseModel]) -> Iterator[str]:
@@ -155,12 +156,20 @@ def _table_of_keys(table: type[BaseModel]) -> str:
     return "| key | meaning |\n|---|---|\n" + "".join(lines)
 
 
-def _kind(schema: dict[str, Any]) -> str:
-    """Say what a value may be, such as "integer, at least 0"."""
-    if "enum" in schema:
-        return " or ".join(f"`{value}`" for value in schema["enum"])
+def kind_of(schema: dict[str, Any], definitions: dict[str, Any] | None = None) -> str:
+    """Say what a value may be, such as "integer, at least 0"; `definitions` are those of the whole schema."""
+    if "$ref" in schema:
+        schema = (definitions or {})[schema["$ref"].rpartition("/")[2]] | schema
+    if "enum" in schema or "const" in schema:
+        return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        kinds = (kind_of(one, definitions) for one in schema["anyOf"] if one.get("type") != "null")
+        return " or ".join(dict.fromkeys(kinds))
+    kind = schema.get("format", schema.get("type", "anything"))
+    if kind == "array" and isinstance(schema.get("items"), dict):
+        return f"list of {kind_of(schema['items'], definitions)}"
     bounds = (words.format(schema[name]) for name, words in _BOUNDS.items() if name in schema)
-    return ", ".join((schema.get("format", schema["type"]), *bounds))
+    return ", ".join((_KINDS.get(kind, kind), *bounds))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ Location = tuple[int | str, ...]
 
 def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Yield (dotted key, field) of every single setting, in the models' order, without lists of tables."""
-    for name, field in model.model_fields.items():
-        table = _table_in(field.annotation)
+    for name, field in fields_of(model).items():
+        table = table_in(field.annotation)
         is_section = table is field.annotation
         if table is None:
             yield prefix + name, field
@@ -22,13 +22,18 @@ def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
             yield from settings_of(table, f"{prefix}{name}.")
 
 
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields by the names that a configuration calls them: aliases, where there are."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
 def table_at(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
     """Return the model of the table at `location`, or None where there is none."""
     table: type[BaseModel] | None = model
     for name in location:
         if isinstance(name, str) and table is not None:
-            field = table.model_fields.get(name)
-            table = _table_in(field.annotation) if field else None
+            field = fields_of(table).get(name)
+            table = table_in(field.annotation) if field else None
     return table
 
 
@@ -37,8 +42,8 @@ def as_toml(value: Any) -> str:  # noqa: ANN401 - a setting may be anything that
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-def _table_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - an annotation may be anything
+def table_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - an annotation may be anything
     """Return the model in `Model`, `Model | None` or `tuple[Model, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(filter(None, map(_table_in, get_args(annotation))), None)
+    return next(filter(None, map(table_in, get_args(annotation))), None)

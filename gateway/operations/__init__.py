@@ -40,6 +40,15 @@ from gateway.operations.devices import (
 )
 from gateway.operations.erase import erase_device
 from gateway.operations.export import export_readings
+from gateway.operations.integrations import (
+    add_integration,
+    change_integration,
+    integration_schemas,
+    list_integrations,
+    remove_integration,
+    show_integration,
+    try_integration,
+)
 from gateway.operations.organizations import (
     add_organization,
     list_organizations,
@@ -80,6 +89,13 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     add_organization,
     rename_organization,
     remove_organization,
+    list_integrations,
+    show_integration,
+    add_integration,
+    change_integration,
+    remove_integration,
+    try_integration,
+    integration_schemas,
     list_secrets,
     set_secret,
     remove_secret,

@@ -1,6 +1,6 @@
 """What an operation works on: a running gateway, or what one has left on disk."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from gateway.clock import Clock
@@ -69,6 +69,14 @@ class Live(Protocol):
 
     def replay(self, destinations: Iterable[str]) -> None:
         """Let these look for dead letters whose replay was requested; those that are not active are left out."""
+        ...
+
+    async def apply_integrations(self) -> None:
+        """Let the integrations in the state take effect; those that did not change go on undisturbed."""
+        ...
+
+    def integration_errors(self) -> Mapping[str, str]:
+        """Return what its owner must know of each integration that is in error, by id."""
         ...
 
     async def wait_settled(self, settled: int) -> bool:

@@ -55,6 +55,7 @@ _EXCHANGE_S = 30.0  # how long a reader waits for a fresh log
 
 _BEGIN_BACKLOG = "INSERT INTO cursors (name, position, until_row) VALUES (?, ?, ?)"
 _FORGET_CURSOR = "DELETE FROM cursors WHERE name = ?"
+_OF_DESTINATIONS = ("dead_letters", "losses", "dead_letter_losses")
 _LEARN = """UPDATE gateway_boots SET epoch_ms = ?
     WHERE id = ? OR machine_boot = (SELECT machine_boot FROM gateway_boots WHERE id = ?)"""
 _RECEIVED_BY = """UPDATE gateway_boots SET received_by_ms = ?
@@ -459,6 +460,14 @@ class Log(GroupCommit, LogReader):
             self._forget_cursor(cursor)
             self.bounds.selections.pop(cursor, None)
         await self._execute((_FORGET_CURSOR, [(one,) for one in cursors]), (FORGET_PROVISIONAL, [(name,)]))
+
+    async def forget_destination(self, name: str) -> None:
+        """Forget a reader that is removed for good: its place, its dead letters, and what it has lost."""
+        await self.drop_cursor(name)
+        await self._execute(
+            *((f"DELETE FROM {table} WHERE destination = ?", [(name,)]) for table in _OF_DESTINATIONS)  # noqa: S608 - constants
+        )
+        self.dead_letters.note_settled()
 
     # What others have the writing thread do
 
