@@ -173,6 +173,10 @@ class Forwarder:
         """Send again the dead letters whose replay was requested."""
         self._replay.wake()
 
+    def forget(self) -> None:
+        """Let go of its logger, which would stay for ever; for one that has ended."""
+        logging.Logger.manager.loggerDict.pop(self._logger.name, None)
+
     @property
     def error(self) -> str:
         """What its owner must mend; empty when nothing."""

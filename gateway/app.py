@@ -8,13 +8,12 @@ again under the same id; then the log, which commits what it has taken.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from cloud_sync.callbacks import Callbacks
 from cloud_sync.egress import Egress
-from cloud_sync.forwarder import Forwarder
 from cloud_sync.integrations.http.signed_post import SignedPost
 from gateway import __version__
 from gateway.access import Access
@@ -25,9 +24,9 @@ from gateway.callers import Callers
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.control import ControlServer
-from gateway.destinations import Destinations, check_integrations, open_destinations
 from gateway.http_listeners import HttpListeners
 from gateway.ingest import Ingest
+from gateway.integrations import RunningIntegrations, check_integrations
 from gateway.live_feed import LiveFeed
 from gateway.machine_names import host_label
 from gateway.mdns import Announcer, announced, local_addresses
@@ -86,7 +85,7 @@ class _Parts:
     access: Access
     door: Door
     http: HttpListeners
-    forwarders: dict[str, Forwarder]
+    integrations: RunningIntegrations
     messages: MqttMessages
     callbacks: Callbacks
     feed: LiveFeed
@@ -110,7 +109,6 @@ class Gateway:
         self._parts: _Parts | None = None
         self._run_marker: RunMarker
         self._progress: Progress
-        self._notices: list[str] = []
         self._figures: tuple[BufferStatus, list[DestinationStatus]] = (BufferStatus(0, 0, 0, 0, 0), [])
 
     async def run(self, stop: asyncio.Event, *, ready: Callable[[], None] | None = None) -> None:
@@ -158,8 +156,9 @@ class Gateway:
         state = await stack.enter_async_context(
             State.open(data_dir.state_db, key, clock=clock, tell=partial(self._run_marker.add, "state.db"))
         )
-        destinations = await open_destinations(settings, state, clock, self._egress, metrics)
-        self._notices = destinations.notices
+        keep_running = self._supervisor.keep_running
+        integrations = RunningIntegrations(settings, state, clock, self._egress, metrics, keep_running)
+        readers = await integrations.read()
         log = await stack.enter_async_context(
             Log.create(
                 data_dir.log_db,
@@ -171,7 +170,7 @@ class Gateway:
             )
         )
         self._progress = Progress(log)
-        log.bounds.readers.update({config.name: 0 for config in destinations.wanting})
+        log.bounds.readers.update(dict.fromkeys(readers, 0))
         if self._run_marker.was_unclean:
             log.care.check()
         access = Access(state, key, clock, ParserRoutes.of(settings))
@@ -207,7 +206,7 @@ class Gateway:
             tls,
             stopping,
             self.status,
-            self.replay,
+            integrations,
             metrics,
         )
         callers = await self._callers(state, key, access)
@@ -256,14 +255,10 @@ class Gateway:
         control = ControlServer(data_dir, OPERATIONS, site)
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
         listeners.callback(stopping.set)
-        await self._open_cursors(log, destinations)
-        forwarders = {
-            destination.config.name: Forwarder(destination, log, clock, metrics, settings.gateway.id)
-            for destination in destinations.active
-        }
+        await integrations.open(log)
         serial = serial_sources(settings, access, ingest, metrics, clock)
         parts = self._parts = _Parts(
-            state, log, access, door, http, forwarders, messages, callbacks, feed, serial, site, tls, listeners
+            state, log, access, door, http, integrations, messages, callbacks, feed, serial, site, tls, listeners
         )  # who asks, may ask now
         if tls is not None:
             listeners.callback(tls.handshakes.stop)
@@ -291,15 +286,7 @@ class Gateway:
         await callers.refresh()
         return callers
 
-    async def _open_cursors(self, log: Log, destinations: Destinations) -> None:
-        for name in destinations.inactive:  # its owner has given up its place
-            await log.drop_cursor(name)
-        for config in destinations.wanting:  # before anything can come in: a new one begins with the first reading
-            await log.open_cursor(config.name, start=config.start, selection=config.selection)
-        await log.all_cursors_opened()
-
     def _long_lived(self, parts: _Parts) -> dict[str, Callable[[], Awaitable[None]]]:
-        forwarders = {f"forwarder {name}": forwarder.run for name, forwarder in parts.forwarders.items()}
         serial = {f"serial {port}": source.run for port, source in parts.serial.items()}
         mdns = {"mdns": self._announcer(parts).run} if self._settings.mdns.enabled else {}
         return {
@@ -313,7 +300,7 @@ class Gateway:
             **({"certificates": parts.tls.keep_fresh} if parts.tls is not None else {}),
             **serial,
             **mdns,
-            **forwarders,
+            "running integrations": parts.integrations.run,
         }
 
     def _announcer(self, parts: _Parts) -> Announcer:
@@ -343,7 +330,7 @@ class Gateway:
             await parts.access.write_down()
         except StoreFailed as error:
             logger.warning("how credentials were used is not written: %s", error)
-        for status in await self._destination_statuses(parts):
+        for status in await parts.integrations.statuses():
             if status.undelivered:
                 # A logger of its own: equal warnings of one logger are counted, and each destination must be named.
                 logging.getLogger(f"{__name__}.{status.name}").warning(
@@ -365,12 +352,6 @@ class Gateway:
             self._running.site, organization_id=organization, device_id=device_id, metadata=dict(metadata or {})
         )
 
-    def replay(self, destinations: Iterable[str]) -> None:
-        """Let the forwarders of these send again what was requested."""
-        for name in destinations:
-            if (forwarder := self._running.forwarders.get(name)) is not None:
-                forwarder.replay()
-
     async def makes_progress(self) -> bool:
         """Return, when the log's writer has answered, whether readings get on; see `Progress`."""
         return await self._progress.is_made()
@@ -379,7 +360,7 @@ class Gateway:
         """Return a snapshot, and bring the gauges up to date."""
         parts = self._running
         if not parts.log.care.is_damaged:  # else nobody can ask it until it is replaced: what was last known must do
-            self._figures = await parts.log.buffer(), await self._destination_statuses(parts)
+            self._figures = await parts.log.buffer(), await parts.integrations.statuses()
         buffer, destinations = self._figures
         problems = [f"The part {name} has crashed: {why}" for name, why in self._supervisor.failing.items()]
         problems += [str(why) for why in (parts.log.bounds.full, parts.log.failure) if why is not None]
@@ -410,15 +391,12 @@ class Gateway:
             destinations=destinations,
             notices=[
                 *parts.log.care.notices,
-                *self._notices,
+                *parts.integrations.notices,
                 *(damage.words for damage in self._run_marker.found),
                 *(parts.tls.notices() if parts.tls is not None else ()),
                 *(words for source in parts.serial.values() for words in source.notices),
             ],
         )
-
-    async def _destination_statuses(self, parts: _Parts) -> list[DestinationStatus]:
-        return [await forwarder.status() for forwarder in parts.forwarders.values()]
 
     @property
     def _running(self) -> _Parts:

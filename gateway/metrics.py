@@ -190,3 +190,7 @@ class Metrics:
         ):
             family.remove_by_labels({"destination": destination})
         self.integration_info.remove_by_labels({"integration": destination})
+
+    def forget_part(self, part: str) -> None:
+        """Let go of what was counted of a part that is no more."""
+        self.restarts.remove_by_labels({"part": part})

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from gateway.broker.door import Door
 from gateway.broker.self_test import BrokerTest
 from gateway.clock import Clock
 from gateway.config import Settings
+from gateway.integrations import RunningIntegrations
 from gateway.logs import recent_lines
 from gateway.metrics import Metrics
 from gateway.model.finding import Finding
@@ -45,7 +46,7 @@ class RunningSite:
     _tls: SiteTls | None
     _stopping: asyncio.Event
     _status: Callable[[], Awaitable[GatewayStatus]]
-    _replay: Callable[[Iterable[str]], None]
+    _integrations: RunningIntegrations
     _metrics: Metrics
     actor: str = CLI
     """Whoever asks over the control socket; others say who they are by `acting`."""
@@ -124,7 +125,13 @@ class RunningSite:
         return self._log.last_row > row
 
     def replay(self, destinations: Iterable[str]) -> None:
-        self._replay(destinations)
+        self._integrations.replay(destinations)
+
+    async def apply_integrations(self) -> None:
+        await self._integrations.apply()
+
+    def integration_errors(self) -> Mapping[str, str]:
+        return self._integrations.errors()
 
     async def wait_settled(self, settled: int) -> bool:
         await self._unless_stopped(self._log.dead_letters.wait_settled(settled))

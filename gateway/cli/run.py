@@ -15,7 +15,7 @@ from gateway.cli.boards import simulated_boards
 from gateway.cli.interpreter import answer_in_time
 from gateway.cli.options import ConfigFile
 from gateway.config import Settings, load
-from gateway.destinations import check_integrations
+from gateway.integrations import check_integrations
 from gateway.service_manager import ServiceManager
 from gateway.sources.simulator import simulate
 

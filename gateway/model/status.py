@@ -55,6 +55,8 @@ class DestinationStatus:
     """Readings it refused for good; they can be replayed."""
     last_error: str = ""
     lost: Loss | None = None
+    label: str = ""
+    """What its owner calls one whose name is only an id; not for whom it does not belong to."""
     dead_letters_lost: Loss | None = None
     """Of the readings that it refused: what had to leave before it was replayed."""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gateway.model.status import BufferStatus, Loss
+from gateway.operations.integrations import list_integrations
 from gateway.operations.site import Site
 from gateway.storage.cursors import destination_of
 
@@ -26,6 +27,8 @@ class Place:
     """Of a destination that runs: what it does, see DestinationStatus."""
     delivery: str | None
     next_attempt_s: float | None
+    label: str = ""
+    """What its owner calls one whose name is only an id."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,6 +45,7 @@ async def buffer_status(site: Site) -> BufferReport:
     live = None if site.live is None else await site.live.status()
     running = {} if live is None else {one.name: one for one in live.destinations}
     dead = await log.dead_letters.counts()
+    labels = {one.id: one.name for one in await list_integrations(site) if one.origin == "api"}
     places = []
     cursors = await log.cursors()
     backlogs = {destination_of(one.name): one for one in cursors if one.until is not None}
@@ -70,6 +74,7 @@ async def buffer_status(site: Site) -> BufferReport:
                 now.state if now else None,
                 now.delivery if now else None,
                 now.next_attempt_s if now else None,
+                labels.get(cursor.name, ""),
             )
         )
     return BufferReport(await log.buffer() if live is None else live.buffer, places)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gateway.model.errors import NotFound
 from gateway.operations.activity import note_change
+from gateway.operations.integrations import list_integrations
 from gateway.operations.site import Site
 from gateway.storage.dead_letters import DeadLetter, DeadLetterReader
 
@@ -76,7 +77,7 @@ async def replay_dead_letters(
     letters, live = (await site.writable_log()).dead_letters, site.live
     wanted = await _chosen(letters, rows, destination)
     names = {name for name, _ in wanted}
-    absent = sorted(names - _active(site))
+    absent = sorted(names - await _active(site))
     if wanted:
         await note_change(site, None, "dead_letters.replay", destination or "all", {"count": len(wanted)})
     with letters.witness() as acknowledged:
@@ -114,9 +115,8 @@ async def _chosen(letters: DeadLetterReader, rows: list[int], destination: str |
     return {key for key in keys if key[1] in named}
 
 
-def _active(site: Site) -> set[str]:
-    tables = site.settings.integrations
-    return {table.name for table in tables if getattr(table, "status", "active") == "active"}
+async def _active(site: Site) -> set[str]:
+    return {one.id for one in await list_integrations(site) if one.status != "inactive"}
 
 
 def _refused(letter: DeadLetter, reading_id: str) -> RefusedReading:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
@@ -82,7 +83,7 @@ class Health:
             "version": status.version,
             "uptime_seconds": round(status.uptime_seconds, 1),
             "buffer": status.buffer,
-            "destinations": status.destinations,
+            "destinations": [_for_everybody(one) for one in status.destinations],
         }
         return Unavailable(body) if status.problems else body
 
@@ -100,3 +101,8 @@ class Health:
             return False
         client = getattr(client, "ipv4_mapped", None) or client
         return any(client in network for network in self._metrics_from)
+
+
+def _for_everybody(one: DestinationStatus) -> DestinationStatus:
+    """Leave out what is an organisation's own: what it calls its destination, and what that has said."""
+    return replace(one, label="", last_error="") if one.label else one

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from cloud_sync.forwarder import Forwarder
 from gateway.cli.gateway_link import connect
 from gateway.model.errors import NotFound
 from gateway.operations.dead_letters import drop_dead_letters, list_dead_letters, replay_dead_letters
@@ -40,9 +41,15 @@ async def poisoned(data_dir: Path) -> AsyncIterator[tuple[Site, Receiver]]:
         cloud["url"] = str(server.make_url("/hook"))
         async with running_site(data_dir, integrations=[cloud]) as site:
             await send(site, range(1, 7))
-            await until(lambda: site.gateway._running.forwarders["cloud"]._live.position == 6, "delivery")
+            await until(lambda: forwarder(site)._live.position == 6, "delivery")
             await flushed(site)
             yield site, receiver
+
+
+def forwarder(site: Site) -> Forwarder:
+    (running,) = site.gateway._running.integrations
+    assert running.forwarder is not None
+    return running.forwarder
 
 
 async def flushed(site: Site) -> None:
@@ -75,7 +82,7 @@ async def test_what_was_given_up_during_a_replay_does_not_count_as_delivered(tmp
     async with poisoned(tmp_path) as (site, receiver), connect(site.settings) as link, connect(site.settings) as other:
         receiver.poison.clear()
         receiver.open.clear()
-        replay = site.gateway._running.forwarders["cloud"]._replay
+        replay = forwarder(site)._replay
         async with (
             aclosing(link.stream(replay_dead_letters, rows=[2], destination="cloud")) as first,
             aclosing(other.stream(replay_dead_letters, rows=[3, 5], destination="cloud")) as second,

@@ -1,0 +1,438 @@
+"""The integrations that run: those of the configuration file, and those that organisations manage while it runs.
+
+- each active one is entered once, in a task of its own, and so is the engine that forwards to it
+- a change takes effect at once and touches only what it changed: one with new settings is stopped, its batch under way
+  staying frozen as at a stop of the gateway, and goes on from its place; an inactive one gives its place up; a removed
+  one leaves nothing behind, not even labels of metrics, and if that is interrupted, the next start completes it
+- one that cannot be started, for a secret that cannot be read or settings that are no good, is in error: it stops no
+  other and keeps its place, and everything that waits for it
+- rows are read again every five minutes, too: a key of the vault may have come back. The file is read at the start
+- one of an organisation has its readings only; to others it does not exist
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Literal
+
+from cloud_sync.contract import Forwards, Integration, IntegrationConfig
+from cloud_sync.egress import Egress
+from cloud_sync.forwarder import Forwarder
+from cloud_sync.registry import check_config, class_of, integration_class, known_integrations
+from gateway.clock import Clock
+from gateway.config import IntegrationTable, Settings
+from gateway.metrics import Metrics
+from gateway.model.errors import ConfigError, NeurogateError
+from gateway.model.selection import Selection
+from gateway.model.status import DestinationStatus
+from gateway.operations.integration_configs import config_of_row, config_of_table
+from gateway.storage.integrations import IntegrationRow, Integrations
+from gateway.storage.log import Log
+from gateway.storage.state import State
+from gateway.storage.vault import Vault
+
+logger = logging.getLogger(__name__)
+
+_READ_AGAIN_S = 300.0
+_TRY_AGAIN_S = 10.0  # after a change that could not take effect
+_STOPS_WITHIN_S = 10.0
+
+KeepRunning = Callable[[str, Callable[[], Awaitable[None]]], Awaitable[None]]
+"""The supervisor's: runs a part under its name, and again after a crash."""
+
+
+@dataclass(slots=True, frozen=True)
+class Wanted:
+    """One integration as the file or a row has it."""
+
+    id: str
+    """A row's id, or the name that the file gives; the name of its cursor."""
+    name: str
+    organization_id: str
+    """Empty for one of the file: it may serve every organisation."""
+    origin: Literal["api", "file"]
+    type: str
+    config: IntegrationConfig | None
+    """None when it cannot be started."""
+    is_active: bool
+    start: str = "now"
+    selection: Selection = field(default_factory=Selection)
+    forwards: bool | None = None
+    """Whether it takes readings; None when nobody knows, since its package is gone."""
+    why: str = ""
+    """It cannot be started."""
+
+    def is_as(self, other: "Wanted") -> bool:
+        """Whether nothing has to be done to make one of the other, but to call it otherwise."""
+        return replace(self, name="") == replace(other, name="")
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """An active integration."""
+
+    wanted: Wanted
+    config: IntegrationConfig
+    integration: Integration
+    forwarder: Forwarder | None
+    """None for one that does not forward."""
+    is_entered: bool = False
+    """Whether it can be used now."""
+    task: "asyncio.Task[None] | None" = None
+
+    @property
+    def id(self) -> str:
+        """What names it, in the API and in metrics."""
+        return self.wanted.id
+
+    @property
+    def name(self) -> str:
+        """What its owner calls it."""
+        return self.wanted.name
+
+    @property
+    def organization_id(self) -> str:
+        """Whose it is; empty for one of the file."""
+        return self.wanted.organization_id
+
+    @property
+    def origin(self) -> Literal["api", "file"]:
+        """Where it is managed."""
+        return self.wanted.origin
+
+    @property
+    def part(self) -> str:
+        """What the supervisor calls it."""
+        return f"{'integration' if self.forwarder is None else 'forwarder'} {self.id}"
+
+    def serves(self, organization_id: str) -> bool:
+        """Whether that organisation may use it."""
+        if self.origin == "api":
+            return self.organization_id == organization_id
+        return not self.config.organizations or organization_id in self.config.organizations
+
+
+def check_integrations(settings: Settings, origins: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Check those of the file as far as that is possible before the vault is open. Raises ConfigError.
+
+    Whoever knows where each setting came from says so: an error repeats no value that the environment or a file gave.
+    """
+    for table in settings.integrations:
+        check_config(table, origins)
+
+
+class RunningIntegrations:
+    """See the module's own words. Called in this order: `read`, `open`, `run`; `apply` at any time after `open`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        clock: Clock,
+        egress: Egress,
+        metrics: Metrics,
+        keep_running: KeepRunning,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._rows = Integrations(state)
+        self._clock = clock
+        self._egress = egress
+        self._metrics = metrics
+        self._keep_running = keep_running
+        self._files: dict[str, Wanted] = {}
+        self._log: Log
+        self._current: dict[str, Wanted] = {}
+        self._running: dict[str, Running] = {}
+        self._failed: dict[str, NeurogateError] = {}
+        """Changes that could not take effect yet, by id, and why."""
+        self._lasting_notices: list[str] = []
+        self._changing = asyncio.Lock()
+        self._has_failed = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def read(self) -> list[str]:
+        """Read the file's and the rows; return the names of the cursors they need. Raises ConfigError, StoreFailed."""
+        self._lasting_notices = [*await Vault(self._state).notices(), *known_integrations().problems]
+        for table in self._settings.integrations:
+            self._files[table.name] = await self._of_table(table)
+        for notice in (*self._lasting_notices, *map(_notice, self._files.values())):
+            if notice:
+                logger.error("%s", notice)
+        wanted = await self._wanted()
+        return [one.id for one in wanted.values() if one.is_active and one.forwards is not False]
+
+    async def open(self, log: Log) -> None:
+        """Give each its place in the log, before anything can come in: a new one begins with the first reading.
+
+        Raises StoreFailed.
+        """
+        self._log = log
+        await self.apply()
+        for error in self._failed.values():
+            raise error
+        await log.all_cursors_opened()
+
+    async def run(self) -> None:
+        """Run them, and read the rows again from time to time, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                for one in self._running.values():
+                    self._start(one)
+                await self._keep_running("integrations", self._keep_fresh)
+        finally:
+            self._tasks = None
+            for one in self._running.values():
+                one.task = None
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_READ_AGAIN_S):
+                    await self._has_failed.wait()
+                await asyncio.sleep(_TRY_AGAIN_S)
+            except TimeoutError:
+                pass
+            try:
+                await self.apply()
+            except NeurogateError as error:
+                logger.warning("the integrations could not be read again: %s", error)
+
+    # What others ask
+
+    def find(self, organization_id: str, type: str | None = None, id: str | None = None) -> Running | None:  # noqa: A002
+        """Return the one of that id, or the first active one of a type, that this organisation may use now.
+
+        Its own come first, then those of the file, each by name.
+        """
+        for one in sorted(self._running.values(), key=lambda one: (one.origin, one.name)):
+            is_meant = type in {None, one.wanted.type} and id in {None, one.id}
+            if is_meant and one.is_entered and one.serves(organization_id):
+                return one
+        return None
+
+    def __iter__(self) -> Iterator[Running]:
+        """Yield those that run."""
+        return iter([*self._running.values()])
+
+    def replay(self, destinations: Iterable[str]) -> None:
+        """Let these send again what was requested; those that do not run are left out."""
+        for name in destinations:
+            one = self._running.get(name)
+            if one is not None and one.forwarder is not None:
+                one.forwarder.replay()
+
+    async def statuses(self) -> list[DestinationStatus]:
+        """Return how far each destination is."""
+        return [
+            replace(await one.forwarder.status(), label="" if one.name == one.id else one.name)
+            for one in self
+            if one.forwarder is not None
+        ]
+
+    def errors(self) -> dict[str, str]:
+        """Return what its owner must know of each that is in error, by id."""
+        found = {one.id: one.why for one in self._current.values() if one.is_active and one.why}
+        found |= {one.id: one.forwarder.error for one in self if one.forwarder is not None and one.forwarder.error}
+        return found | {name: f"A change could not take effect yet: {error}" for name, error in self._failed.items()}
+
+    @property
+    def notices(self) -> list[str]:
+        """What the site's owner should know; each as a sentence, without what an organisation calls its own."""
+        return [*self._lasting_notices, *filter(None, map(_notice, self._current.values()))]
+
+    # What is wanted
+
+    async def _wanted(self) -> dict[str, Wanted]:
+        rows = {row.id: await self._of_row(row) for row in await self._rows.list() if row.id not in self._files}
+        return self._files | rows
+
+    async def _of_table(self, table: IntegrationTable) -> Wanted:
+        known = integration_class(table)
+        common = check_config(table)
+        of_it = partial(
+            Wanted,
+            table.name,
+            table.name,
+            "",
+            "file",
+            table.type,
+            is_active=common.status == "active",
+            start=common.start,
+            selection=common.selection,
+            forwards=issubclass(known, Forwards),
+        )
+        if common.status != "active":
+            return of_it(config=common)
+        try:
+            return of_it(config=await config_of_table(table, self._state))
+        except NeurogateError as error:
+            return of_it(config=None, why=str(error))
+
+    async def _of_row(self, row: IntegrationRow) -> Wanted:
+        of_it = partial(Wanted, row.id, row.name, row.organization_id, "api", row.integration_type)
+        alone = Selection(organizations=frozenset({row.organization_id}))
+        try:
+            forwards = issubclass(class_of(row.integration_type), Forwards)
+        except ConfigError as error:
+            return of_it(config=None, is_active=row.is_wanted, selection=alone, why=str(error))
+        if not row.is_wanted:
+            return of_it(config=None, is_active=False, forwards=forwards)
+        try:
+            config = await config_of_row(row, self._state)
+        except NeurogateError as error:
+            return of_it(config=None, is_active=True, selection=alone, forwards=forwards, why=str(error))
+        return of_it(config=config, is_active=True, start=config.start, selection=config.selection, forwards=forwards)
+
+    # What is done about it
+
+    async def apply(self) -> None:
+        """Let what the rows say take effect. What fails is tried again, and `errors` tells it. Raises StoreFailed."""
+        async with self._changing:
+            wanted, removed = await self._wanted(), await self._rows.removed()
+            failed, self._failed = set(self._failed), {}
+            self._has_failed.clear()
+            for name in removed:
+                await self._attempt(name, self._remove(name))
+            for name in {*self._current, *failed} - {*wanted, *removed}:
+                await self._attempt(name, self._give_up(name))
+            for one in wanted.values():
+                old = self._current.get(one.id)
+                if old is None or not one.is_as(old) or one.id in failed:
+                    await self._attempt(one.id, self._change(one))
+                elif one.name != old.name:
+                    self._rename(one)
+
+    async def _attempt(self, name: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except NeurogateError as error:
+            logger.error("a change of an integration could not take effect yet: %s", error, extra={"integration": name})  # noqa: TRY400 - no fault of ours
+            self._failed[name] = error
+            self._has_failed.set()
+
+    async def _change(self, one: Wanted) -> None:
+        self._current.pop(one.id, None)  # should this be interrupted, it is done anew
+        await self._stop(one.id)
+        why = one.why
+        if not one.is_active:
+            await self._give_up(one.id)
+        elif one.config is None:
+            await self._keep_place(one)
+        else:
+            try:
+                await self._begin(one, one.config)
+            except NeurogateError:
+                raise
+            except Exception as error:  # whatever the class of somebody else raises when it is made
+                logger.exception("an integration cannot be made", extra={"integration": one.id})
+                why = f"It cannot be made ({type(error).__name__}); the log says more."
+                await self._keep_place(one)
+        self._current[one.id] = replace(one, why=why)
+        self._tell(one)
+        if one.origin == "api" and one.is_active:
+            await self._note_start(one.id, why)
+
+    async def _begin(self, one: Wanted, config: IntegrationConfig) -> None:
+        integration = class_of(one.type)(config, self._clock, self._egress)
+        forwarder = None
+        if isinstance(integration, Forwards):
+            await self._log.open_cursor(one.id, start=one.start, selection=one.selection)
+            forwarder = Forwarder(integration, self._log, self._clock, self._metrics, self._settings.gateway.id)
+        self._running[one.id] = running = Running(one, config, integration, forwarder)
+        self._start(running)
+
+    async def _keep_place(self, one: Wanted) -> None:
+        """Nothing is lost to it that it is to have, once it can be started."""
+        if one.forwards is False:
+            return
+        if one.forwards or any(cursor.name == one.id for cursor in await self._log.cursors()):
+            await self._log.open_cursor(one.id, start=one.start, selection=one.selection)
+            self._metrics.forget_destination(one.id)
+            self._metrics.delivery_state.labels(one.id, "stopped").set(1)
+
+    async def _give_up(self, name: str) -> None:
+        """Give up its place; should it come back, it begins anew."""
+        await self._stop(name)
+        await self._log.drop_cursor(name)
+        self._metrics.forget_destination(name)
+        self._current.pop(name, None)
+
+    async def _remove(self, name: str) -> None:
+        """Leave nothing of it behind."""
+        await self._stop(name)
+        self._current.pop(name, None)
+        await self._log.forget_destination(name)
+        self._metrics.forget_destination(name)
+        await self._rows.forget(name)
+
+    def _rename(self, one: Wanted) -> None:
+        self._current[one.id] = replace(self._current[one.id], name=one.name)
+        if one.id in self._running:
+            self._running[one.id].wanted = replace(self._running[one.id].wanted, name=one.name)
+        self._tell(one)
+
+    def _tell(self, one: Wanted) -> None:
+        """Tell in the metrics what it is called."""
+        self._metrics.integration_info.remove_by_labels({"integration": one.id})
+        self._metrics.integration_info.labels(one.id, one.name, one.organization_id, one.type).set(1)
+
+    async def _note_start(self, name: str, why: str) -> None:
+        try:
+            row = await self._rows.get(name)
+            if (row.status, row.sync_error) != (("error", why) if why else ("active", None)):
+                await self._rows.note_start(name, why or None)
+        except NeurogateError as error:  # it is only for whoever asks without a gateway
+            logger.warning("how an integration started is not written: %s", error)
+
+    # Their tasks
+
+    def _start(self, one: Running) -> None:
+        if self._tasks is not None and one.task is None:
+            keeps_running = self._keep_running(one.part, partial(self._enter, one))
+            one.task = self._tasks.create_task(_to_its_end(keeps_running), name=one.part)
+
+    async def _enter(self, one: Running) -> None:
+        async with one.integration:
+            one.is_entered = True
+            try:
+                if one.forwarder is not None:
+                    await one.forwarder.deliver()
+                else:
+                    await asyncio.get_running_loop().create_future()
+            finally:
+                one.is_entered = False
+
+    async def _stop(self, name: str) -> None:
+        one = self._running.get(name)
+        if one is None:
+            return
+        if one.task is not None:
+            one.task.cancel()
+            await asyncio.wait([one.task], timeout=_STOPS_WITHIN_S)
+            if not one.task.done():
+                raise StoppingHangs(f"The integration {one.id} did not stop within {_STOPS_WITHIN_S:g} s.")
+        del self._running[name]
+        self._metrics.forget_part(one.part)
+        if one.forwarder is not None:
+            one.forwarder.forget()
+
+
+class StoppingHangs(NeurogateError):
+    """An integration does not end."""
+
+
+async def _to_its_end(work: Awaitable[None]) -> None:
+    await work
+
+
+def _notice(one: Wanted) -> str:
+    if not one.why:
+        return ""
+    if one.origin == "file":
+        return f"The integration {one.id} is not started (restart the gateway when this is mended): {one.why}"
+    return f"The integration {one.id} is not started: neurogate integration show {one.id} says why."
