@@ -13,6 +13,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -38,7 +39,8 @@ logger = logging.getLogger(__name__)
 
 _READ_AGAIN_S = 300.0
 _TRY_AGAIN_S = 10.0  # after a change that could not take effect
-_STOPS_WITHIN_S = 10.0
+_BEGINS_WITHIN_S = 1.0
+_ENDS_WITHIN_S = 10.0
 
 KeepRunning = Callable[[str, Callable[[], Awaitable[None]]], Awaitable[None]]
 """The supervisor's: runs a part under its name, and again after a crash."""
@@ -79,8 +81,8 @@ class Running:
     integration: Integration
     forwarder: Forwarder | None
     """None for one that does not forward."""
-    is_entered: bool = False
-    """Whether it can be used now."""
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while it can be used."""
     task: "asyncio.Task[None] | None" = None
 
     @property
@@ -211,7 +213,7 @@ class RunningIntegrations:
         """
         for one in sorted(self._running.values(), key=lambda one: (one.origin, one.name)):
             is_meant = type in {None, one.wanted.type} and id in {None, one.id}
-            if is_meant and one.is_entered and one.serves(organization_id):
+            if is_meant and one.entered.is_set() and one.serves(organization_id):
                 return one
         return None
 
@@ -344,7 +346,10 @@ class RunningIntegrations:
             await self._log.open_cursor(one.id, start=one.start, selection=one.selection)
             forwarder = Forwarder(integration, self._log, self._clock, self._metrics, self._settings.gateway.id)
         self._running[one.id] = running = Running(one, config, integration, forwarder)
-        self._start(running)
+        if self._start(running):
+            with suppress(TimeoutError):  # it may also crash; that is not for whoever has changed it to wait for
+                async with asyncio.timeout(_BEGINS_WITHIN_S):
+                    await running.entered.wait()
 
     async def _keep_place(self, one: Wanted) -> None:
         """Nothing is lost to it that it is to have, once it can be started."""
@@ -391,39 +396,60 @@ class RunningIntegrations:
 
     # Their tasks
 
-    def _start(self, one: Running) -> None:
-        if self._tasks is not None and one.task is None:
-            keeps_running = self._keep_running(one.part, partial(self._enter, one))
-            one.task = self._tasks.create_task(_to_its_end(keeps_running), name=one.part)
+    def _start(self, one: Running) -> bool:
+        """Start its task; False while none is."""
+        if self._tasks is None:
+            return False
+        keeps_running = self._keep_running(one.part, partial(self._enter, one))
+        one.task = self._tasks.create_task(_to_its_end(keeps_running), name=one.part)
+        return True
 
     async def _enter(self, one: Running) -> None:
-        async with one.integration:
-            one.is_entered = True
-            try:
-                if one.forwarder is not None:
-                    await one.forwarder.deliver()
-                else:
-                    await asyncio.get_running_loop().create_future()
-            finally:
-                one.is_entered = False
+        await one.integration.__aenter__()
+        try:
+            one.entered.set()
+            if one.forwarder is not None:
+                await one.forwarder.deliver()
+            else:
+                await asyncio.get_running_loop().create_future()
+        finally:
+            one.entered.clear()
+            await self._leave(one)
+
+    async def _leave(self, one: Running) -> None:
+        """Close it. One that hangs is left as it is: neither the gateway nor a change waits for it for ever.
+
+        By hand: the `asyncio.timeout` of Python 3.11.2 tells nothing to a task that is being cancelled already.
+        """
+        task, has_ended = asyncio.current_task(), True
+        assert task is not None
+
+        def give_up() -> None:
+            nonlocal has_ended
+            has_ended = False
+            task.cancel()
+
+        limit = asyncio.get_running_loop().call_later(_ENDS_WITHIN_S, give_up)
+        try:
+            await one.integration.__aexit__(None, None, None)
+        except asyncio.CancelledError:
+            if has_ended:  # it was somebody else
+                raise
+            task.uncancel()
+            logger.error("an integration did not end in time", extra={"integration": one.id})  # noqa: TRY400 - no fault of ours
+        finally:
+            limit.cancel()
 
     async def _stop(self, name: str) -> None:
-        one = self._running.get(name)
+        one = self._running.pop(name, None)
         if one is None:
             return
         if one.task is not None:
             one.task.cancel()
-            await asyncio.wait([one.task], timeout=_STOPS_WITHIN_S)
-            if not one.task.done():
-                raise StoppingHangs(f"The integration {one.id} did not stop within {_STOPS_WITHIN_S:g} s.")
-        del self._running[name]
+            await asyncio.wait([one.task])
         self._metrics.forget_part(one.part)
         if one.forwarder is not None:
             one.forwarder.forget()
-
-
-class StoppingHangs(NeurogateError):
-    """An integration does not end."""
 
 
 async def _to_its_end(work: Awaitable[None]) -> None:
