@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
@@ -90,9 +91,9 @@ def _settings(
 
 def section_in(field: FieldInfo) -> type[BaseModel] | None:
     """Return the model of a field that is one table, or none of it."""
-    table = table_in(field.annotation)
-    kinds = {field.annotation, *get_args(field.annotation)} - {type(None)}
-    return table if table in kinds else None
+    is_choice = get_origin(field.annotation) in (Union, UnionType)
+    kinds = [kind for kind in (get_args(field.annotation) if is_choice else [field.annotation]) if kind is not NoneType]
+    return kinds[0] if len(kinds) == 1 and table_in(kinds[0]) is kinds[0] else None
 
 
 def holds_secret(annotation: Any) -> bool:  # noqa: ANN401 - an annotation may be anything

@@ -362,7 +362,10 @@ async def test_a_change_that_a_full_disk_forbids_takes_effect_later(
 async def test_one_that_breaks_as_it_is_made_or_does_not_end_disturbs_no_other(
     tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def hang(*_: object) -> None:
+    leave = Webhook.__aexit__
+
+    async def hang(webhook: Webhook, *exc: object) -> None:
+        await leave(webhook, *exc)
         await asyncio.Event().wait()
 
     async with site(tmp_path, receiver) as here:

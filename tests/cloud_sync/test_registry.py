@@ -1,20 +1,21 @@
 """Every table of the configuration meets the class it names, or says what is wrong."""
 
 import tomllib
-from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cloud_sync import registry
 from cloud_sync.integrations import webhook
 from cloud_sync.integrations.webhook import Webhook
-from cloud_sync.registry import BUILT_IN, GROUP, check_config, integration_classes, load_config
+from cloud_sync.registry import BUILT_IN, check_config, config_of, integration_classes, known_integrations, load_config
 from gateway.config import IntegrationTable
 from gateway.config.reference import commented_file
 from gateway.config.substitution import FromVault
 from gateway.model.errors import ConfigError
 from gateway.model.secret import Secret
+from gateway.storage.integrations import IntegrationRow
+from tests.cloud_sync.installed import OTHER_PACKAGE, install, install_made_up
 
 FOLDER = Path(webhook.__file__).parent
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -32,6 +33,10 @@ def complaint(origins: dict[str, str] | None = None, **keys: object) -> str:
     return str(raised.value)
 
 
+def sentences(*words: str) -> list[str]:
+    return list(words)
+
+
 def test_built_in_integrations_are_found_without_installing_anything() -> None:
     assert integration_classes()["webhook"].__qualname__ == Webhook.__qualname__
 
@@ -45,16 +50,49 @@ def test_every_integration_stands_under_its_own_type() -> None:
     assert [name for name, found in integration_classes().items() if found.type != name] == []
 
 
-def test_a_package_adds_integrations_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    added = EntryPoint("added", BUILT_IN["webhook"], GROUP)
-    broken = EntryPoint("broken", "no_such_module:Nothing", GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [added, broken] if group == GROUP else [])
-    assert load_config(table(type="added", url="https://example.org")).type == "added"
-    with pytest.raises(ConfigError) as raised:
-        load_config(table(type="broken"))
-    assert str(raised.value) == (
-        "The integration broken cannot be imported: No module named 'no_such_module'."
-        " Install the package that brings it again, with its dependencies."
+def test_a_package_adds_integrations_by_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(OTHER_PACKAGE, tmp_path, monkeypatch)
+    config = load_config(table(type="spool", folder=str(tmp_path)))
+    assert type(config).__module__ == "neurogate_spool"
+    assert known_integrations().problems == []
+    assert list(integration_classes()) == [*BUILT_IN, "spool"]
+    assert complaint(type="spol").endswith("names an unknown integration, spol. Did you mean spool?")
+
+
+def test_a_package_that_is_broken_is_told_and_stops_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_made_up("raises", {"raises": "raises:It"}, tmp_path, monkeypatch, "1 / 0")
+    install_made_up("lacks", {"lacks": "lacks:It"}, tmp_path, monkeypatch)
+    install_made_up("other", {"other": "other:It"}, tmp_path, monkeypatch, "class It:\n    type = 'other'\n")
+    renamed = "from cloud_sync.contract import Integration\nclass It(Integration):\n    type = 'otherwise'\n"
+    install_made_up("renamed", {"renamed": "renamed:It"}, tmp_path, monkeypatch, renamed)
+    install(OTHER_PACKAGE, tmp_path, monkeypatch)
+    known = known_integrations()
+    assert list(known.classes) == [*BUILT_IN, "spool"]
+    assert known.problems == sentences(
+        "The integration lacks cannot be imported: module 'lacks' has no attribute 'It'."
+        " Install the package that brings it again, with its dependencies.",
+        "The integration other of the package other is no integration: its class is none of"
+        " cloud_sync.contract.Integration. Tell its maker.",
+        "The integration raises cannot be imported: division by zero."
+        " Install the package that brings it again, with its dependencies.",
+        "The integration renamed of the package renamed calls itself otherwise in its class: the two must be the same."
+        " Tell its maker.",
+    )
+    with pytest.raises(ConfigError, match="The integration raises cannot be imported"):
+        load_config(table(type="raises"))
+
+
+def test_a_name_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_made_up("thief", {"webhook": "thief:It"}, tmp_path, monkeypatch, "1 / 0")
+    install_made_up("first", {"both": "first:It"}, tmp_path, monkeypatch)
+    install_made_up("second", {"both": "second:It"}, tmp_path, monkeypatch)
+    assert isinstance(load_config(table(url="https://example.org")), Webhook.Config)
+    assert known_integrations().problems == sentences(
+        "Several packages bring an integration both: first and second. Uninstall all of them but one.",
+        "The package thief brings an integration webhook, a name that is taken: it is not used."
+        " Its maker has to call it otherwise.",
     )
 
 
@@ -141,3 +179,34 @@ def test_p7_what_the_vault_gave_is_not_repeated() -> None:
             load_config(table(**keys), secret_of=lambda _: "planted-4711")
         assert "in ${vault:A}" in str(raised.value)
         assert "planted" not in str(raised.value)
+
+
+def row(**settings: Any) -> IntegrationRow:
+    return IntegrationRow("4711", "acme", "webhook", "To the cloud", {"url": "https://example.org"} | settings)
+
+
+def test_a_row_becomes_a_configuration_of_its_organisation_alone() -> None:
+    config = config_of(row(devices=["k*"]), {"auth_token": SECRET})
+    assert isinstance(config, Webhook.Config)
+    assert (config.name, config.organizations, config.devices) == ("4711", ("acme",), ("k*",))
+    assert config.auth_token == Secret(SECRET)
+    for key, value in (("organizations", ["other"]), ("name", "x"), ("status", "active"), ("type", "slack")):
+        with pytest.raises(ConfigError, match=f"^{key} is no setting of an integration that an organisation has"):
+            config_of(row(**{key: value}), {})
+
+
+def test_p7_what_is_wrong_with_a_row_is_told_without_its_secrets() -> None:
+    planted: tuple[dict[str, Any], ...] = (
+        {"auth_token": {"planted": "planted-4711"}},
+        {"custom_headers": {"X A": "planted-4711"}},
+        {"secret": "planted-4711"},
+        {"url": "planted-4711"},
+    )
+    for secrets in planted:
+        with pytest.raises(ConfigError) as raised:
+            config_of(row(), secrets)
+        assert next(iter(secrets)) in str(raised.value)
+        assert "planted" not in str(raised.value)
+    with pytest.raises(ConfigError) as raised:
+        config_of(IntegrationRow("1", "acme", "webhok", "x"), {})
+    assert str(raised.value) == "integration_type names an unknown integration, webhok. Did you mean webhook?"

@@ -1,0 +1,30 @@
+"""Every integration keeps what its capabilities promise; so does one of another package, with the same suites."""
+
+from cloud_sync.contract import capabilities
+from cloud_sync.integrations.webhook import Webhook
+from cloud_sync.registry import integration_classes
+from tests.cloud_sync.other_package.neurogate_spool import Spool
+from tests.contract.configured import ConfigContract
+from tests.contract.forwards import ForwardsContract
+from tests.contract.other_side import Contract, folder, http_receiver
+from tests.contract.tests_itself import TriedContract
+
+SUITES: dict[str, type[Contract]] = {"forwards": ForwardsContract, "tests": TriedContract}
+"""By capability."""
+
+
+class TestWebhook(ConfigContract, ForwardsContract, TriedContract):
+    integration = Webhook
+    other_side = staticmethod(http_receiver)
+
+
+class TestSpool(ConfigContract, ForwardsContract, TriedContract):
+    integration = Spool
+    other_side = staticmethod(folder)
+
+
+def test_no_integration_and_none_of_its_capabilities_is_left_out() -> None:
+    tried = {suite.integration.type: suite for suite in ConfigContract.__subclasses__()}
+    for name, integration in integration_classes().items():
+        for capability in capabilities(integration):
+            assert issubclass(tried[name], SUITES[capability]), f"{name} {capability}"
