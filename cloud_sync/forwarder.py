@@ -54,6 +54,7 @@ from cloud_sync.contract import (
     TooLarge,
 )
 from cloud_sync.frozen_batches import FrozenBatches, OutdatedTimes
+from cloud_sync.health import Health
 from cloud_sync.log_range import LogRange
 from cloud_sync.rate_limit import RateLimit
 from cloud_sync.replay import Replay
@@ -118,8 +119,16 @@ class Forwarder:
         self._rate = RateLimit(
             clock, sleep, per_minute=config.rate_limit_per_minute, min_interval_s=config.min_interval_s
         )
+        self.health = Health(config.name, clock, metrics)
         self._sender = Sender(
-            config.name, integration, self._rate, clock, metrics, gateway_id=gateway_id, log_uuid=log.uuid
+            config.name,
+            integration,
+            self._rate,
+            clock,
+            metrics,
+            gateway_id=gateway_id,
+            log_uuid=log.uuid,
+            health=self.health,
         )
         self._selection = config.selection
         self._replay = Replay(config, log.dead_letters, self._sender, self._backoff, clock, self._logger)
@@ -205,6 +214,7 @@ class Forwarder:
             last_error=self._standing.last_error,
             lost=await self._log.loss(self._config.name),
             dead_letters_lost=await self._log.dead_letters.loss(self._config.name),
+            health=self.health.figures(),
         )
 
     async def _count(self, part: LogRange) -> tuple[int, int | None]:

@@ -20,6 +20,7 @@ from cloud_sync.contract import (
     TooLarge,
     WrongAddress,
 )
+from cloud_sync.health import Health
 from cloud_sync.rate_limit import RateLimit
 from gateway.clock import Clock
 from gateway.metrics import Metrics
@@ -98,7 +99,9 @@ class Sender:
         *,
         gateway_id: str,
         log_uuid: str,
+        health: Health,
     ) -> None:
+        self._health = health
         self._name = name
         self._integration = integration
         self._rate = rate
@@ -133,7 +136,9 @@ class Sender:
         await self._rate.take()
         started_ms = self._clock.monotonic_ms()
         outcome = await self._integration.send(encoded.batch, encoded.body)
-        self._latency.observe((self._clock.monotonic_ms() - started_ms) / 1000)
+        seconds = (self._clock.monotonic_ms() - started_ms) / 1000
+        self._latency.observe(seconds)
+        self._health.tried(outcome, seconds, len(encoded.rows))
         self._deliveries.labels(self._name, OUTCOME_LABELS[type(outcome)]).inc()
         return outcome
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -128,6 +128,30 @@ class Metrics:
         )
         self.delivery_latency = Histogram(
             "neurogate_delivery_latency_seconds", "Length of one attempt.", ["destination"], registry=registry
+        )
+        self.integration_up = Gauge(
+            "neurogate_integration_up",
+            "1 when the last attempt has shown that it is there.",
+            ["integration"],
+            registry=registry,
+        )
+        self.integration_last_success = Gauge(
+            "neurogate_integration_last_success_timestamp_seconds",
+            "When it last took something (unix time).",
+            ["integration"],
+            registry=registry,
+        )
+        self.integration_errors = Counter(
+            "neurogate_integration_errors_total", "Attempts that failed.", ["integration", "kind"], registry=registry
+        )
+        self.integration_request = Summary(
+            "neurogate_integration_request_seconds", "Length of its requests.", ["integration"], registry=registry
+        )
+        self.integration_uptime = Gauge(
+            "neurogate_integration_uptime_ratio",
+            "Share of the last 24 hours, or since it began, that it was up.",
+            ["integration"],
+            registry=registry,
         )
         DiskWrites("neurogate_disk_written_bytes_total", "Bytes this process caused to be written.", registry)
         self.clock_synced = Gauge("neurogate_clock_synced", "1 while the clock is synchronised.", registry=registry)

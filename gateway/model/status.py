@@ -28,6 +28,28 @@ class Loss:
 
 
 @dataclass(slots=True, frozen=True)
+class IntegrationHealth:
+    """How one integration does; see `cloud_sync/health.py`."""
+
+    up: bool
+    """What the last attempt has shown; one that was not tried yet is taken for up."""
+    last_success_ms: int | None
+    last_error_ms: int | None
+    error_kind: str | None
+    """Of the last error: `authentication`, `quota`, `connection`, `configuration` or `refused`."""
+    failures: int
+    """Since the last success."""
+    errors: int
+    """Since the gateway started."""
+    latency_s: float | None
+    """Of an attempt, the mean of late ones; None before the first."""
+    items_per_minute: float
+    """Readings or messages that it has taken, over the last five minutes."""
+    uptime: float
+    """The share of the last 24 hours, or of the time since it began, that it was up: 0 to 1."""
+
+
+@dataclass(slots=True, frozen=True)
 class DestinationStatus:
     """How far one destination is."""
 
@@ -59,6 +81,7 @@ class DestinationStatus:
     """What its owner calls one whose name is only an id; not for whom it does not belong to."""
     dead_letters_lost: Loss | None = None
     """Of the readings that it refused: what had to leave before it was replayed."""
+    health: IntegrationHealth | None = None
 
 
 @dataclass(slots=True, frozen=True)
