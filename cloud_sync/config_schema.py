@@ -75,6 +75,7 @@ def _settings(
         if key not in properties:
             continue
         if (table := section_in(field)) is not None:
+            yield SettingSchema(prefix + key, "table", field.is_required(), None, field.description or "", secret=False)
             inner = definitions[table.__name__]["properties"]
             yield from _settings(table, inner, definitions, f"{prefix}{key}.")
             continue

@@ -104,6 +104,7 @@ class Forwarder:
         metrics: Metrics,
         gateway_id: str,
         *,
+        health: Health | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
     ) -> None:
@@ -119,7 +120,7 @@ class Forwarder:
         self._rate = RateLimit(
             clock, sleep, per_minute=config.rate_limit_per_minute, min_interval_s=config.min_interval_s
         )
-        self.health = Health(config.name, clock, metrics)
+        self.health = health or Health(config.name, clock, metrics)
         self._sender = Sender(
             config.name,
             integration,

@@ -12,7 +12,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +22,7 @@ from typing import Literal
 from cloud_sync.contract import Forwards, Integration, IntegrationConfig
 from cloud_sync.egress import Egress
 from cloud_sync.forwarder import Forwarder
+from cloud_sync.health import Health
 from cloud_sync.registry import check_config, class_of, integration_class, known_integrations
 from gateway.clock import Clock
 from gateway.config import IntegrationTable, Settings
@@ -81,6 +82,8 @@ class Running:
     integration: Integration
     forwarder: Forwarder | None
     """None for one that does not forward."""
+    health: Health
+    """How it does, as whoever sends through it says."""
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while it can be used."""
     task: "asyncio.Task[None] | None" = None
@@ -217,9 +220,9 @@ class RunningIntegrations:
                 return one
         return None
 
-    def __iter__(self) -> Iterator[Running]:
-        """Yield those that run."""
-        return iter([*self._running.values()])
+    def running(self) -> list[Running]:
+        """Return those that run."""
+        return [*self._running.values()]
 
     def replay(self, destinations: Iterable[str]) -> None:
         """Let these send again what was requested; those that do not run are left out."""
@@ -232,14 +235,16 @@ class RunningIntegrations:
         """Return how far each destination is."""
         return [
             replace(await one.forwarder.status(), label="" if one.name == one.id else one.name)
-            for one in self
+            for one in self.running()
             if one.forwarder is not None
         ]
 
     def errors(self) -> dict[str, str]:
         """Return what its owner must know of each that is in error, by id."""
         found = {one.id: one.why for one in self._current.values() if one.is_active and one.why}
-        found |= {one.id: one.forwarder.error for one in self if one.forwarder is not None and one.forwarder.error}
+        found |= {
+            one.id: one.forwarder.error for one in self.running() if one.forwarder is not None and one.forwarder.error
+        }
         return found | {name: f"A change could not take effect yet: {error}" for name, error in self._failed.items()}
 
     @property
@@ -341,11 +346,12 @@ class RunningIntegrations:
 
     async def _begin(self, one: Wanted, config: IntegrationConfig) -> None:
         integration = class_of(one.type)(config, self._clock, self._egress)
-        forwarder = None
+        health, forwarder = Health(one.id, self._clock, self._metrics), None
         if isinstance(integration, Forwards):
             await self._log.open_cursor(one.id, start=one.start, selection=one.selection)
-            forwarder = Forwarder(integration, self._log, self._clock, self._metrics, self._settings.gateway.id)
-        self._running[one.id] = running = Running(one, config, integration, forwarder)
+            gateway_id, clock, metrics = self._settings.gateway.id, self._clock, self._metrics
+            forwarder = Forwarder(integration, self._log, clock, metrics, gateway_id, health=health)
+        self._running[one.id] = running = Running(one, config, integration, forwarder, health)
         if self._start(running):
             with suppress(TimeoutError):  # it may also crash; that is not for whoever has changed it to wait for
                 async with asyncio.timeout(_BEGINS_WITHIN_S):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -203,7 +204,7 @@ class Metrics:
 
     def forget_destination(self, destination: str) -> None:
         """Let go of what was measured of a destination that is no more: labels must not pile up."""
-        for family in (
+        by_destination: tuple[MetricWrapperBase, ...] = (
             self.buffer_oldest,
             self.events_dropped,
             self.dead_letters,
@@ -211,9 +212,19 @@ class Metrics:
             self.delivery_state,
             self.next_attempt,
             self.delivery_latency,
-        ):
+        )
+        for family in by_destination:
             family.remove_by_labels({"destination": destination})
-        self.integration_info.remove_by_labels({"integration": destination})
+        by_integration: tuple[MetricWrapperBase, ...] = (
+            self.integration_info,
+            self.integration_up,
+            self.integration_last_success,
+            self.integration_errors,
+            self.integration_request,
+            self.integration_uptime,
+        )
+        for family in by_integration:
+            family.remove_by_labels({"integration": destination})
 
     def forget_part(self, part: str) -> None:
         """Let go of what was counted of a part that is no more."""

@@ -109,7 +109,7 @@ def all_running(site: Site) -> RunningIntegrations:
 
 def running(site: Site, one: IntegrationView | str) -> Running:
     wanted = one if isinstance(one, str) else one.id
-    return next(found for found in all_running(site) if found.id == wanted)
+    return next(found for found in all_running(site).running() if found.id == wanted)
 
 
 async def cursors(site: Site) -> set[str]:
@@ -165,7 +165,7 @@ async def test_a_change_restarts_that_one_alone_and_its_batch_under_way_stays_th
 ) -> None:
     async with site(tmp_path, receiver) as here:
         one, other = await add(here, receiver, "one"), await add(here, receiver, "other")
-        before = {found.id: found for found in all_running(here)}
+        before = {found.id: found for found in all_running(here).running()}
         receiver.open.clear()
         await send(here)
         await until(lambda: len(receiver.ids) == 3, "three batches under way")
@@ -178,7 +178,7 @@ async def test_a_change_restarts_that_one_alone_and_its_batch_under_way_stays_th
         )
         assert changed.settings["timeout_s"] == 5
         assert len({batch for name, batch in receiver.ids if name == "one"}) == 1
-        after = {found.id: found for found in all_running(here)}
+        after = {found.id: found for found in all_running(here).running()}
         assert {name for name in after if after[name] is not before[name]} == {one.id}
         task = before[one.id].task
         assert task is not None
@@ -226,7 +226,7 @@ async def test_of_a_removed_one_nothing_is_left(tmp_path: Path, receiver: Receiv
         assert one.id not in await metrics(here)
         assert set(here.log.bounds.readers) == {"file"}
         assert logger not in logging.Logger.manager.loggerDict
-        assert [found.id for found in all_running(here)] == ["file"]
+        assert [found.id for found in all_running(here).running()] == ["file"]
         with pytest.raises(NotFound):
             await here.command(remove_integration, integration_id=one.id)
         state = here.gateway._running.state
@@ -323,7 +323,7 @@ async def test_a_row_with_the_id_of_one_in_the_file_does_not_run(tmp_path: Path,
     async with running_site(tmp_path, integrations=tables, kitchen=here.kitchen) as again:
         await send(again)
         await until(lambda: receiver.got("file") == ["kitchen"], "the file's delivery")
-        assert [found.origin for found in all_running(again)] == ["file"]
+        assert [found.origin for found in all_running(again).running()] == ["file"]
 
 
 async def test_rows_are_read_again_from_time_to_time(
@@ -335,7 +335,7 @@ async def test_rows_are_read_again_from_time_to_time(
         one = await add(here, receiver, "one")
         state = here.gateway._running.state
         await Integrations(state).change(one.id, lambda row, _: (replace(row, status="inactive"), None))
-        await until(lambda: [found.id for found in all_running(here)] == ["file"], "the change")
+        await until(lambda: [found.id for found in all_running(here).running()] == ["file"], "the change")
 
 
 async def test_a_change_that_a_full_disk_forbids_takes_effect_later(
@@ -387,7 +387,7 @@ async def test_whoever_asks_finds_what_serves_them(tmp_path: Path, receiver: Rec
     async with site(tmp_path, receiver) as here:
         mine, theirs = await add(here, receiver, "mine"), await add(here, receiver, "theirs", "acme")
         found = all_running(here)
-        await until(lambda: all(one.entered.is_set() for one in found), "all of them")
+        await until(lambda: all(one.entered.is_set() for one in found.running()), "all of them")
 
         def name(*what: Any) -> str | None:
             one = found.find(*what)

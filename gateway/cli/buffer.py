@@ -42,7 +42,7 @@ def status(as_json: JsonOutput = False, config: ConfigFile = None) -> None:
         age = "" if one.oldest_seconds is None else f"{one.oldest_seconds} s"
         dead = ", ".join(filter(None, [f"{one.dead_letters:,}", _lost(one.dead_letters_lost, " lost")]))
         figures = (str(one.position), f"{one.undelivered:,}", age, dead, _lost(one.lost))
-        table.add_row(one.label or one.name, one.state or "", _delivery(one), *figures)
+        table.add_row(one.title, one.state or "", _delivery(one), *figures)
     if report.destinations:
         Console().print(table)
 

@@ -96,7 +96,7 @@ def plain_line(status: GatewayStatus, rates: Rates) -> str:
         _buffer_words(status),
     ]
     for destination in status.destinations:
-        words = f"{destination.label or destination.name} {destination.state}: {destination.delivered:,} delivered"
+        words = f"{destination.title} {destination.state}: {destination.delivered:,} delivered"
         words += f", {destination.undelivered:,} undelivered"
         if destination.dead_letters:
             words += f", {destination.dead_letters:,} dead letters"
@@ -155,7 +155,7 @@ def _destinations(destinations: list[DestinationStatus]) -> Table:
     table.add_column("last error", overflow="ellipsis", no_wrap=True)
     for one in destinations:
         table.add_row(
-            Text(one.label or one.name),
+            Text(one.title),
             Text(one.state, style=_STATE_STYLE.get(one.state, "")),
             f"{one.delivered:,}",
             f"{one.undelivered:,}",

@@ -49,7 +49,8 @@ Each of its fields is a path, such as `"station.values[0].t"`, or a table:
 _README_TAIL = """
 ## `[[integrations]]`
 
-One table per destination: `type`, `name` (unique), and the settings of the integration that `type` names.
+One table per destination: `type`, `name` (unique), and the settings of the integration that `type` names, which are in
+[their own reference](../../cloud_sync/integrations/README.md).
 """
 
 _FILE_HEAD = """\

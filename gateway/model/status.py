@@ -83,6 +83,11 @@ class DestinationStatus:
     """Of the readings that it refused: what had to leave before it was replayed."""
     health: IntegrationHealth | None = None
 
+    @property
+    def title(self) -> str:
+        """What people know it as."""
+        return self.label or self.name
+
 
 @dataclass(slots=True, frozen=True)
 class BufferStatus:

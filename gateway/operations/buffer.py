@@ -30,6 +30,11 @@ class Place:
     label: str = ""
     """What its owner calls one whose name is only an id."""
 
+    @property
+    def title(self) -> str:
+        """What people know it as."""
+        return self.label or self.name
+
 
 @dataclass(slots=True, frozen=True)
 class BufferReport:

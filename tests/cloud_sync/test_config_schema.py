@@ -77,6 +77,7 @@ def test_people_are_told_every_setting_by_the_name_that_they_write() -> None:
         "report.dead_band",
         "report.heartbeat_s",
         "brokerUrl",
+        "tls",
         "tls.ca",
         "tls.clientKey",
         "hops",

@@ -8,6 +8,7 @@ import pytest
 
 from cloud_sync.integrations import webhook
 from cloud_sync.integrations.webhook import Webhook
+from cloud_sync.reference import markdown
 from cloud_sync.registry import BUILT_IN, check_config, config_of, integration_classes, known_integrations, load_config
 from gateway.config import IntegrationTable
 from gateway.config.reference import commented_file
@@ -210,3 +211,8 @@ def test_p7_what_is_wrong_with_a_row_is_told_without_its_secrets() -> None:
     with pytest.raises(ConfigError) as raised:
         config_of(IntegrationRow("1", "acme", "webhok", "x"), {})
     assert str(raised.value) == "integration_type names an unknown integration, webhok. Did you mean webhook?"
+
+
+def test_the_reference_of_the_integrations_does_not_lag() -> None:
+    renew = "run: python -m cloud_sync.reference > cloud_sync/integrations/README.md"
+    assert (FOLDER / "README.md").read_text("utf-8") == markdown(), renew

@@ -47,7 +47,7 @@ async def poisoned(data_dir: Path) -> AsyncIterator[tuple[Site, Receiver]]:
 
 
 def forwarder(site: Site) -> Forwarder:
-    (running,) = site.gateway._running.integrations
+    (running,) = site.gateway._running.integrations.running()
     assert running.forwarder is not None
     return running.forwarder
 

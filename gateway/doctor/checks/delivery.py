@@ -28,14 +28,17 @@ async def delivery(evidence: Evidence) -> list[Finding]:
 def _running(one: DestinationStatus) -> Finding:
     waiting = f"{one.undelivered:,} readings wait"
     if one.state == "error" or one.delivery == "stopped":
-        return broken(f"{one.name} does not take readings: {one.last_error}. {waiting}; none is lost yet.", _hint(one))
+        return broken(
+            f"{one.title} does not take readings: {one.last_error}. {waiting}; none is lost yet.",
+            _hint(one),
+        )
     if one.failures:
-        words = f"{one.name} fails since {one.failures} attempts: {one.last_error}. {waiting}."
+        words = f"{one.title} fails since {one.failures} attempts: {one.last_error}. {waiting}."
         return warning(words, f"It is tried again by itself. {_hint(one)}")
     if one.oldest_seconds > _LONG_S:
         hint = "It catches up; if the number grows, raise rate_limit_per_minute, or send it less (report, sensors)."
-        return warning(f"{one.name}: {waiting}, the oldest for {one.oldest_seconds / 3600:.1f} h.", hint)
-    return fine(f"{one.name} got {one.delivered:,} readings since the start; {one.undelivered:,} are on their way.")
+        return warning(f"{one.title}: {waiting}, the oldest for {one.oldest_seconds / 3600:.1f} h.", hint)
+    return fine(f"{one.title} got {one.delivered:,} readings since the start; {one.undelivered:,} are on their way.")
 
 
 def _hint(one: DestinationStatus) -> str:
@@ -46,5 +49,5 @@ def _hint(one: DestinationStatus) -> str:
 
 def _stopped(one: Place) -> Finding:
     if not one.undelivered:
-        return fine(f"{one.name} has got everything.")
-    return warning(f"{one.name} still has to get {one.undelivered:,} readings.", "They go out when the gateway runs.")
+        return fine(f"{one.title} has got everything.")
+    return warning(f"{one.title} still has to get {one.undelivered:,} readings.", "They go out when the gateway runs.")

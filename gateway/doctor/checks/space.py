@@ -47,7 +47,7 @@ def _losses(evidence: Evidence) -> list[Finding]:
     places = [] if evidence.buffer is None else evidence.buffer.destinations
     return [
         warning(
-            f"{one.name} will never get {one.lost.readings:,} readings: no room since {rfc3339(one.lost.since_ms)}.",
+            f"{one.title} will never get {one.lost.readings:,} readings: no room since {rfc3339(one.lost.since_ms)}.",
             "Bring the destination back sooner, or give storage.max_bytes more room.",
         )
         for one in places
