@@ -83,7 +83,8 @@ class IntegrationConfig(BaseModel):
         " `mq134.state`; none means all. The heartbeat of `report` does not hold, unless `report` is set as well.",
     )
     report: Report = Field(
-        Report(on_change=False), description="If it is there, only readings that say something new: see its own settings."
+        Report(on_change=False),
+        description="If it is there, only readings that say something new: see its own settings.",
     )
 
     @property

@@ -111,13 +111,17 @@ def _cleaner(evidence: Evidence, *, anonymous: bool) -> Callable[[str], str]:
     }
     ours, usual = evidence.settings.gateway, GatewaySettings()
     organizations = {ours.organization_id, *(organization for organization, _ in devices)}
+    organizations |= {one.organization_id for one in evidence.integrations}
     anonymity = Anonymity(
         {usual.id, usual.organization_id, f"org_{usual.organization_id}"},
         device=[device for _, device in devices],
         organization=[*organizations, *(f"org_{one}" for one in organizations)],
         gateway=[ours.id],
         machine=[socket.gethostname()],
-        destination=[one.name for one in evidence.settings.integrations],
-        host=hosts_in(evidence.loaded),
+        destination=[
+            *(one.name for one in evidence.settings.integrations),
+            *(one.name for one in evidence.integrations),
+        ],
+        host=hosts_in(evidence.loaded, evidence.integrations),
     )
     return lambda text: anonymity.renamed(redaction.redacted(text))

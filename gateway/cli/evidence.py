@@ -16,6 +16,7 @@ from gateway.doctor.evidence import Evidence
 from gateway.model.errors import GatewaySilent, NeurogateError, NotFound, StoreFailed
 from gateway.model.finding import Finding
 from gateway.operations.buffer import buffer_status
+from gateway.operations.integrations import list_integrations, try_integration
 from gateway.operations.status import gateway_status
 from gateway.operations.troubles import list_troubles
 from gateway.operations.vitals import gateway_vitals, try_broker
@@ -77,6 +78,7 @@ async def _asked(evidence: Evidence, link: Gateway, complaints: list[NeurogateEr
     vitals = await ask(gateway_vitals) if link.is_live else None
     buffer = await ask(buffer_status)
     troubles = await ask(list_troubles)
+    integrations = await ask(list_integrations)
     return replace(
         evidence,
         is_running=link.is_live,
@@ -84,7 +86,9 @@ async def _asked(evidence: Evidence, link: Gateway, complaints: list[NeurogateEr
         vitals=vitals,
         buffer=buffer,
         troubles=troubles,
+        integrations=tuple(integrations or ()),
         complaints=tuple(complaints),
+        try_integration=_integration_trial(evidence),
         try_broker=_broker_trial(evidence) if status is not None else None,
     )
 
@@ -93,5 +97,13 @@ def _broker_trial(evidence: Evidence) -> Callable[[], Awaitable[list[Finding]]]:
     async def trial() -> list[Finding]:
         async with connect(evidence.settings, patience_s=_CONNECT_S) as link:
             return await link.call(try_broker)
+
+    return trial
+
+
+def _integration_trial(evidence: Evidence) -> Callable[[str], Awaitable[list[Finding]]]:
+    async def trial(integration_id: str) -> list[Finding]:
+        async with connect(evidence.settings, patience_s=_CONNECT_S) as link:
+            return await link.call(try_integration, integration_id=integration_id)
 
     return trial

@@ -9,6 +9,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from gateway.config import LoadedConfig
+from gateway.operations.integrations import IntegrationView
 
 _ADDRESS = re.compile(r"(?<![\w.:])(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*[0-9A-Fa-f:])(?!\w)")
 _MAC = re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:])")
@@ -46,7 +47,8 @@ class Anonymity:
         return self._names.setdefault(found[0], f"address-{len(self._names) + 1}")
 
 
-def hosts_in(loaded: LoadedConfig) -> set[str]:
-    """Return the names of the machines that the integrations' addresses lead to."""
-    texts = (str(value) for table in loaded.settings.integrations for value in (table.model_extra or {}).values())
+def hosts_in(loaded: LoadedConfig, managed: Iterable[IntegrationView] = ()) -> set[str]:
+    """Return the names of the machines that the integrations' addresses lead to: the file's, and organisations'."""
+    values = [value for table in loaded.settings.integrations for value in (table.model_extra or {}).values()]
+    texts = map(str, [*values, *(value for one in managed for value in one.settings.values())])
     return {host for text in texts for host in _HOST.findall(text)}

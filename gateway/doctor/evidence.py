@@ -11,6 +11,7 @@ from gateway.model.finding import Finding
 from gateway.model.status import GatewayStatus
 from gateway.model.vitals import Vitals
 from gateway.operations.buffer import BufferReport
+from gateway.operations.integrations import IntegrationView
 from gateway.operations.troubles import Troubles
 from gateway.storage.data_dir import DataDir
 
@@ -38,7 +39,11 @@ class Evidence:
     status: GatewayStatus | None = None
     buffer: BufferReport | None = None
     troubles: Troubles | None = None
+    integrations: tuple[IntegrationView, ...] = ()
+    """Those of the file and those of organisations."""
     try_broker: Callable[[], Awaitable[list[Finding]]] | None = None
+    try_integration: Callable[[str], Awaitable[list[Finding]]] | None = None
+    """By the id of an organisation's."""
 
     @property
     def settings(self) -> Settings:

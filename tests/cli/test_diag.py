@@ -1,5 +1,6 @@
 """`neurogate diag`: what helps is in the bundle, and no secret, wherever one was planted."""
 
+import asyncio
 import gzip
 import json
 import re
@@ -15,10 +16,12 @@ from urllib.error import HTTPError
 
 import pytest
 
+from gateway.cli.gateway_link import connect
 from gateway.config import load
 from gateway.diag.anonymity import Anonymity
 from gateway.diag.contents import Item
 from gateway.diag.redaction import Redaction
+from gateway.operations.integrations import add_integration
 from tests.gateway_process import CONFIG, GatewayProcess, reading
 
 MARK = "Zx9Planted"
@@ -126,16 +129,29 @@ def test_without_a_gateway_and_beside_one_that_hangs_there_is_a_bundle(site: Gat
     assert "did not answer" in bundle(site)["problems.txt"]
 
 
+async def add_destination(site: GatewayProcess) -> None:
+    async with connect(load(site.folder / "neurogate.toml", ENVIRONMENT).settings) as link:
+        await link.call(
+            add_integration,
+            organization_id="acme-clinic",
+            integration_type="webhook",
+            name="To the ward",
+            settings={"url": "https://ward.invalid/hook"},
+        )
+
+
 def test_anonymous_gives_everybody_another_name(site: GatewayProcess) -> None:
     site.start()
     site.json("device", "add", "johns-bedroom", "--organization", "acme-hospital")
     added = site.json("device", "add", "kitchen")
     site.post(added["password"], reading("kitchen", 1))
+    asyncio.run(add_destination(site))
     everything = "\n".join(bundle(site).values())
     assert "johns-bedroom" in everything
+    assert "acme-clinic" in everything
     files = bundle(site, "--anonymous")
     everything = "\n".join(files.values())
-    for name in ("johns-bedroom", "acme-hospital", "kitchen"):
+    for name in ("johns-bedroom", "acme-hospital", "kitchen", "acme-clinic", "To the ward", "ward.invalid"):
         assert name not in everything
     known = {one["device_id"] for one in json.loads(files["troubles.json"])["devices"]}
     (active,) = json.loads(files["status.json"])["devices"]

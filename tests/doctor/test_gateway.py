@@ -19,8 +19,9 @@ from gateway.doctor.checks.latency import latency
 from gateway.doctor.checks.logins import logins
 from gateway.doctor.checks.permissions import permissions
 from gateway.doctor.checks.quarantine import quarantine
-from gateway.model.errors import StoreFailed
-from gateway.model.finding import Finding
+from gateway.model.errors import NotFound, StoreFailed
+from gateway.model.finding import Finding, fine
+from gateway.operations.integrations import IntegrationView
 from gateway.storage.troubles import QuarantineKind, RefusedKind
 from tests.doctor.scene import (
     HOUR_MS,
@@ -201,6 +202,28 @@ async def test_a_destination_whose_name_leads_nowhere_is_broken_and_the_others_a
     assert levels(found) == ["broken", "broken"]
     assert found[0].words.startswith("a: The name a.invalid cannot be resolved")
     assert "geheim" not in str(found)
+
+
+async def test_those_of_organisations_are_tried_by_the_gateway(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def trial(name: str) -> list[Finding]:
+        asked.append(name)
+        if name == "2":
+            raise NotFound("It is gone.", hint="See the list.")
+        return [fine("It answers.")]
+
+    rows = tuple(
+        IntegrationView(name, "acme", "webhook", f"To {name}", "api", status)
+        for name, status in (("1", "active"), ("2", "error"), ("3", "inactive"))
+    )
+    found = await destinations(evidence(tmp_path, integrations=rows, try_integration=trial))
+    assert [finding.words for finding in found] == [
+        "To 1: It answers.",
+        "To 2: It is gone.",
+        "To 3: It is inactive: nothing is sent to it.",
+    ]
+    assert asked == ["1", "2"]
 
 
 # The configuration

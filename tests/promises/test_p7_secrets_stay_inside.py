@@ -22,7 +22,17 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from pydantic import JsonValue
 
+from gateway.cli.gateway_link import connect
+from gateway.config import load
+from gateway.model.errors import NeurogateError
+from gateway.operations.integrations import (
+    add_integration,
+    change_integration,
+    list_integrations,
+    try_integration,
+)
 from tests.gateway_process import CONFIG, ROOT, WAIT_S, GatewayProcess, connect_packet, reading
 from tests.ports import free_port
 from tests.promises.planted import Places, Plants
@@ -125,6 +135,19 @@ WRONG = {
     "an unknown section": '[secrets]\napi_key="PLANTED"',
     "no such file": '[[integrations]]\ntype="webhook"\nname="x"\nurl="https://x"\nsecret="${file:nope}${env:WRONG}"',
 }
+
+WRONG_SETTINGS: tuple[dict[str, Any], ...] = (
+    {"auth_token": {"PLANTED": "PLANTED"}},
+    {"api_key": ["PLANTED"]},
+    {"custom_headers": {"X A": "PLANTED"}},
+    {"custom_headers": '{"X-A": "PLANTED'},
+    {"secret": "PLANTED" * 2},
+    {"url": "PLANTED"},
+    {"url": "https://user:PLANTED@example.org"},
+    {"auth_token": "PLANTED\n"},
+    {"organizations": ["PLANTED"]},
+    {"batch_max_readings": 2, "payload_template": "{{PLANTED}}", "password": "PLANTED"},
+)
 
 
 class Planted(GatewayProcess):
@@ -294,6 +317,41 @@ async def subscribe_with_a_token_in_the_address(site: Planted, token: str, addre
         site.places.note("the answer to who subscribes", content, shows=["callback's signature key"])
 
 
+async def manage_integrations(site: Planted, urls: dict[str, str]) -> None:
+    """Let organisations have integrations of their own, right ones and wrong ones, and look at what is said of them."""
+    new = site.plants.new
+    own: dict[str, JsonValue] = {
+        "secret": [new("row's signing secret")],
+        "auth_token": new("row's token"),
+        "api_key": new("row's key"),
+        "rate_limit_per_minute": 0,
+        "custom_headers": {"X-Custom": new("row's header")},
+    }
+    path, wrong = "{}?key={}".format(new("row's path token"), new("row's query token")), new("row's wrong value")
+    async with connect(load(site.site / "neurogate.toml", site.environ).settings) as link:
+        for name in ("told200", "told400", "told401", "away"):
+            added = await link.call(
+                add_integration,
+                organization_id="default",
+                integration_type="webhook",
+                name=f"row to {name}",
+                settings=own | {"url": f"{urls[name]}/{path}"},
+            )
+            site.places.note("what is said of one that is added", repr(added))
+        changed = await link.call(change_integration, integration_id=added.id, settings={"timeout_s": 3})
+        site.places.note("what is said of one that is changed", repr(changed))
+        site.places.note("what a trial says", repr(await link.call(try_integration, integration_id=added.id)))
+        for settings in WRONG_SETTINGS:
+            with pytest.raises(NeurogateError) as raised:
+                await link.call(
+                    change_integration,
+                    integration_id=added.id,
+                    settings=json.loads(json.dumps(settings).replace("PLANTED", wrong)),
+                )
+            site.places.note(f"what is said to {settings}", str(raised.value))
+        site.places.note("the list", repr(await link.call(list_integrations)))
+
+
 def fail_to_log_in(site: Planted) -> None:
     for username, password in (("default/kitchen", site.wrong), (site.wrong, site.wrong)):
         with pytest.raises(ConnectionRefusedError):
@@ -371,6 +429,7 @@ async def test_p7_planted_secrets_are_found_nowhere(tmp_path: Path) -> None:
         try:
             owner = callers["owner-default"]["Authorization"].removeprefix("Bearer ")
             await subscribe_with_a_token_in_the_address(site, owner, urls["told400"])
+            await manage_integrations(site, urls)
             await asyncio.to_thread(fail_to_log_in, site)
             await asyncio.to_thread(site.post, password, *(reading("kitchen", seq) for seq in range(5)))
             await ask_everything(site, routes, callers)

@@ -199,7 +199,15 @@ async def test_an_organisation_with_integrations_stays(state: State) -> None:
     await Organizations(state).remove("acme", by="cli")
 
 
-async def test_they_are_in_the_copy_with_their_secrets_sealed(state: State, tmp_path: Path) -> None:
+async def test_they_are_in_every_copy_with_their_secrets_sealed_and_open_where_it_is_restored(
+    state: State, tmp_path: Path
+) -> None:
     row = await Integrations(state).add(new(), {"secret": SECRET})
     with closing(sqlite3.connect(tmp_path / "state.db.copy")) as db:
         assert db.execute("SELECT id FROM device_integrations").fetchall() == [(row.id,)]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    await state.copy_to(elsewhere / "state.db")
+    async with State.open(elsewhere / "state.db", KEY, clock=ManualClock()) as restored:
+        (there,) = await Integrations(restored).list()
+        assert await Integrations(restored).secrets(there) == {"secret": SECRET}

@@ -8,8 +8,9 @@ from cloud_sync.egress import Egress
 from cloud_sync.registry import integration_class, load_config
 from gateway.config import IntegrationTable
 from gateway.doctor.evidence import Evidence
-from gateway.model.errors import ConfigError
+from gateway.model.errors import ConfigError, NeurogateError
 from gateway.model.finding import Finding, broken, fine, warning
+from gateway.operations.integrations import IntegrationView
 
 _LIMIT_S = 13.0
 
@@ -17,16 +18,35 @@ _LIMIT_S = 13.0
 async def destinations(evidence: Evidence) -> list[Finding]:
     """Ask each, all at once."""
     tables = evidence.settings.integrations
-    if not tables:
+    rows = [one for one in evidence.integrations if one.origin == "api"]
+    if not tables and not rows:
         return [
             warning("There is no destination: readings stay in the log.", "Add [[integrations]] where they are to go.")
         ]
-    found = await asyncio.gather(*(_destination(table, evidence) for table in tables))
+    names = [*(table.name for table in tables), *(row.name for row in rows)]
+    trials = [
+        *(_destination(table, evidence) for table in tables),
+        *(_of_an_organisation(row, evidence) for row in rows),
+    ]
     return [
-        replace(finding, words=f"{table.name}: {finding.words}")
-        for table, findings in zip(tables, found, strict=True)
+        replace(finding, words=f"{name}: {finding.words}")
+        for name, findings in zip(names, await asyncio.gather(*trials), strict=True)
         for finding in findings
     ]
+
+
+async def _of_an_organisation(row: IntegrationView, evidence: Evidence) -> list[Finding]:
+    if row.status == "inactive":
+        return [fine("It is inactive: nothing is sent to it.")]
+    if evidence.try_integration is None:
+        return []
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            return await evidence.try_integration(row.id)
+    except TimeoutError:
+        return [_silent()]
+    except NeurogateError as error:
+        return [broken(error.message, error.hint)]
 
 
 async def _destination(table: IntegrationTable, evidence: Evidence) -> list[Finding]:
@@ -40,7 +60,11 @@ async def _destination(table: IntegrationTable, evidence: Evidence) -> list[Find
         async with asyncio.timeout(_LIMIT_S):
             return await _asked(table, config, evidence)
     except TimeoutError:
-        return [broken(f"It did not answer within {_LIMIT_S:g} s.", "See whether it runs; nothing is lost meanwhile.")]
+        return [_silent()]
+
+
+def _silent() -> Finding:
+    return broken(f"It did not answer within {_LIMIT_S:g} s.", "See whether it runs; nothing is lost meanwhile.")
 
 
 async def _asked(table: IntegrationTable, config: IntegrationConfig, evidence: Evidence) -> list[Finding]:
