@@ -1,8 +1,7 @@
 """Which integrations there are, and the typed configuration of each table or row that names one.
 
 The ones that come with neurogate are listed here; other packages add theirs through the entry-point group
-`neurogate.integrations`. Only what a configuration names is imported. A package cannot take a name that is taken, and
-one that is broken stops nothing but itself.
+`neurogate.integrations`. A package cannot take a name that is taken, and one that is broken stops nothing but itself.
 """
 
 from collections.abc import Callable, Iterator, Mapping

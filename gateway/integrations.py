@@ -161,7 +161,8 @@ class RunningIntegrations:
 
     async def read(self) -> list[str]:
         """Read the file's and the rows; return the names of the cursors they need. Raises ConfigError, StoreFailed."""
-        self._lasting_notices = [*await Vault(self._state).notices(), *known_integrations().problems]
+        self._lasting_notices = await Vault(self._state).notices()
+        self._lasting_notices += (await asyncio.to_thread(known_integrations)).problems
         for table in self._settings.integrations:
             self._files[table.name] = await self._of_table(table)
         for notice in (*self._lasting_notices, *map(_notice, self._files.values())):
@@ -297,8 +298,11 @@ class RunningIntegrations:
 
     # What is done about it
 
-    async def apply(self) -> None:
-        """Let what the rows say take effect. What fails is tried again, and `errors` tells it. Raises StoreFailed."""
+    async def apply(self, *, anew: str | None = None) -> None:
+        """Let what the rows say take effect, and start the one of that id anew, whatever it says.
+
+        What fails is tried again, and `errors` tells it. Raises StoreFailed.
+        """
         async with self._changing:
             wanted, removed = await self._wanted(), await self._rows.removed()
             failed, self._failed = set(self._failed), {}
@@ -309,7 +313,7 @@ class RunningIntegrations:
                 await self._attempt(name, self._give_up(name))
             for one in wanted.values():
                 old = self._current.get(one.id)
-                if old is None or not one.is_as(old) or one.id in failed:
+                if old is None or not one.is_as(old) or one.id in failed or one.id == anew:
                     await self._attempt(one.id, self._change(one))
                 elif one.name != old.name:
                     self._rename(one)

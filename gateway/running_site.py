@@ -127,8 +127,8 @@ class RunningSite:
     def replay(self, destinations: Iterable[str]) -> None:
         self._integrations.replay(destinations)
 
-    async def apply_integrations(self) -> None:
-        await self._integrations.apply()
+    async def apply_integrations(self, *, anew: str | None = None) -> None:
+        await self._integrations.apply(anew=anew)
 
     def integration_errors(self) -> Mapping[str, str]:
         return self._integrations.errors()

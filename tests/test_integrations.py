@@ -207,6 +207,23 @@ async def test_an_inactive_one_gives_up_its_place(tmp_path: Path, receiver: Rece
         assert one.id not in await cursors(again)
 
 
+async def test_one_that_was_told_to_stop_goes_on_from_its_place_when_its_owner_says_so(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    async with site(tmp_path, receiver) as here:
+        one = await add(here, receiver, "one")
+        receiver.status = 410
+        await send(here)
+        await until(lambda: "410" in all_running(here).errors().get(one.id, ""), "the end")
+        shown = await here.command(show_integration, integration_id=one.id)
+        assert (shown.status, shown.error) == ("error", all_running(here).errors()[one.id])
+        (of_file, _) = await here.command(list_integrations, organization_id="default")
+        assert (of_file.status, of_file.error) == ("error", "")  # what it said is for the site's owner
+        receiver.status = 200
+        assert (await change(here, one, fields=ACTIVE)).status == "active"
+        await until(lambda: receiver.got("one") == ["kitchen"], "what was kept for it")
+
+
 async def test_of_a_removed_one_nothing_is_left(tmp_path: Path, receiver: Receiver) -> None:
     async with site(tmp_path, receiver) as here:
         one = await add(here, receiver, "one")

@@ -81,7 +81,7 @@ async def list_integrations(site: Site, *, organization_id: str | None = None) -
     rows = await Integrations(await site.state()).list(organization_id)
     errors = {} if site.live is None else site.live.integration_errors()
     return [
-        *(_view_of_table(table, errors) for table in _tables(site, organization_id)),
+        *(_view_of_table(table, errors, organization_id) for table in _tables(site, organization_id)),
         *(_view(row, errors) for row in rows),
     ]
 
@@ -90,13 +90,14 @@ async def show_integration(site: Site, *, integration_id: str, organization_id: 
     """Return one integration, of any organisation or as this one sees it. Raises NotFound."""
     errors = {} if site.live is None else site.live.integration_errors()
     if (table := _table(site, integration_id, organization_id)) is not None:
-        return _view_of_table(table, errors)
+        return _view_of_table(table, errors, organization_id)
     return _view(await Integrations(await site.state()).get(integration_id, organization_id), errors)
 
 
 async def integration_schemas(site: Site) -> list[IntegrationSchema]:  # noqa: ARG001 - an operation has one
     """Return what kinds of integrations there are, and the settings of each."""
-    return [schema_of(one) for one in known_integrations().classes.values()]
+    known = await asyncio.to_thread(known_integrations)
+    return [schema_of(one) for one in known.classes.values()]
 
 
 async def add_integration(
@@ -131,6 +132,8 @@ async def change_integration(
 ) -> IntegrationView:
     """Change what is named of an integration; nothing else is disturbed.
 
+    The status `active` starts it again also if it was that: after its owner has mended what was wrong.
+
     Raises NotFound, BadInput, AlreadyExists, Conflict for one of the file, and Unreadable when secrets that stay cannot
     be read.
     """
@@ -145,7 +148,7 @@ async def change_integration(
 
     state = await site.state()
     await Integrations(state).change(integration_id, edit, organization_id=organization_id, by=site.actor)
-    await _take_effect(site)
+    await _take_effect(site, anew=integration_id if fields.status == "active" else None)
     return await show_integration(site, integration_id=integration_id)
 
 
@@ -220,9 +223,9 @@ def _told(work: Callable[[], _T]) -> _T:
         raise BadInput("invalid_configuration", error.message, hint=error.hint) from None
 
 
-async def _take_effect(site: Site) -> None:
+async def _take_effect(site: Site, *, anew: str | None = None) -> None:
     if site.live is not None:
-        await site.live.apply_integrations()
+        await site.live.apply_integrations(anew=anew)
 
 
 def _tables(site: Site, organization_id: str | None) -> list[IntegrationTable]:
@@ -247,7 +250,8 @@ def _refuse_files(site: Site, integration_id: str, organization_id: str | None) 
         )
 
 
-def _view_of_table(table: IntegrationTable, errors: Mapping[str, str]) -> IntegrationView:
+def _view_of_table(table: IntegrationTable, errors: Mapping[str, str], organization_id: str | None) -> IntegrationView:
+    """Show one of the file; to an organisation it is not told what went wrong: the site's owner has to mend it."""
     status = str((table.model_extra or {}).get("status", "active"))
     error = errors.get(table.name, "")
     return IntegrationView(
@@ -257,7 +261,7 @@ def _view_of_table(table: IntegrationTable, errors: Mapping[str, str]) -> Integr
         table.name,
         "file",
         "error" if error else status,
-        error,
+        error if organization_id is None else "",
         capabilities=_capabilities(table.type),
     )
 

@@ -71,8 +71,11 @@ class Live(Protocol):
         """Let these look for dead letters whose replay was requested; those that are not active are left out."""
         ...
 
-    async def apply_integrations(self) -> None:
-        """Let the integrations in the state take effect; those that did not change go on undisturbed."""
+    async def apply_integrations(self, *, anew: str | None = None) -> None:
+        """Let the integrations in the state take effect; those that did not change go on undisturbed.
+
+        The one of the id `anew` is started again, whether it changed or not.
+        """
         ...
 
     def integration_errors(self) -> Mapping[str, str]:
