@@ -32,7 +32,7 @@ from gateway.operations.integrations import (
 from gateway.storage.commit_thread import CommitThread
 from gateway.storage.integrations import Integrations
 from gateway.storage.state import State
-from tests.site import FailingDisk, Site, reading, running_site, until
+from tests.site import PATIENCE_S, FailingDisk, Site, reading, running_site, until
 
 SECRET = "planted-kitchen-table-4711"
 INACTIVE = IntegrationFields(status="inactive")
@@ -233,8 +233,9 @@ async def test_of_a_removed_one_nothing_is_left(tmp_path: Path, receiver: Receiv
         receiver.status = 200
         await send(here)
         await until(lambda: receiver.got("one") == ["kitchen"], "the delivery")
-        while not await here.log.dead_letters.counts():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE_S):
+            while not await here.log.dead_letters.counts():  # noqa: ASYNC110 - a commit has to end
+                await asyncio.sleep(0.01)
         logger = f"cloud_sync.forwarder.{one.id}"
         assert logger in logging.Logger.manager.loggerDict
         await here.command(remove_integration, integration_id=one.id)
@@ -368,8 +369,9 @@ async def test_a_change_that_a_full_disk_forbids_takes_effect_later(
         assert changed.error.startswith("A change could not take effect yet: ")
         disk.failing = False
         await until(lambda: one.id not in here.log.bounds.readers, "the change")
-        while one.id in await cursors(here):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE_S):
+            while one.id in await cursors(here):  # noqa: ASYNC110 - a commit has to end
+                await asyncio.sleep(0.01)
         assert (await here.command(show_integration, integration_id=one.id)).error == ""
         await send(here)
         await until(lambda: receiver.got("other") == ["kitchen"], "the other's delivery")
