@@ -274,6 +274,7 @@ async def test_one_whose_key_is_lost_stops_no_other_and_keeps_its_place(tmp_path
         one = await add(here, receiver, "one", auth_token=SECRET)
         assert one.secret_names == ["auth_token"]
         assert SECRET not in repr(one)
+    never_started = await add(here, receiver, "never", auth_token=SECRET)
     key = lose_key(tmp_path)
     async with site(tmp_path, receiver, first=here) as again:
         shown = await again.command(show_integration, integration_id=one.id)
@@ -292,7 +293,8 @@ async def test_one_whose_key_is_lost_stops_no_other_and_keeps_its_place(tmp_path
         assert (await change(again, one, name="Renamed all the same")).status == "error"
         key.back()
         await all_running(again).apply()
-        await until(lambda: receiver.got("one") == ["kitchen"], "what it has waited for")
+        await until(lambda: receiver.got("one") == receiver.got("never") == ["kitchen"], "what they have waited for")
+        assert running(again, never_started).forwarder is not None
         assert (await again.command(show_integration, integration_id=one.id)).status == "active"
         key.lose()
         changed = await change(again, one, settings={"auth_token": SECRET + "2"})  # said anew: that helps as well
