@@ -39,6 +39,9 @@ _RULES = {
 }
 
 
+_SHORTEST_HIDDEN = 4  # a shorter text is no secret, and a part of many words
+
+
 @dataclass(slots=True, frozen=True)
 class Problem:
     """One thing that is wrong, and what to do about it."""
@@ -83,8 +86,13 @@ def explain(
             field = fields_of(table).get(str(location[-1])) if table else None
             yield key, Problem(f"{key} is missing{where}.", (field and field.description) or "")
         else:
-            hidden = "${" in origin or looks_secret(key) or is_secret(location)
-            yield key, Problem(f"{key}{where}{_complaint(details, hidden=hidden)}")
+            hidden: list[str] | None = None
+            if "${" in origin or looks_secret(key):
+                hidden = [*_texts(details["input"])]
+            elif is_secret(location):  # a table's keys are its owner's words for what is secret
+                values = _texts(details["input"], with_names=False)
+                hidden = [text for text in values if len(text) >= _SHORTEST_HIDDEN]
+            yield key, Problem(f"{key}{where}{_complaint(details, hidden)}")
 
 
 def origin_of(key: str, origins: Mapping[str, str]) -> str:
@@ -113,8 +121,8 @@ def did_you_mean(candidates: Sequence[str]) -> str:
     return f"Did you mean {' or '.join(candidates)}?" if candidates else ""
 
 
-def _complaint(details: ErrorDetails, *, hidden: bool) -> str:
-    """Return how the sentence goes on after the key and its place."""
+def _complaint(details: ErrorDetails, hidden: list[str] | None) -> str:
+    """Return how the sentence goes on after the key and its place; what is hidden is masked, and no value repeated."""
     given, context = details["input"], details.get("ctx", {})
     if rule := _RULES.get(details["type"]):
         sentence = f" {rule.format_map(context)}"
@@ -122,21 +130,21 @@ def _complaint(details: ErrorDetails, *, hidden: bool) -> str:
         sentence = f": {context['error']}"
     else:
         sentence = re.sub(r"^: \w+ should ", " must ", f": {details['msg']}")
-    if hidden:
-        for text in sorted(_texts(given), key=len, reverse=True):
+    if hidden is not None:
+        for text in sorted(hidden, key=len, reverse=True):
             sentence = sentence.replace(text, MASK)
     elif details["type"] != "value_error" and isinstance(given, str | int | float):
         sentence += f", not {without_credentials(as_toml(given))}"
     return sentence if details["type"] == "value_error" else f"{sentence}."
 
 
-def _texts(given: object) -> Iterator[str]:
+def _texts(given: object, *, with_names: bool = True) -> Iterator[str]:
     """Yield what a sentence may repeat of a value: itself, and what is in it."""
     if isinstance(given, Mapping):
         for name, inner in given.items():
-            yield from (*_texts(name), *_texts(inner))
+            yield from (*(_texts(name) if with_names else ()), *_texts(inner, with_names=with_names))
     elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
         for inner in given:
-            yield from _texts(inner)
+            yield from _texts(inner, with_names=with_names)
     elif given not in (None, "", True, False):
         yield from {str(given), str(given).strip()} - {""}
