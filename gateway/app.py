@@ -26,7 +26,7 @@ from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.http_listeners import HttpListeners
 from gateway.ingest import Ingest
-from gateway.integrations import RunningIntegrations, check_integrations
+from gateway.integrations import RunningIntegrations
 from gateway.live_feed import LiveFeed
 from gateway.machine_names import host_label
 from gateway.mdns import Announcer, announced, local_addresses
@@ -53,6 +53,7 @@ from gateway.storage.snapshot import remove_left_copy
 from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.tls.site_tls import SiteTls
+from gateway.wanted_integrations import check_integrations
 from gateway.web.activity import Activity
 from gateway.web.authorization import Authorization
 from gateway.web.devices import Devices

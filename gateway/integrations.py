@@ -12,29 +12,27 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import MappingProxyType
 from typing import Literal
 
 from cloud_sync.contract import Forwards, Integration, IntegrationConfig
 from cloud_sync.egress import Egress
 from cloud_sync.forwarder import Forwarder
 from cloud_sync.health import Health
-from cloud_sync.registry import check_config, class_of, integration_class, known_integrations
+from cloud_sync.registry import class_of, known_integrations
 from gateway.clock import Clock
-from gateway.config import IntegrationTable, Settings
+from gateway.config import Settings
 from gateway.metrics import Metrics
-from gateway.model.errors import ConfigError, NeurogateError
-from gateway.model.selection import Selection
+from gateway.model.errors import NeurogateError
 from gateway.model.status import DestinationStatus
-from gateway.operations.integration_configs import config_of_row, config_of_table
-from gateway.storage.integrations import IntegrationRow, Integrations
+from gateway.storage.integrations import Integrations
 from gateway.storage.log import Log
 from gateway.storage.state import State
 from gateway.storage.vault import Vault
+from gateway.wanted_integrations import Wanted, notice_of, wanted_by_file, wanted_by_row
 
 logger = logging.getLogger(__name__)
 
@@ -45,32 +43,6 @@ _ENDS_WITHIN_S = 10.0
 
 KeepRunning = Callable[[str, Callable[[], Awaitable[None]]], Awaitable[None]]
 """The supervisor's: runs a part under its name, and again after a crash."""
-
-
-@dataclass(slots=True, frozen=True)
-class Wanted:
-    """One integration as the file or a row has it."""
-
-    id: str
-    """A row's id, or the name that the file gives; the name of its cursor."""
-    name: str
-    organization_id: str
-    """Empty for one of the file: it may serve every organisation."""
-    origin: Literal["api", "file"]
-    type: str
-    config: IntegrationConfig | None
-    """None when it cannot be started."""
-    is_active: bool
-    start: str = "now"
-    selection: Selection = field(default_factory=Selection)
-    forwards: bool | None = None
-    """Whether it takes readings; None when nobody knows, since its package is gone."""
-    why: str = ""
-    """It cannot be started."""
-
-    def is_as(self, other: "Wanted") -> bool:
-        """Whether nothing has to be done to make one of the other, but to call it otherwise."""
-        return replace(self, name="") == replace(other, name="")
 
 
 @dataclass(slots=True, eq=False)
@@ -120,15 +92,6 @@ class Running:
         return not self.config.organizations or organization_id in self.config.organizations
 
 
-def check_integrations(settings: Settings, origins: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Check those of the file as far as that is possible before the vault is open. Raises ConfigError.
-
-    Whoever knows where each setting came from says so: an error repeats no value that the environment or a file gave.
-    """
-    for table in settings.integrations:
-        check_config(table, origins)
-
-
 class RunningIntegrations:
     """See the module's own words. Called in this order: `read`, `open`, `run`; `apply` at any time after `open`."""
 
@@ -164,8 +127,8 @@ class RunningIntegrations:
         self._lasting_notices = await Vault(self._state).notices()
         self._lasting_notices += (await asyncio.to_thread(known_integrations)).problems
         for table in self._settings.integrations:
-            self._files[table.name] = await self._of_table(table)
-        for notice in (*self._lasting_notices, *map(_notice, self._files.values())):
+            self._files[table.name] = await wanted_by_file(table, self._state)
+        for notice in (*self._lasting_notices, *map(notice_of, self._files.values())):
             if notice:
                 logger.error("%s", notice)
         wanted = await self._wanted()
@@ -251,50 +214,17 @@ class RunningIntegrations:
     @property
     def notices(self) -> list[str]:
         """What the site's owner should know; each as a sentence, without what an organisation calls its own."""
-        return [*self._lasting_notices, *filter(None, map(_notice, self._current.values()))]
+        return [*self._lasting_notices, *filter(None, map(notice_of, self._current.values()))]
 
     # What is wanted
 
     async def _wanted(self) -> dict[str, Wanted]:
-        rows = {row.id: await self._of_row(row) for row in await self._rows.list() if row.id not in self._files}
+        rows = {
+            row.id: await wanted_by_row(row, self._state)
+            for row in await self._rows.list()
+            if row.id not in self._files
+        }
         return self._files | rows
-
-    async def _of_table(self, table: IntegrationTable) -> Wanted:
-        known = integration_class(table)
-        common = check_config(table)
-        of_it = partial(
-            Wanted,
-            table.name,
-            table.name,
-            "",
-            "file",
-            table.type,
-            is_active=common.status == "active",
-            start=common.start,
-            selection=common.selection,
-            forwards=issubclass(known, Forwards),
-        )
-        if common.status != "active":
-            return of_it(config=common)
-        try:
-            return of_it(config=await config_of_table(table, self._state))
-        except NeurogateError as error:
-            return of_it(config=None, why=str(error))
-
-    async def _of_row(self, row: IntegrationRow) -> Wanted:
-        of_it = partial(Wanted, row.id, row.name, row.organization_id, "api", row.integration_type)
-        alone = Selection(organizations=frozenset({row.organization_id}))
-        try:
-            forwards = issubclass(class_of(row.integration_type), Forwards)
-        except ConfigError as error:
-            return of_it(config=None, is_active=row.is_wanted, selection=alone, why=str(error))
-        if not row.is_wanted:
-            return of_it(config=None, is_active=False, forwards=forwards)
-        try:
-            config = await config_of_row(row, self._state)
-        except NeurogateError as error:
-            return of_it(config=None, is_active=True, selection=alone, forwards=forwards, why=str(error))
-        return of_it(config=config, is_active=True, start=config.start, selection=config.selection, forwards=forwards)
 
     # What is done about it
 
@@ -464,11 +394,3 @@ class RunningIntegrations:
 
 async def _to_its_end(work: Awaitable[None]) -> None:
     await work
-
-
-def _notice(one: Wanted) -> str:
-    if not one.why:
-        return ""
-    if one.origin == "file":
-        return f"The integration {one.id} is not started (restart the gateway when this is mended): {one.why}"
-    return f"The integration {one.id} is not started: neurogate integration show {one.id} says why."

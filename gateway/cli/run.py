@@ -15,9 +15,9 @@ from gateway.cli.boards import simulated_boards
 from gateway.cli.interpreter import answer_in_time
 from gateway.cli.options import ConfigFile
 from gateway.config import Settings, load
-from gateway.integrations import check_integrations
 from gateway.service_manager import ServiceManager
 from gateway.sources.simulator import simulate
+from gateway.wanted_integrations import check_integrations
 
 
 def run(
