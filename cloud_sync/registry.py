@@ -23,7 +23,12 @@ from gateway.model.errors import ConfigError
 from gateway.storage.integrations import IntegrationRow
 
 GROUP = "neurogate.integrations"
-BUILT_IN = MappingProxyType({"webhook": "cloud_sync.integrations.webhook:Webhook"})
+BUILT_IN = MappingProxyType(
+    {
+        "mqtt": "cloud_sync.integrations.mqtt:Mqtt",
+        "webhook": "cloud_sync.integrations.webhook:Webhook",
+    }
+)
 
 _STAND_IN = "a-secret-of-32-characters-length"
 """For a secret of the vault while that is not open: most keys take it."""

@@ -1,12 +1,13 @@
 """Every integration keeps what its capabilities promise; so does one of another package, with the same suites."""
 
 from cloud_sync.contract import capabilities
+from cloud_sync.integrations.mqtt import Mqtt
 from cloud_sync.integrations.webhook import Webhook
 from cloud_sync.registry import integration_classes
 from tests.cloud_sync.other_package.neurogate_spool import Spool
 from tests.contract.configured import ConfigContract
 from tests.contract.forwards import ForwardsContract
-from tests.contract.other_side import Contract, folder, http_receiver
+from tests.contract.other_side import Contract, folder, http_receiver, mosquitto
 from tests.contract.tests_itself import TriedContract
 
 SUITES: dict[str, type[Contract]] = {"forwards": ForwardsContract, "tests": TriedContract}
@@ -16,6 +17,11 @@ SUITES: dict[str, type[Contract]] = {"forwards": ForwardsContract, "tests": Trie
 class TestWebhook(ConfigContract, ForwardsContract, TriedContract):
     integration = Webhook
     other_side = staticmethod(http_receiver)
+
+
+class TestMqtt(ConfigContract, TriedContract):
+    integration = Mqtt
+    other_side = staticmethod(mosquitto)
 
 
 class TestSpool(ConfigContract, ForwardsContract, TriedContract):

@@ -33,21 +33,23 @@ class Reached:
     findings: list[Finding] = field(default_factory=list)
     is_connected: bool = False
     """Whether a request may be sent."""
+    address: str = ""
+    """To which of the host's addresses, which egress allows."""
 
 
 async def reach(host: str, port: int, egress: Egress, clock: Clock, *, uses_tls: bool) -> Reached:
     """Go as far as possible. Never raises for what the other side does."""
     reached = Reached()
     addresses = await _resolved(host, port, reached)
-    allowed = [address for address in addresses if egress.allows(host, address)]
+    allowed = [address for address in addresses if egress.allows(host, address)][:_ADDRESSES_AT_MOST]
     if addresses and not allowed:
         words = f"Egress does not allow the addresses of {host}."
         reached.findings.append(broken(words, f'If it is right, set egress.allow = ["{host}"].'))
     if not allowed:
         return reached
-    reached.is_connected = await _connected(host, port, allowed[:_ADDRESSES_AT_MOST], reached)
+    reached.is_connected = await _connected(host, port, allowed, reached)
     if reached.is_connected and uses_tls:
-        reached.is_connected = await _secured(host, port, allowed[:_ADDRESSES_AT_MOST], clock, reached)
+        reached.is_connected = await _secured(host, port, reached.address, clock, reached)
     return reached
 
 
@@ -78,7 +80,7 @@ async def _connected(host: str, port: int, addresses: list[str], reached: Reache
             failures.append(error)
             continue
         writer.close()
-        addresses[:] = [address]
+        reached.address = address
         if failures:
             hint = "Perhaps it has an IPv6 address and this network none that works; deliveries only begin later by it."
             reached.findings.append(warning(f"{len(failures)} addresses of {host} do not answer, another does.", hint))
@@ -100,13 +102,13 @@ def _unreached(host: str, port: int, error: OSError) -> Finding:
     return broken(f"{where} cannot be connected to ({error.strerror or type(error).__name__}).", "See the network.")
 
 
-async def _secured(host: str, port: int, addresses: list[str], clock: Clock, reached: Reached) -> bool:
+async def _secured(host: str, port: int, address: str, clock: Clock, reached: Reached) -> bool:
     context = ssl.create_default_context()
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            _, writer = await asyncio.open_connection(addresses[0], port, ssl=context, server_hostname=host)
+            _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
-        dates = await _dates(host, port, addresses[0])
+        dates = await _dates(host, port, address)
         reached.findings.append(_refused(host, error, dates, clock))
         return False
     except OSError as error:

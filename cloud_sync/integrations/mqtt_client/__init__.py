@@ -1,0 +1,1 @@
+"""What integrations need to speak MQTT to a broker of somebody else."""

@@ -1,0 +1,109 @@
+"""A broker is tried as far as its rights go: a real mosquitto, over TCP, TLS and WebSocket."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cloud_sync.egress import Egress
+from cloud_sync.integrations.mqtt import Address, Mqtt
+from gateway.clock import ManualClock
+from gateway.config.settings import EgressSettings
+from gateway.model.finding import Finding
+from tests.cloud_sync.samples import ANYWHERE
+from tests.mosquitto import broker
+
+PASSWORD = "only-in-the-password-file"
+
+
+def config(**settings: Any) -> Mqtt.Config:
+    return Mqtt.Config.model_validate({"type": "mqtt", "name": "test"} | settings)
+
+
+async def check(egress: Egress = ANYWHERE, **settings: Any) -> list[Finding]:
+    async with Mqtt(config(**settings), ManualClock(), egress) as it:
+        return await it.check()
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    """Yield the ports of plain MQTT and WebSocket; `hub` may hear `devices/#` and nothing else."""
+    folder = tmp_path_factory.mktemp("mosquitto")
+    with broker(folder, username="hub", password=PASSWORD, readable="devices/#") as (mqtt, websocket, _):
+        yield mqtt, websocket
+
+
+@pytest.mark.parametrize("protocol", ["mqtt", "ws"])
+async def test_a_broker_says_whether_it_lets_us_in(mosquitto: tuple[int, int], protocol: str) -> None:
+    port = mosquitto[protocol == "ws"]
+    at: dict[str, Any] = {"broker_url": "127.0.0.1", "protocol": protocol, "port": port, "username": "hub"}
+    assert [one.level for one in await check(**at, password=PASSWORD)] == ["ok", "ok"]
+    *_, found = await check(**at, password="wrong")
+    assert (found.level, "wrong" in str(found)) == ("broken", False)
+    assert "password" in found.words + found.hint
+    *_, found = await check(**at, password=PASSWORD, client_id="panel", topics="devices/+/telemetry")
+    assert found.words == "It lets us in and hear the topics."
+    found = (await check(**at, password=PASSWORD, topics=["devices/#", "$SYS/broker/uptime"]))[-1]
+    assert found.words in {"It does not let us hear $SYS/broker/uptime.", "It lets us in and hear the topics."}
+
+
+async def test_what_is_no_broker_is_told(mosquitto: tuple[int, int]) -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.com ESMTP\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        *_, found = await check(broker_url="127.0.0.1", port=port)
+    assert found.words == "It ends the connection when MQTT is spoken to it."
+    *_, found = await check(broker_url="127.0.0.1", port=mosquitto[0], use_tls=True)
+    assert found.words.startswith("TLS with 127.0.0.1 fails")
+    *_, found = await check(broker_url="ws://127.0.0.1/mqtt", port=mosquitto[0])
+    assert found.level == "broken"
+
+
+async def test_p9_egress_is_asked_before_a_connection_is_made(mosquitto: tuple[int, int]) -> None:
+    public = Egress(EgressSettings(policy="public"))
+    (found,) = await check(public, broker_url="127.0.0.1", port=mosquitto[0])
+    assert found.words == "Egress does not allow the addresses of 127.0.0.1."
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        (
+            {"broker_url": "mqtt.example.com", "port": 1883, "protocol": "mqtt", "use_tls": False},
+            ("", 1883, False, None),
+        ),
+        ({"broker_url": "mqtt://mqtt.example.com", "port": 1883, "use_tls": True}, ("", 1883, True, None)),
+        ({"broker_url": "mqtts://mqtt.example.com"}, ("", 8883, True, None)),
+        ({"broker_url": "wss://mqtt.example.com:9001/mqtt"}, ("", 9001, True, "/mqtt")),
+        ({"broker_url": "mqtt.example.com", "protocol": "ws"}, ("", 80, False, "/mqtt")),
+        ({"broker_url": "[::1]:1884"}, ("::1", 1884, False, None)),
+    ],
+)
+def test_an_address_is_as_the_documents_write_it(settings: dict[str, Any], address: tuple[str, int, bool, Any]) -> None:
+    host, *rest = address
+    assert config(**settings).address == Address(host or "mqtt.example.com", *rest)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"broker_url": "http://x.example"}, "begins with http://"),
+        ({"broker_url": "mqtt://u:p@x.example"}, "contains credentials"),
+        ({"broker_url": "mqtt://x.example:1", "port": 2}, "port say different things"),
+        ({"broker_url": "mqtt://x.example", "protocol": "ws"}, "protocol say different things"),
+        ({"broker_url": "mqtts://x.example", "use_tls": False}, "use_tls says that it does not"),
+        ({"broker_url": "mqtt://"}, "names no host"),
+        ({"broker_url": "x.example", "password": "p"}, "needs a username"),
+        ({"broker_url": "x.example", "topics": "a/#/b"}, "is no topic filter"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words) as refused:
+        config(**settings)
+    assert "u:p@" not in str(refused.value)
