@@ -59,6 +59,7 @@ from gateway.web.authorization import Authorization
 from gateway.web.devices import Devices
 from gateway.web.document import Document
 from gateway.web.health import Health
+from gateway.web.integrations import IntegrationRoutes
 from gateway.web.live import Live
 from gateway.web.mqtt_broker import MqttBroker
 from gateway.web.mqtt_listener import MqttListener
@@ -243,6 +244,7 @@ class Gateway:
             Devices(authorization, site),
             OrganizationRoutes(authorization, site),
             TokenRoutes(authorization, site),
+            IntegrationRoutes(authorization, site),
             Activity(authorization, site),
             MqttListener(
                 Authorization(callers, _hook_limits(settings, clock), door.login_delay),

@@ -40,6 +40,7 @@ from gateway.operations.devices import (
 )
 from gateway.operations.erase import erase_device
 from gateway.operations.export import export_readings
+from gateway.operations.integration_trials import try_settings
 from gateway.operations.integrations import (
     add_integration,
     change_integration,
@@ -95,6 +96,7 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     change_integration,
     remove_integration,
     try_integration,
+    try_settings,
     integration_schemas,
     list_secrets,
     set_secret,

@@ -14,20 +14,18 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from cloud_sync.config_schema import IntegrationSchema, joined, patched, schema_of, split, without_masks
-from cloud_sync.contract import Tests, capabilities
-from cloud_sync.egress import Egress
+from cloud_sync.contract import capabilities
 from cloud_sync.registry import class_of, config_of, known_integrations
 from gateway.config import IntegrationTable
 from gateway.model.errors import AlreadyExists, BadInput, ConfigError, Conflict, NeurogateError
-from gateway.model.finding import Finding, broken, fine
+from gateway.model.finding import Finding, broken
 from gateway.operations.integration_configs import config_of_row, config_of_table
+from gateway.operations.integration_trials import findings_of
 from gateway.operations.site import Site
 from gateway.storage.integrations import IntegrationRow, Integrations, Values
 from gateway.storage.vault import Unreadable
 
 _T = TypeVar("_T")
-_PATIENCE_S = 5.0
-"""How much longer than its own `timeout_s` a test may take."""
 
 
 class IntegrationFields(BaseModel):
@@ -199,16 +197,9 @@ async def try_integration(site: Site, *, integration_id: str, organization_id: s
             config = await config_of_row(known, state)
         else:
             config = await config_of_table(known, state)
-        integration = class_of(config.type)(config, site.clock, Egress(site.settings.egress))
+        return await findings_of(site, config)
     except NeurogateError as error:
         return [broken(error.message, error.hint)]
-    if not isinstance(integration, Tests):
-        return [fine("Its configuration is good; it cannot be tried without sending something that counts.")]
-    try:
-        async with asyncio.timeout(config.timeout_s + _PATIENCE_S), integration:
-            return await integration.check()
-    except TimeoutError:
-        return [broken(f"It did not answer within {config.timeout_s:g} s.", "See whether it runs.")]
 
 
 def _columns(fields: IntegrationFields) -> dict[str, Any]:

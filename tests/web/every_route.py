@@ -29,6 +29,7 @@ def _mqtt(roles: frozenset[str], operation: str, ok: int = 200, **more: Any) -> 
     return Route("POST", "mqtt-broker", roles, {"operation": operation, **more}, ok)
 
 
+_INTEGRATION = {"integration_type": "webhook", "settings": {"url": "http://127.0.0.1:1/"}}
 _MESSAGE = {"topic": "devices/shed/config", "payload": {}}
 
 ROUTES = [
@@ -47,6 +48,16 @@ ROUTES = [
     Route("DELETE", "devices/{device}/credentials", CHANGE, ok=204),
     Route("DELETE", "devices/{device}", CHANGE, ok=204),
     Route("DELETE", "devices?id={device}", CHANGE, ok=204),
+    Route("GET", "integrations", READ),
+    Route("POST", "integrations", CHANGE, _INTEGRATION | {"name": "fresh", "status": "inactive"}, 201),
+    Route("GET", "integrations/types", READ),
+    Route("POST", "integrations/test", CHANGE, _INTEGRATION),
+    Route("GET", "integrations/{integration}", READ),
+    Route("PATCH", "integrations/{integration}", CHANGE, {"settings": {"gzip": True}}),
+    Route("PATCH", "integrations", CHANGE, {"id": "{integration}", "name": "Shed"}),
+    Route("POST", "integrations/{integration}/test", CHANGE),
+    Route("DELETE", "integrations/{integration}", CHANGE, ok=204),
+    Route("DELETE", "integrations", CHANGE, {"id": "{integration}"}, 204),
     Route("GET", "tokens", CHANGE),
     Route("POST", "tokens", CHANGE, {"name": "fresh"}, 201),
     Route("GET", "tokens/{token}", CHANGE),

@@ -15,6 +15,7 @@ from gateway.clock import ManualClock
 from gateway.model.roles import ROLES, Role
 from gateway.operations.credentials import add_credential
 from gateway.operations.devices import add_device
+from gateway.operations.integrations import IntegrationFields, add_integration
 from gateway.operations.organizations import add_organization
 from gateway.operations.tokens import create_token
 from tests.site import Site, reading, running_site
@@ -22,6 +23,14 @@ from tests.web.every_route import BY_PASSWORD, DOCUMENT, LIVE, ROUTES, WITHOUT_T
 
 JWT_SECRET = "a secret of more than thirty-two bytes"
 KINDS = ("token", "jwt")
+
+LOOKS = [one for one in ROUTES if one.method == "GET"]
+TURNS = [LOOKS, *([one] for one in ROUTES if one.method != "GET")]
+"""What is asked of one gateway: what only looks leaves everything as it was."""
+
+
+def named(turn: list[Route]) -> str:
+    return "every GET" if turn is LOOKS else str(turn[0])
 
 
 @dataclass
@@ -73,12 +82,21 @@ async def furnish(site: Site, organization_id: str, tokens: dict[tuple[str | Non
     bearer = {"Authorization": f"Bearer {tokens[organization_id, 'owner']}"}
     async with site.http.post(site.url("/api/v1/mqtt-broker"), json=body, headers=bearer) as answer:
         subscription = (await answer.json())["id"]
+    integration = await site.command(
+        add_integration,
+        organization_id=organization_id,
+        integration_type="webhook",
+        name=f"integration-of-{organization_id}",
+        settings={"url": "http://127.0.0.1:1/", "secret": "a secret of more than 24 bytes"},
+        fields=IntegrationFields(status="inactive"),
+    )
     return {
         "organization": organization_id,
         "device": device_id,
         "hub": f"hub-of-{organization_id}",
         "token": spare.id,
         "subscription": subscription,
+        "integration": integration.id,
     }
 
 
@@ -105,38 +123,46 @@ async def test_p8_each_role_may_what_it_may_and_no_more(sites: Sites, kind: str)
             assert status == (route.ok if allowed else 403), (role, str(route), text)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=str)
-async def test_p8_a_route_is_for_its_organisation_alone(sites: Sites, route: Route) -> None:
-    asks_for_one = re.search(r"\{(device|hub|token|organization|subscription)\}", route.path + json.dumps(route.body))
-    describes = route.path == "devices/metadata"  # there an id that is not known becomes one of the own organisation
+@pytest.mark.parametrize("turn", TURNS, ids=named)
+async def test_p8_a_route_is_for_its_organisation_alone(sites: Sites, turn: list[Route]) -> None:
     before = await everything(sites, "other")
+    for route in turn:
+        await check_is_for_its_organisation_alone(sites, route)
+    assert await everything(sites, "other") == before
+
+
+async def check_is_for_its_organisation_alone(sites: Sites, route: Route) -> None:
+    names = r"\{(device|hub|token|organization|subscription|integration)\}"
+    asks_for_one = re.search(names, route.path + json.dumps(route.body))
+    describes = route.path == "devices/metadata"  # there an id that is not known becomes one of the own organisation
     for kind in KINDS:
         for role in ROLES:
             token = sites.token(kind, "acme", role)
             status, text = await sites.ask(route, token, sites.own["other"])
             may = role in route.roles and not route.site_only
             if not may:
-                assert status == 403, (role, text)
+                assert status == 403, (str(route), role, text)
             elif asks_for_one and not describes:
-                assert status == 404, (role, text)
+                assert status == 404, (str(route), role, text)
             elif not describes:
-                assert not [one for one in sites.own["other"].values() if f'"{one}"' in text], (role, text)
+                told = [one for one in sites.own["other"].values() if f'"{one}"' in text]
+                assert not told, (str(route), role, text)
             status, text = await sites.ask(route, token, sites.own["other"], organization_id="other")
-            assert status == 403, (role, text)
-    assert await everything(sites, "other") == before
+            assert status == 403, (str(route), role, text)
 
 
 @pytest.mark.parametrize("prefix", ["/api/v1", "/functions/v1"])
-@pytest.mark.parametrize("route", ROUTES, ids=str)
-async def test_an_owner_or_admin_and_one_of_the_site_may(sites: Sites, route: Route, prefix: str) -> None:
+@pytest.mark.parametrize("turn", TURNS, ids=named)
+async def test_an_owner_or_admin_and_one_of_the_site_may(sites: Sites, turn: list[Route], prefix: str) -> None:
     role = "owner" if prefix == "/api/v1" else "admin"
     of_site = sites.token("token", None, role)
-    status, text = await sites.ask(route, sites.token("jwt", "acme", role), sites.own["acme"], prefix)
-    assert status == (403 if route.site_only else route.ok), text
-    status, text = await sites.ask(route, of_site, sites.own["other"], prefix, organization_id="other")
-    assert status == route.ok, text
-    status, text = await sites.ask(route, of_site, sites.own["other"], prefix, organization_id="nowhere")
-    assert status == 404, text
+    for route in turn:
+        status, text = await sites.ask(route, sites.token("jwt", "acme", role), sites.own["acme"], prefix)
+        assert status == (403 if route.site_only else route.ok), (str(route), text)
+        status, text = await sites.ask(route, of_site, sites.own["other"], prefix, organization_id="other")
+        assert status == route.ok, (str(route), text)
+        status, text = await sites.ask(route, of_site, sites.own["other"], prefix, organization_id="nowhere")
+        assert status == 404, (str(route), text)
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "ngt_wrong", "a.b.c"])
@@ -169,7 +195,7 @@ async def test_the_table_names_every_route_there_is(sites: Sites) -> None:
     asked = set()
     for one in ROUTES:
         path = one.path.partition("?")[0]
-        for name in ("device", "token", "organization", "subscription"):
+        for name in ("device", "token", "organization", "subscription", "integration"):
             path = path.replace(f"{{{name}}}", "{id}")
         path = path.replace("organizations/third", "organizations/{id}")
         asked |= {(one.method, f"{prefix}/{path}") for prefix in ("/api/v1", "/functions/v1")}
@@ -179,7 +205,7 @@ async def test_the_table_names_every_route_there_is(sites: Sites) -> None:
 async def everything(sites: Sites, organization_id: str) -> list[Any]:
     """Return all that an organisation can see of itself."""
     token = sites.token("token", organization_id, "owner")
-    paths = ("devices", "tokens", "readings", "activity-log", "mqtt-broker/subscriptions")
+    paths = ("devices", "tokens", "readings", "activity-log", "mqtt-broker/subscriptions", "integrations")
     routes = [Route("GET", path, frozenset()) for path in paths]
     routes.append(Route("POST", "mqtt-broker", frozenset(), {"operation": "credentials", "action": "list"}))
     answers = [await sites.ask(route, token, {}) for route in routes]

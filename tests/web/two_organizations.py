@@ -124,5 +124,10 @@ def _fill(site: TwoOrganizations, one: Organization) -> None:
     subscription = post("/api/v1/mqtt-hybrid/subscribe", "admin", wanted)
     one.ids["subscriptions"] = subscription["id"]
     site.secrets.add(subscription["secret"])
+    signing = f"whsec-of-the-integration-of-{one.name}"
+    site.secrets.add(signing)
+    settings = {"url": NOWHERE, "secret": signing, "devices": [one.mark]}
+    integration = {"integration_type": "webhook", "name": one.mark, "settings": settings, "status": "inactive"}
+    one.ids["integrations"] = post("/api/v1/integrations", "admin", integration)["id"]
     message = {"topic": f"devices/{one.mark}/status", "payload": {"note": one.mark}, "retain": True}
     post("/api/v1/mqtt-hybrid/publish", "admin", {"messages": [message]})
