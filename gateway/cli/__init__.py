@@ -30,6 +30,7 @@ COMMANDS = (
     "credential",
     "org",
     "token",
+    "integration",
     "secrets",
     "certs",
     "buffer",

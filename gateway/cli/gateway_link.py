@@ -58,6 +58,7 @@ class Gateway(Protocol):
 def ask(
     settings: Settings,
     operation: Callable[Concatenate[Site, P], Awaitable[R]],
+    /,
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> R:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -11,12 +10,11 @@ from rich.table import Table
 
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.secret_input import ask_for, from_stdin, is_asked
 from gateway.config import Settings, load
 from gateway.config.substitution import vault_names
-from gateway.model.errors import BadInput
 from gateway.model.reading import rfc3339
 from gateway.operations import secrets
-from gateway.storage.secrets import MOST_BYTES
 
 app = typer.Typer(no_args_is_help=True, help="Passwords and keys of others, encrypted: ${vault:NAME} in integrations.")
 
@@ -29,7 +27,7 @@ def set_secret(context: typer.Context, name: Name, config: ConfigFile = None) ->
     if context.args:  # perhaps the value: click's own words would repeat it
         raise typer.BadParameter("only NAME is taken here. The value is asked for, or read from standard input.")
     settings = load(config, os.environ).settings
-    ask(settings, secrets.set_secret, name=name, value=_value())
+    ask(settings, secrets.set_secret, name=name, value=ask_for("Value") if is_asked() else from_stdin())
     print(f"{name} is in the vault. {_users_have_to_know(settings, name)}")
 
 
@@ -92,14 +90,3 @@ def _users_have_to_know(settings: Settings, name: str) -> str:
     if not users:
         return f"No integration names it yet: ${{vault:{name}}}."
     return f"A gateway that runs notices it when it is restarted ({', '.join(users)})."
-
-
-def _value() -> str:
-    """Return it without ever having it among the arguments, where every user of the machine could read it."""
-    if sys.stdin.isatty():
-        return str(typer.prompt("Value", hide_input=True, confirmation_prompt=True))
-    content = sys.stdin.buffer.read(MOST_BYTES + 2)
-    try:
-        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise BadInput("invalid_secret", "The value is not UTF-8 text.", hint="Encode it, as base64 say.") from None
