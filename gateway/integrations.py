@@ -27,7 +27,7 @@ from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.metrics import Metrics
 from gateway.model.errors import NeurogateError
-from gateway.model.status import DestinationStatus
+from gateway.model.status import DestinationStatus, IntegrationHealth
 from gateway.storage.integrations import Integrations
 from gateway.storage.log import Log
 from gateway.storage.state import State
@@ -202,6 +202,11 @@ class RunningIntegrations:
             for one in self.running()
             if one.forwarder is not None
         ]
+
+    def health(self, integration_id: str) -> IntegrationHealth | None:
+        """Return how one does; None when it does not run."""
+        one = self._running.get(integration_id)
+        return None if one is None else one.health.figures()
 
     def errors(self) -> dict[str, str]:
         """Return what its owner must know of each that is in error, by id."""

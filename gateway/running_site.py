@@ -20,7 +20,7 @@ from gateway.integrations import RunningIntegrations
 from gateway.logs import recent_lines
 from gateway.metrics import Metrics
 from gateway.model.finding import Finding
-from gateway.model.status import DeviceActivity, GatewayStatus
+from gateway.model.status import DeviceActivity, GatewayStatus, IntegrationHealth
 from gateway.model.topics import KeptTopics
 from gateway.model.vitals import FailingAddress, Trace, Vitals
 from gateway.operations.site import Live, Site
@@ -129,6 +129,9 @@ class RunningSite:
 
     async def apply_integrations(self, *, anew: str | None = None) -> None:
         await self._integrations.apply(anew=anew)
+
+    def integration_health(self, integration_id: str) -> IntegrationHealth | None:
+        return self._integrations.health(integration_id)
 
     def integration_errors(self) -> Mapping[str, str]:
         return self._integrations.errors()

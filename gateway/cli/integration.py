@@ -25,6 +25,7 @@ from gateway.config.schema import as_toml
 from gateway.model.errors import BadInput, ConfigError, NotFound
 from gateway.model.finding import Finding
 from gateway.model.reading import rfc3339
+from gateway.model.status import IntegrationHealth
 from gateway.operations import integration_trials, integrations
 from gateway.operations.integrations import IntegrationFields, IntegrationView
 
@@ -236,15 +237,31 @@ def _show(one: IntegrationView, *, as_json: bool) -> None:
         *([("error", one.error)] if one.error else ()),
         *((key, as_toml(value)) for key, value in one.settings.items()),
         *((key, "set, and not shown") for key in one.secret_names if key not in one.settings),
+        *(_health(one.health) if one.health is not None else ()),
     ]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
 
 
+def _health(one: IntegrationHealth) -> list[tuple[str, str]]:
+    return [
+        ("up", "yes" if one.up else f"no: {one.failures:,} failures, the last for {one.error_kind}"),
+        ("last success", "none yet" if one.last_success_ms is None else rfc3339(one.last_success_ms)),
+        ("uptime", f"{one.uptime:.1%}"),
+    ]
+
+
 def _as_dict(one: IntegrationView) -> dict[str, Any]:
     shown = asdict(one)
-    for name in ("last_sync_at", "created_at", "updated_at"):
-        unix_ms = shown.pop(f"{name}_ms")
-        shown[name] = None if unix_ms is None else rfc3339(unix_ms)
+    _name_times(shown, "last_sync", "created", "updated")
+    if shown["health"] is not None:
+        _name_times(shown["health"], "last_success", "last_error")
     return shown
+
+
+def _name_times(shown: dict[str, Any], *names: str) -> None:
+    for name in names:
+        key = f"{name}_at_ms" if f"{name}_at_ms" in shown else f"{name}_ms"
+        unix_ms = shown.pop(key)
+        shown[f"{name}_at"] = None if unix_ms is None else rfc3339(unix_ms)

@@ -19,6 +19,7 @@ from cloud_sync.registry import class_of, config_of, known_integrations
 from gateway.config import IntegrationTable
 from gateway.model.errors import AlreadyExists, BadInput, ConfigError, Conflict, NeurogateError
 from gateway.model.finding import Finding, broken
+from gateway.model.status import IntegrationHealth
 from gateway.operations.integration_configs import config_of_row, config_of_table
 from gateway.operations.integration_trials import findings_of
 from gateway.operations.site import Site
@@ -72,24 +73,26 @@ class IntegrationView:
     last_sync_status: str | None = None
     created_at_ms: int | None = None
     updated_at_ms: int | None = None
+    health: IntegrationHealth | None = None
+    """How it does; None when it does not run."""
 
 
 async def list_integrations(site: Site, *, organization_id: str | None = None) -> list[IntegrationView]:
     """Return the integrations of an organisation (None: all), those of the file that serve it first."""
     rows = await Integrations(await site.state()).list(organization_id)
     errors = {} if site.live is None else site.live.integration_errors()
-    return [
-        *(_view_of_table(table, errors, organization_id) for table in _tables(site, organization_id)),
-        *(_view(row, errors) for row in rows),
-    ]
+    views = [_view_of_table(table, errors, organization_id) for table in _tables(site, organization_id)]
+    views += [_view(row, errors) for row in rows]
+    return [_with_health(site, one, organization_id) for one in views]
 
 
 async def show_integration(site: Site, *, integration_id: str, organization_id: str | None = None) -> IntegrationView:
     """Return one integration, of any organisation or as this one sees it. Raises NotFound."""
     errors = {} if site.live is None else site.live.integration_errors()
     if (table := _table(site, integration_id, organization_id)) is not None:
-        return _view_of_table(table, errors, organization_id)
-    return _view(await Integrations(await site.state()).get(integration_id, organization_id), errors)
+        return _with_health(site, _view_of_table(table, errors, organization_id), organization_id)
+    row = await Integrations(await site.state()).get(integration_id, organization_id)
+    return _with_health(site, _view(row, errors), organization_id)
 
 
 async def integration_schemas(site: Site) -> list[IntegrationSchema]:  # noqa: ARG001 - an operation has one
@@ -281,6 +284,13 @@ def _view(row: IntegrationRow, errors: Mapping[str, str]) -> IntegrationView:
         row.created_at_ms,
         row.updated_at_ms,
     )
+
+
+def _with_health(site: Site, view: IntegrationView, organization_id: str | None) -> IntegrationView:
+    """Say how it does; of one of the file, which serves others too, to nobody but the site."""
+    if site.live is None or (view.origin == "file" and organization_id is not None):
+        return view
+    return replace(view, health=site.live.integration_health(view.id))
 
 
 def _capabilities(integration_type: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.model.finding import Finding
-from gateway.model.status import DeviceActivity, GatewayStatus
+from gateway.model.status import DeviceActivity, GatewayStatus, IntegrationHealth
 from gateway.model.topics import KeptTopics
 from gateway.model.vitals import Trace, Vitals
 from gateway.storage.certificates import SiteCertificates
@@ -80,6 +80,10 @@ class Live(Protocol):
 
     def integration_errors(self) -> Mapping[str, str]:
         """Return what its owner must know of each integration that is in error, by id."""
+        ...
+
+    def integration_health(self, integration_id: str) -> IntegrationHealth | None:
+        """Return how an integration does; None when it does not run."""
         ...
 
     async def wait_settled(self, settled: int) -> bool:

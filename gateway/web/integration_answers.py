@@ -8,9 +8,24 @@ from typing_extensions import TypedDict
 from cloud_sync.config_schema import IntegrationSchema
 from gateway.model.finding import Finding, Level
 from gateway.model.reading import rfc3339
+from gateway.model.status import IntegrationHealth
 from gateway.model.wire import Json
 from gateway.operations.integrations import IntegrationView
 from gateway.web.integration_columns import SETTING_OF
+
+
+class Health(TypedDict):
+    """How a running integration does; `uptime` is the share of the last 24 hours, or since it began."""
+
+    up: bool
+    last_success_at: str | None
+    last_error_at: str | None
+    error_kind: str | None
+    failures: int
+    errors: int
+    latency_s: float | None
+    items_per_minute: float
+    uptime: float
 
 
 class Integration(TypedDict):
@@ -38,6 +53,7 @@ class Integration(TypedDict):
     sync_error: str | None
     created_at: str | None
     updated_at: str | None
+    health: Health | None
 
 
 class IntegrationList(TypedDict):
@@ -114,6 +130,7 @@ def shown(one: IntegrationView) -> Integration:
         "sync_error": one.error or None,
         "created_at": _time(one.created_at_ms),
         "updated_at": _time(one.updated_at_ms),
+        "health": None if one.health is None else _health(one.health),
     }
 
 
@@ -146,6 +163,20 @@ def tested(findings: Iterable[Finding]) -> Tested:
         "success": worst.level != "broken",
         "message": worst.words,
         "findings": [{"level": one.level, "message": one.words, "hint": one.hint} for one in findings],
+    }
+
+
+def _health(one: IntegrationHealth) -> Health:
+    return {
+        "up": one.up,
+        "last_success_at": _time(one.last_success_ms),
+        "last_error_at": _time(one.last_error_ms),
+        "error_kind": one.error_kind,
+        "failures": one.failures,
+        "errors": one.errors,
+        "latency_s": one.latency_s,
+        "items_per_minute": one.items_per_minute,
+        "uptime": one.uptime,
     }
 
 

@@ -102,7 +102,13 @@ class IntegrationRoutes:
         )
         return Created(answers.shown(new))
 
-    async def change(self, who: Caller, id: str, query: Query, body: IntegrationChanges) -> answers.Integration:  # noqa: A002
+    async def change(
+        self,
+        who: Caller,
+        id: str,  # noqa: A002 - as in the path
+        query: Query,
+        body: IntegrationChanges,
+    ) -> answers.Integration:
         """Change an integration: what is named, the rest stays. It takes effect at once, and on nothing else."""
         integration_id, scope = one_of("integration", id, body.id), _scope(who, query, body)
         old = await show_integration(self._site, integration_id=integration_id, organization_id=scope)

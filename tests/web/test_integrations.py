@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.site import reading, until
 from tests.web.api import Asker, asker, running_api
 
 API = "/api/v1/integrations"
@@ -63,6 +64,26 @@ async def test_one_is_made_shown_changed_and_removed(api: Asker) -> None:
     assert [one["action"].partition(".")[2] for one in changes] == ["remove", *["update"] * 3, "add"]
     assert {one["actor"] for one in changes} == {"token:default-admin"}
     assert (changes[3]["before"]["name"], changes[3]["after"]["name"]) == ("Building API", "Other")
+
+
+async def test_one_that_runs_says_how_it_does_and_one_of_the_file_to_the_site_alone(tmp_path: Path) -> None:
+    runs = [IN_THE_FILE | {"status": "active", "url": "http://127.0.0.1:1/"}]
+    async with running_api(tmp_path, "admin", integrations=runs) as api:
+        of_site = await asker(api.site, "owner", None)
+        new = await made(api, settings={"url": "http://127.0.0.1:1/"})
+        password = {"x-api-key": api.site.kitchen.password, "content-type": "application/json"}
+        async with api.site.http.post(api.site.url("/api/v1/sensor-data"), data=reading(), headers=password) as stored:
+            assert stored.status == 202
+
+        async def health(of: Asker, integration_id: str) -> Any:
+            return (await ask(of, "GET", f"{API}/{integration_id}"))[1]["health"]
+
+        running = api.site.gateway._running.integrations
+        await until(lambda: all(one.health.errors for one in running.running()), "an attempt of both", patience_s=10)
+        told = await health(api, new["id"])
+        assert (told["up"], told["error_kind"], told["last_success_at"]) == (False, "connection", None)
+        assert await health(api, "archive") is None
+        assert (await health(of_site, "archive"))["up"] is False
 
 
 async def test_patch_and_delete_take_the_id_in_the_body_or_the_query(api: Asker) -> None:
