@@ -17,6 +17,7 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.signed_post import SignedPost
 from gateway import __version__
 from gateway.access import Access
+from gateway.broker.boards import commands_over
 from gateway.broker.door import Door
 from gateway.broker.names import too_long
 from gateway.broker.publisher import Publisher
@@ -56,6 +57,7 @@ from gateway.tls.site_tls import SiteTls
 from gateway.wanted_integrations import check_integrations
 from gateway.web.activity import Activity
 from gateway.web.authorization import Authorization
+from gateway.web.commands import CommandRoutes
 from gateway.web.devices import Devices
 from gateway.web.document import Document
 from gateway.web.health import Health
@@ -210,6 +212,7 @@ class Gateway:
             self.status,
             integrations,
             metrics,
+            commands_over(door, access, state, clock, metrics),
         )
         callers = await self._callers(state, key, access)
         publisher = Publisher(access, ingest, door.delivery, settings.mqtt)
@@ -242,6 +245,7 @@ class Gateway:
             ),
             Readings(authorization, site),
             Devices(authorization, site),
+            CommandRoutes(authorization, site),
             OrganizationRoutes(authorization, site),
             TokenRoutes(authorization, site),
             IntegrationRoutes(authorization, site),
@@ -299,6 +303,7 @@ class Gateway:
             "access": parts.access.keep_written,
             "broker": parts.door.look_after,
             "callbacks": parts.callbacks.run,
+            "commands": parts.site.commands.run,
             "live feed": parts.feed.run,
             **({"certificates": parts.tls.keep_fresh} if parts.tls is not None else {}),
             **serial,

@@ -168,6 +168,12 @@ class Metrics:
             ["certificate"],
             registry=registry,
         )
+        self.commands = Counter(
+            "neurogate_commands_total",
+            "Commands to devices that are over, by what became of them: successful, failed, expired.",
+            ["state"],
+            registry=registry,
+        )
         self.paused = Counter(
             "neurogate_front_door_paused_total",
             "How often a client was not read for a while.",

@@ -15,6 +15,7 @@ from gateway.access import Access, Device
 from gateway.broker.door import Door
 from gateway.broker.self_test import BrokerTest
 from gateway.clock import Clock
+from gateway.commands import Commands
 from gateway.config import Settings
 from gateway.integrations import RunningIntegrations
 from gateway.logs import recent_lines
@@ -48,6 +49,7 @@ class RunningSite:
     _status: Callable[[], Awaitable[GatewayStatus]]
     _integrations: RunningIntegrations
     _metrics: Metrics
+    commands: Commands
     actor: str = CLI
     """Whoever asks over the control socket; others say who they are by `acting`."""
     broker_test: BrokerTest = field(init=False)

@@ -88,6 +88,8 @@ class Delivery:
         self.sessions = Sessions(settings, store, clock)
         self.sessions.on_end.append(self._unsubscribe_all)
         self.retained = Retained(self.local, settings.retained_max_bytes, settings.retained_max_messages)
+        self.on_hearing: list[Callable[[], None]] = []
+        """Called when a client has come back to its subscriptions, or has a new one."""
         self.sent = 0
         """Messages that left, or were queued for a client that is there."""
 
@@ -263,6 +265,12 @@ class Delivery:
             session.outbox.give_up(lambda topic: not self._may_hear(session.client_id, topic))
             session.outbox.resume(link)
         self.go_on(session)
+        self._tell_of_hearing(session)
+
+    def _tell_of_hearing(self, session: Session) -> None:
+        if session.subscriptions:
+            for tell in self.on_hearing:
+                tell()
 
     def go_on(self, session: Session) -> None:
         """Hear that a client's socket takes more, or that it has acknowledged something."""
@@ -307,6 +315,7 @@ class Delivery:
         def on_disk() -> None:
             answer(bytes(codes))
             if granted and not session.is_over:
+                self._tell_of_hearing(session)
                 if session.replay is None:
                     session.replay = OrderedDict()
                 is_looking = bool(session.new_filters)

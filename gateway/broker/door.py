@@ -10,9 +10,10 @@ import os
 import resource
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from typing import Protocol
 
 from gateway import __version__
 from gateway.access import Access, Credential, Device, Routed
@@ -30,8 +31,8 @@ from gateway.ingest import Ingest
 from gateway.login_delay import LoginDelay
 from gateway.metrics import Metrics
 from gateway.model.errors import PortInUse, StoreFailed
-from gateway.model.topics import KeptTopics, is_telemetry
-from gateway.storage.mqtt_store import MqttStore
+from gateway.model.topics import KeptTopics, answered_command, is_telemetry
+from gateway.storage.mqtt_store import Done, MqttStore
 from gateway.tls.site_tls import SiteTls
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,14 @@ _SPARE_FILES = 500
 _PORTS = 6  # each takes so many connections before it knows what they want
 _QUIET = frozenset({"disconnect", "connection_lost", "stopping", "inflight"})
 """Reasons that are nobody's fault, and so neither warned of nor counted as refusals."""
+
+
+class TakesAnswers(Protocol):
+    """Takes what devices say to commands."""
+
+    def answered(self, key: tuple[str, str, str], payload: bytes, done: Done) -> None:
+        """Take an answer of (organisation, device, command); `done` is called when it is on disk, or cannot be."""
+        ...
 
 
 class Door:
@@ -90,6 +99,9 @@ class Door:
         self._clients: dict[str, Connection] = {}
         self._owing: dict[str, set[Publishing]] = {}
         """What connections that have ended still owe, by the client id behind the door."""
+        self.before_opening: list[Callable[[], Awaitable[None]]] = []
+        """Awaited when sessions are as they were, and nobody has come in yet."""
+        self.answers: TakesAnswers | None = None
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._tls_server: asyncio.Server | None = None
@@ -128,6 +140,8 @@ class Door:
         """Open the port, for clients that find what they were promised. Raises PortInUse or StoreFailed."""
         _allow_open_files(_PORTS * self.settings.max_connections + _SPARE_FILES)
         await self.delivery.restore(self._access.namespace_of)
+        for prepare in self.before_opening:
+            await prepare()
         self._server = await self._listen("mqtt.port", self.settings.port, lambda: Connection(self))
         if self._tls is not None and self.settings.tls_port:
             await self._start_tls(self._tls)
@@ -287,6 +301,24 @@ class Door:
     def routed(self, credential: Credential, topic: str) -> Routed | None:
         """Return how a message on this topic of the client is read, None if no route asks for it."""
         return self._access.routed(credential, topic)
+
+    def take_answer(self, credential: Credential, message: Message, done: Done) -> bool:
+        """Take what a device says to a command, if a message is that; `done` is then called as for any on disk.
+
+        The site's tools speak in no device's name.
+        """
+        organization_id = credential.organization_id
+        if self.answers is None or organization_id is None or not message.topic.endswith("/ack"):
+            return False
+        answered = answered_command(organization_id, message.topic.removeprefix(credential.namespace))
+        if answered is None:
+            return False
+        self.answers.answered((organization_id, *answered), message.payload, done)
+        return True
+
+    def connection_of(self, local_id: str) -> Connection | None:
+        """Return the connection of a client, by its id behind the door."""
+        return self._clients.get(local_id)
 
     def is_known(self, username: str | None) -> str:
         """Return the username if it is somebody's, else an empty text."""

@@ -133,6 +133,24 @@ class Publishing:
         *,
         in_turn: bool,
     ) -> bool:
+        """Hand a message on to its subscribers; what a device says to a command is on disk before that."""
+
+        def noted(error: StoreFailed | None) -> None:
+            if error is not None or self._pass_on(message, received, done, in_turn=in_turn):
+                done(error)
+
+        if message is not None and self._door.take_answer(self.credential, message, noted):
+            return False
+        return self._pass_on(message, received, done, in_turn=in_turn)
+
+    def _pass_on(
+        self,
+        message: Message | None,
+        received: bytes | None,
+        done: Callable[[StoreFailed | None], None],
+        *,
+        in_turn: bool,
+    ) -> bool:
         """Hand a message on to its subscribers; by a QoS 2 packet id it is known from then on."""
         session, taking = self._session, self._taking
         if received is None or received not in taking:  # its client may have released it before it was answered

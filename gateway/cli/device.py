@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.cli import device_flash
+from gateway.cli import command, device_flash
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput, OverlapHours, overlap_ms
 from gateway.config import Settings, load
@@ -20,6 +20,9 @@ from gateway.storage.state import DeviceCredential, DeviceRow
 app = typer.Typer(no_args_is_help=True, help="Register boards, look at them, change and take away their access.")
 app.command(context_settings=device_flash.RAW)(device_flash.flash)
 app.command()(device_flash.logs)
+
+app.command("command")(command.send)
+app.command("commands")(command.list_commands)
 
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
 Organization = Annotated[str | None, typer.Option(help="Its organisation.", show_default="gateway.organization_id")]

@@ -101,6 +101,20 @@ def is_for_device(topic: str) -> bool:
             return False
 
 
+def command_topic(organization_id: str, device_id: str, command_id: str) -> str:
+    """Return where a device is told a command; what it says to it comes on the same with `/ack` behind."""
+    return f"org_{organization_id}/devices/{device_id}/commands/{command_id}"
+
+
+def answered_command(organization_id: str, topic: str) -> tuple[str, str] | None:
+    """Return which device of the organisation answers which command on a topic; None when none does."""
+    match topic.split("/"):
+        case [first, "devices", device_id, "commands", command_id, "ack"] if first == f"org_{organization_id}":
+            return device_id, command_id
+        case _:
+            return None
+
+
 def is_of_devices(topic: str) -> bool:
     """Whether a topic has the form of those that devices own, whoever it belongs to."""
     match topic.split("/"):

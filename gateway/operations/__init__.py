@@ -18,6 +18,7 @@ from gateway.operations.certificates import (
     renew_certificates,
     show_certificates,
 )
+from gateway.operations.commands import follow_command, list_commands, send_command, show_command
 from gateway.operations.credentials import (
     add_credential,
     list_credentials,
@@ -76,6 +77,10 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     set_metadata,
     rotate_device,
     revoke_device,
+    send_command,
+    follow_command,
+    show_command,
+    list_commands,
     list_credentials,
     show_credential,
     add_credential,

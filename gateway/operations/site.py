@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from gateway.clock import Clock
+from gateway.commands import Commands
 from gateway.config import Settings
 from gateway.model.finding import Finding
 from gateway.model.status import DeviceActivity, GatewayStatus, IntegrationHealth
@@ -56,6 +57,11 @@ class Live(Protocol):
 
     async def end_retained(self, topics: KeptTopics) -> None:
         """End the retained messages on these topics. Raises StoreFailed."""
+        ...
+
+    @property
+    def commands(self) -> Commands:
+        """What tells devices what to do."""
         ...
 
     @property

@@ -123,6 +123,9 @@ async def transfer_device(
         await refuse_taken(db, moved)
         # Its credential goes with its row. What else names a device, as integrations will, moves here.
         await db.execute("DELETE FROM devices WHERE organization_id = ? AND id = ?", (organization_id, device_id))
+        await db.execute(
+            "DELETE FROM commands WHERE organization_id = ? AND device_id = ?", (organization_id, device_id)
+        )
         await write_device(db, moved)
         now_ms = state.now_ms()
         if moved.status == "active":

@@ -148,7 +148,7 @@ class Organizations:
                     f"The integration {name} is of {organization_id}.",
                     hint=f"Remove it: neurogate integration remove {integration}",
                 )
-            for table in ("devices", "tokens"):
+            for table in ("devices", "tokens", "commands", "alerts"):
                 await db.execute(f"DELETE FROM {table} WHERE organization_id = ?", one)  # noqa: S608 - a constant
             await db.execute("DELETE FROM organizations WHERE id = ?", one)
             await db.execute("UPDATE activity_log SET organization_id = NULL WHERE organization_id = ?", one)

@@ -142,4 +142,42 @@ STATE_MIGRATIONS = (
         # Removed, while log.db may still hold its place and what it has refused.
         "CREATE TABLE removed_integrations (id TEXT PRIMARY KEY) WITHOUT ROWID",
     ),
+    (
+        # What devices were told to do, and what became of it. `late` is an answer that came after the deadline.
+        """CREATE TABLE commands (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            organization_id TEXT NOT NULL,
+            device_id TEXT NOT NULL,
+            id TEXT NOT NULL,
+            method TEXT NOT NULL,
+            params TEXT NOT NULL,
+            actor TEXT NOT NULL,
+            created_at INTEGER NOT NULL,
+            deadline INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            result TEXT,
+            sent_at INTEGER,
+            finished_at INTEGER,
+            late TEXT,
+            UNIQUE (organization_id, device_id, id)
+        )""",
+        "CREATE INDEX commands_of ON commands (organization_id, device_id, number)",
+        # What somebody should look at; `organization_id` is NULL for what is the site's. One for each cause.
+        """CREATE TABLE alerts (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            organization_id TEXT,
+            kind TEXT NOT NULL,
+            severity TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            message TEXT NOT NULL,
+            first_at INTEGER NOT NULL,
+            last_at INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            acknowledged_by TEXT,
+            resolved_at INTEGER
+        )""",
+        """CREATE UNIQUE INDEX alerts_unresolved ON alerts (coalesce(organization_id, ''), kind, subject)
+            WHERE state <> 'resolved'""",
+    ),
 )

@@ -5,6 +5,7 @@ them, and whoever has no token. `--hypothesis-profile thorough` takes many minut
 """
 
 import json
+import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from itertools import count
@@ -71,7 +72,7 @@ def test_without_a_token_nothing_is_told(gateway: TwoOrganizations, document: di
     for method, path, operation in operations(document):
         answer = requests.request(
             method,
-            gateway.url + path.replace("{id}", "x"),
+            gateway.url + re.sub(r"\{\w+\}", "x", path),
             headers={"Content-Type": "application/json"},
             data="{}",
             timeout=_PATIENCE_S,
@@ -232,7 +233,9 @@ def _ask(gateway: TwoOrganizations, session: requests.Session, operation: APIOpe
 
 
 def _point_nowhere(case: Case[Any]) -> None:
-    """Let no callback go to whomever the name happens to belong to."""
+    """Let no callback go to whomever the name happens to belong to, and wait for no device that is not there."""
+    if isinstance(case.body, dict) and "wait" in case.body:
+        case.body["wait"] = False
     if isinstance(case.body, dict) and str(case.body.get("callback_url")).startswith("http"):
         case.body["callback_url"] = NOWHERE
 
@@ -259,7 +262,8 @@ def _aim(case: Case[Any], target: Organization, mine: Organization | None) -> bo
     if isinstance(case.body, dict) and "organization_id" in case.body:
         case.body["organization_id"] = target.name
     if "id" in case.path_parameters:
-        case.path_parameters["id"] = _id_in(case.path, target)
+        aimed = {"id": _id_in(case.path, target), "command_id": target.mark}
+        case.path_parameters |= {name: value for name, value in aimed.items() if name in case.path_parameters}
         return True
     if "subscription_id" in case.query:
         case.query["subscription_id"] = target.ids["subscriptions"]

@@ -90,6 +90,9 @@ async def furnish(site: Site, organization_id: str, tokens: dict[tuple[str | Non
         settings={"url": "http://127.0.0.1:1/", "secret": "a secret of more than 24 bytes"},
         fields=IntegrationFields(status="inactive"),
     )
+    told = site.url(f"/api/v1/devices/{device_id}/commands")
+    async with site.http.post(told, json={"method": "identify"}, headers=bearer) as answer:
+        command = (await answer.json())["id"]
     return {
         "organization": organization_id,
         "device": device_id,
@@ -97,6 +100,7 @@ async def furnish(site: Site, organization_id: str, tokens: dict[tuple[str | Non
         "token": spare.id,
         "subscription": subscription,
         "integration": integration.id,
+        "command_id": command,
     }
 
 

@@ -129,5 +129,6 @@ def _fill(site: TwoOrganizations, one: Organization) -> None:
     settings = {"url": NOWHERE, "secret": signing, "devices": [one.mark]}
     integration = {"integration_type": "webhook", "name": one.mark, "settings": settings, "status": "inactive"}
     one.ids["integrations"] = post("/api/v1/integrations", "admin", integration)["id"]
+    post(f"/api/v1/devices/{one.ids['devices']}/commands", "admin", {"method": one.mark, "id": one.mark})
     message = {"topic": f"devices/{one.mark}/status", "payload": {"note": one.mark}, "retain": True}
     post("/api/v1/mqtt-hybrid/publish", "admin", {"messages": [message]})
