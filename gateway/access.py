@@ -62,6 +62,8 @@ class Statistics:
     connections: int = 0
     refused: int = 0
     messages_in: int = 0
+    certificate_ends_ms: int | None = None
+    """When the certificate ends that somebody came in by last; None when nobody has since the start."""
     recent_connections: RecentCount = field(default_factory=RecentCount)
     recent_refused: RecentCount = field(default_factory=RecentCount)
 
@@ -187,7 +189,17 @@ class Access:
         login = self._by_username.get(identity.username)
         if login is None or login.row.created_at_ms != identity.created_at_ms:
             return None
+        login.by_certificate.statistics.certificate_ends_ms = identity.ends_at_ms
         return login.by_certificate
+
+    def certificates_seen(self) -> list[tuple[Device, int]]:
+        """Return which devices have come in by a certificate since the start, and when that ends (unix ms)."""
+        used = (login.by_certificate for login in self._by_username.values())
+        return [
+            (one.device, one.statistics.certificate_ends_ms)
+            for one in used
+            if one.device is not None and one.statistics.certificate_ends_ms is not None
+        ]
 
     def is_known(self, username: str) -> bool:
         """Whether there is a credential of that name."""

@@ -17,6 +17,7 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.signed_post import SignedPost
 from gateway import __version__
 from gateway.access import Access
+from gateway.alerts.engine import AlertEngine
 from gateway.broker.boards import commands_over
 from gateway.broker.door import Door
 from gateway.broker.names import too_long
@@ -55,7 +56,9 @@ from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.tls.site_tls import SiteTls
 from gateway.wanted_integrations import check_integrations
+from gateway.watching import alert_engine, watched_integrations
 from gateway.web.activity import Activity
+from gateway.web.alerts import AlertRoutes
 from gateway.web.authorization import Authorization
 from gateway.web.commands import CommandRoutes
 from gateway.web.devices import Devices
@@ -113,6 +116,7 @@ class Gateway:
         self._parts: _Parts | None = None
         self._run_marker: RunMarker
         self._progress: Progress
+        self._alerts: AlertEngine
         self._figures: tuple[BufferStatus, list[DestinationStatus]] = (BufferStatus(0, 0, 0, 0, 0), [])
 
     async def run(self, stop: asyncio.Event, *, ready: Callable[[], None] | None = None) -> None:
@@ -246,6 +250,7 @@ class Gateway:
             Readings(authorization, site),
             Devices(authorization, site),
             CommandRoutes(authorization, site),
+            AlertRoutes(authorization, site),
             OrganizationRoutes(authorization, site),
             TokenRoutes(authorization, site),
             IntegrationRoutes(authorization, site),
@@ -263,6 +268,9 @@ class Gateway:
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
         listeners.callback(stopping.set)
         await integrations.open(log)
+        self._alerts = alert_engine(
+            watched_integrations(integrations, log), tls, access, state, clock, on_open=None
+        )  # notifications are sent from here: `on_open`
         serial = serial_sources(settings, access, ingest, metrics, clock)
         parts = self._parts = _Parts(
             state, log, access, door, http, integrations, messages, callbacks, feed, serial, site, tls, listeners
@@ -304,6 +312,7 @@ class Gateway:
             "broker": parts.door.look_after,
             "callbacks": parts.callbacks.run,
             "commands": parts.site.commands.run,
+            "alerts": self._alerts.run,
             "live feed": parts.feed.run,
             **({"certificates": parts.tls.keep_fresh} if parts.tls is not None else {}),
             **serial,

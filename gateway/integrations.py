@@ -208,9 +208,13 @@ class RunningIntegrations:
         one = self._running.get(integration_id)
         return None if one is None else one.health.figures()
 
+    def not_started(self) -> list[Wanted]:
+        """Return those that should run and cannot, as `why` says."""
+        return [one for one in self._current.values() if one.is_active and one.why]
+
     def errors(self) -> dict[str, str]:
         """Return what its owner must know of each that is in error, by id."""
-        found = {one.id: one.why for one in self._current.values() if one.is_active and one.why}
+        found = {one.id: one.why for one in self.not_started()}
         found |= {
             one.id: one.forwarder.error for one in self.running() if one.forwarder is not None and one.forwarder.error
         }

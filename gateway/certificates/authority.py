@@ -28,6 +28,8 @@ class ClientIdentity:
 
     username: str
     created_at_ms: int
+    ends_at_ms: int = field(default=0, compare=False)
+    """When the certificate that was shown ends; it is no part of who that is."""
 
     @classmethod
     def of(cls, certificate: Certificate) -> Self | None:
@@ -40,7 +42,8 @@ class ClientIdentity:
             scheme, _, rest = uri.rpartition(":")
             username, _, created = rest.partition("@")
             if scheme == _DEVICE_URI and created.isdecimal() and created.isascii():
-                return cls(urllib.parse.unquote(username), int(created))
+                ends_at_ms = round(certificate.not_valid_after_utc.timestamp() * 1000)
+                return cls(urllib.parse.unquote(username), int(created), ends_at_ms)
         return None
 
     @property

@@ -27,6 +27,7 @@ COMMANDS = (
     "config",
     "service",
     "device",
+    "alert",
     "credential",
     "org",
     "token",

@@ -9,6 +9,7 @@ folder and add it to the list below.
 from collections.abc import Callable
 from typing import Any
 
+from gateway.operations.alerts import acknowledge_alert, list_alerts, resolve_alert, show_alert
 from gateway.operations.backup import take_snapshot
 from gateway.operations.buffer import buffer_status
 from gateway.operations.call import Operation
@@ -77,6 +78,10 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     set_metadata,
     rotate_device,
     revoke_device,
+    list_alerts,
+    show_alert,
+    acknowledge_alert,
+    resolve_alert,
     send_command,
     follow_command,
     show_command,

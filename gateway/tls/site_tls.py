@@ -10,6 +10,7 @@ import logging
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,18 @@ _LOOK_EVERY_S = 60.0
 _DAY_S = 86_400.0
 _SOON_S = {"server": 30 * _DAY_S, "authority": 365 * _DAY_S, "next_authority": 365 * _DAY_S}
 """What is left when it is worth a notice: all of it should have been made anew before."""
+
+
+@dataclass(slots=True, frozen=True)
+class Expiry:
+    """When one of the site's certificates ends."""
+
+    name: str
+    """`server`, `authority` or `next_authority`."""
+    left_s: float
+    is_soon: bool
+    """Sooner than it would be if all went well."""
+    words: str
 
 
 class SiteTls:
@@ -142,11 +155,19 @@ class SiteTls:
         """Return what ends soon and should not, and what is not open, and bring the metric up to date."""
         said = [f"Certificates are not made anew: {self._trouble}"] if self._trouble else []
         said += self._unopened
-        for name, left_s in self._left_s().items():
-            self._metrics.certificate_expiry.labels(name).set(left_s)
-            if left_s < _SOON_S[name]:
-                said.append(_words(name, left_s, is_own=bool(self._settings.certificate_file)))
+        for one in self.expiries():
+            self._metrics.certificate_expiry.labels(one.name).set(one.left_s)
+            if one.is_soon:
+                said.append(one.words)
         return said
+
+    def expiries(self) -> list[Expiry]:
+        """Return when each certificate ends."""
+        is_own = bool(self._settings.certificate_file)
+        return [
+            Expiry(name, left_s, left_s < _SOON_S[name], _words(name, left_s, is_own=is_own))
+            for name, left_s in self._left_s().items()
+        ]
 
     def _left_s(self) -> dict[str, float]:
         now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)

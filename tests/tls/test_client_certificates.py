@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model.errors import NotFound
+from gateway.operations.alerts import list_alerts
 from gateway.operations.certificates import issue_certificate, renew_certificates
 from gateway.operations.devices import add_device, revoke_device, rotate_device
 from gateway.storage.disk import replace_private
@@ -156,3 +157,18 @@ async def test_when_it_is_off_a_certificate_is_not_asked_for(tmp_path: Path) -> 
         certificate = await issue(site, tmp_path)
         answer, *_ = await come(site, tmp_path, stack, certificate, connect("x", site.kitchen.username))
         assert answer == NOT_AUTHORIZED
+
+
+async def test_one_that_ends_soon_becomes_an_alert_and_a_new_one_resolves_it(site: Site, tmp_path: Path) -> None:
+    async def alerts() -> list[tuple[str | None, str, str]]:
+        await site.gateway._alerts.turn()
+        return [(one.organization_id, one.subject, one.state) for one in await site.command(list_alerts)]
+
+    async with AsyncExitStack() as stack:
+        for days, expected in ((20, "open"), (400, "resolved")):
+            new = await site.command(issue_certificate, organization_id="default", device_id="kitchen", life_days=days)
+            path = tmp_path / f"{days}.pem"
+            replace_private(path, (new.key + new.certificate).encode())
+            answer, *_ = await come(site, tmp_path, stack, path, connect("x"))
+            assert answer == ACCEPTED
+            assert await alerts() == [("default", "kitchen", expected)]

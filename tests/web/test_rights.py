@@ -18,6 +18,7 @@ from gateway.operations.devices import add_device
 from gateway.operations.integrations import IntegrationFields, add_integration
 from gateway.operations.organizations import add_organization
 from gateway.operations.tokens import create_token
+from gateway.storage.alerts import Alerts, Cause
 from tests.site import Site, reading, running_site
 from tests.web.every_route import BY_PASSWORD, DOCUMENT, LIVE, ROUTES, WITHOUT_TOKENS, Route
 
@@ -93,6 +94,8 @@ async def furnish(site: Site, organization_id: str, tokens: dict[tuple[str | Non
     told = site.url(f"/api/v1/devices/{device_id}/commands")
     async with site.http.post(told, json={"method": "identify"}, headers=bearer) as answer:
         command = (await answer.json())["id"]
+    alerts = Alerts(await site.gateway._running.site.state())
+    alert, _ = await alerts.open(Cause(organization_id, "quota_exceeded", device_id, "low", "Less."), reopen_ms=0)
     return {
         "organization": organization_id,
         "device": device_id,
@@ -101,6 +104,7 @@ async def furnish(site: Site, organization_id: str, tokens: dict[tuple[str | Non
         "subscription": subscription,
         "integration": integration.id,
         "command_id": command,
+        "alert": str(alert.id),
     }
 
 
@@ -136,7 +140,7 @@ async def test_p8_a_route_is_for_its_organisation_alone(sites: Sites, turn: list
 
 
 async def check_is_for_its_organisation_alone(sites: Sites, route: Route) -> None:
-    names = r"\{(device|hub|token|organization|subscription|integration)\}"
+    names = r"\{(device|hub|token|organization|subscription|integration|alert)\}"
     asks_for_one = re.search(names, route.path + json.dumps(route.body))
     describes = route.path == "devices/metadata"  # there an id that is not known becomes one of the own organisation
     for kind in KINDS:
@@ -199,7 +203,7 @@ async def test_the_table_names_every_route_there_is(sites: Sites) -> None:
     asked = set()
     for one in ROUTES:
         path = one.path.partition("?")[0]
-        for name in ("device", "token", "organization", "subscription", "integration"):
+        for name in ("device", "token", "organization", "subscription", "integration", "alert"):
             path = path.replace(f"{{{name}}}", "{id}")
         path = path.replace("organizations/third", "organizations/{id}")
         asked |= {(one.method, f"{prefix}/{path}") for prefix in ("/api/v1", "/functions/v1")}

@@ -5,9 +5,10 @@ A process, because hypothesis does not bear that anybody else uses `random`, and
 
 import asyncio
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class TwoOrganizations:
     organizations: list[Organization]
     secrets: set[str]
     log: list[str]
+    state_db: Path
     headers: dict[str, str] = field(default_factory=dict)
     """What an owner of the site sends."""
 
@@ -73,7 +75,9 @@ def running(folder: Path) -> Iterator[TwoOrganizations]:
     listening.start()
     try:
         key = (folder / "data" / "password.key").read_bytes().hex()
-        site = TwoOrganizations(f"http://127.0.0.1:{process.http_port}", [], {HOOK_SECRET, key}, log)
+        site = TwoOrganizations(
+            f"http://127.0.0.1:{process.http_port}", [], {HOOK_SECRET, key}, log, folder / "data" / "state.db"
+        )
         asyncio.run(_organizations(process, site))
         for one in site.organizations:
             _fill(site, one)
@@ -130,5 +134,13 @@ def _fill(site: TwoOrganizations, one: Organization) -> None:
     integration = {"integration_type": "webhook", "name": one.mark, "settings": settings, "status": "inactive"}
     one.ids["integrations"] = post("/api/v1/integrations", "admin", integration)["id"]
     post(f"/api/v1/devices/{one.ids['devices']}/commands", "admin", {"method": one.mark, "id": one.mark})
+    with closing(sqlite3.connect(site.state_db, timeout=WAIT_S)) as db, db:  # nobody can ask for an alert
+        added = db.execute(
+            """INSERT INTO alerts
+            (organization_id, kind, severity, subject, message, first_at, last_at, count, state)
+            VALUES (?1, 'quota_exceeded', 'low', ?2, ?2, 0, 0, 1, 'open')""",
+            (one.name, one.mark),
+        )
+        one.ids["alerts"] = str(added.lastrowid)
     message = {"topic": f"devices/{one.mark}/status", "payload": {"note": one.mark}, "retain": True}
     post("/api/v1/mqtt-hybrid/publish", "admin", {"messages": [message]})

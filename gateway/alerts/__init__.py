@@ -1,0 +1,1 @@
+"""Alerts: what is looked at (`watch`), and what is made of it (`engine`)."""
