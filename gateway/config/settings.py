@@ -422,6 +422,37 @@ class SerialTable(Section):
 _RADAR_KEYS = ("heartbeat_s", "min_interval_s", "dead_band_cm", "lost_after_s")
 
 
+class NotificationSettings(Section):
+    """How notifications go out, and how long it is kept what became of them."""
+
+    attempts: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="How often one is tried before it has failed; `neurogate notify resend` begins anew.",
+    )
+    first_wait_s: float = Field(
+        30.0, gt=0, description="How long it waits at most after the first failure; then twice as long each time."
+    )
+    keep_trying_s: float = Field(
+        86_400.0,
+        ge=0,
+        description="For so long it costs no attempt that the other side cannot be reached, or asks for patience.",
+    )
+    alone: int = Field(
+        5, ge=0, description="Notifications of one priority that go alone within a minute; further ones go together."
+    )
+    digest_interval_s: float = Field(30.0, ge=0, description="How long those are gathered that go together.")
+    dedupe_key_window_s: float = Field(300.0, ge=0, description="Within this time a `dedupe_key` is told once.")
+    log_max_count: int = Field(
+        20_000,
+        ge=100,
+        description="Notifications kept of one organisation; so many may wait, and of others the oldest leave.",
+    )
+    log_max_bytes: int = Field(20_000_000, ge=100_000, description="What these may take, of one organisation.")
+    log_max_age_days: float = Field(30.0, gt=0, description="How long one is kept after it was sent or has failed.")
+
+
 class MdnsSettings(Section):
     """How the local network finds this gateway: as `neurogate-ID.local`, with `_mqtt._tcp` and `_http._tcp`."""
 
@@ -465,6 +496,7 @@ class Settings(Section):
     egress: EgressSettings = EgressSettings()
     clock: ClockSettings = ClockSettings()
     ingest: IngestSettings = IngestSettings()
+    notifications: NotificationSettings = NotificationSettings()
     mdns: MdnsSettings = MdnsSettings()
     log: LogSettings = LogSettings()
     serial: tuple[SerialTable, ...] = Field((), description="What is attached to this machine by a serial line.")

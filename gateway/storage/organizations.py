@@ -112,7 +112,7 @@ class Organizations:
         await self._state.change(update)
 
     async def remove(self, organization_id: str, *, by: str) -> None:
-        """Take an organisation away, with its tokens.
+        """Take an organisation away, with its tokens and notifications.
 
         What it did stays in the activity log, as the site's. Raises NotFound, and Conflict while it has devices,
         credentials of hubs, subscriptions or integrations.
@@ -148,7 +148,7 @@ class Organizations:
                     f"The integration {name} is of {organization_id}.",
                     hint=f"Remove it: neurogate integration remove {integration}",
                 )
-            for table in ("devices", "tokens", "commands", "alerts"):
+            for table in ("devices", "tokens", "commands", "alerts", "notification_log"):
                 await db.execute(f"DELETE FROM {table} WHERE organization_id = ?", one)  # noqa: S608 - a constant
             await db.execute("DELETE FROM organizations WHERE id = ?", one)
             await db.execute("UPDATE activity_log SET organization_id = NULL WHERE organization_id = ?", one)

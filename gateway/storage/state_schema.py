@@ -180,4 +180,47 @@ STATE_MIGRATIONS = (
         """CREATE UNIQUE INDEX alerts_unresolved ON alerts (coalesce(organization_id, ''), kind, subject)
             WHERE state <> 'resolved'""",
     ),
+    (
+        # The outbox of notifications, and what became of each. Those of one `message_id` go, or went, together.
+        """CREATE TABLE notification_log (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            organization_id TEXT NOT NULL,
+            integration_id TEXT NOT NULL,
+            integration_type TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            message TEXT NOT NULL,
+            priority TEXT NOT NULL,
+            urgency INTEGER NOT NULL,
+            data TEXT NOT NULL,
+            recipients TEXT NOT NULL,
+            device_id TEXT,
+            dedupe_key TEXT,
+            repeats INTEGER NOT NULL DEFAULT 0,
+            status TEXT NOT NULL DEFAULT 'pending',
+            message_id TEXT,
+            recipients_left TEXT,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            retry_count INTEGER NOT NULL DEFAULT 0,
+            next_attempt_at INTEGER,
+            error_message TEXT NOT NULL DEFAULT '',
+            metadata TEXT NOT NULL,
+            created_at INTEGER NOT NULL,
+            updated_at INTEGER NOT NULL,
+            sent_at INTEGER,
+            failed_at INTEGER
+        )""",
+        """CREATE INDEX notification_log_fresh ON notification_log (integration_id, urgency DESC, seq)
+            WHERE status IN ('pending', 'retrying') AND message_id IS NULL""",
+        """CREATE INDEX notification_log_frozen ON notification_log (integration_id, message_id)
+            WHERE status IN ('pending', 'retrying') AND message_id IS NOT NULL""",
+        """CREATE INDEX notification_log_waiting ON notification_log (organization_id)
+            WHERE status IN ('pending', 'retrying')""",
+        "CREATE INDEX notification_log_of ON notification_log (organization_id, seq)",
+        "CREATE INDEX notification_log_message ON notification_log (message_id) WHERE message_id IS NOT NULL",
+        """CREATE INDEX notification_log_key ON notification_log (organization_id, integration_id, dedupe_key, seq)
+            WHERE dedupe_key IS NOT NULL""",
+        _ORGANIZATION_OF.format(table="notification_log"),
+    ),
 )
