@@ -21,8 +21,9 @@ class Backoff(wait_base):
     once: only a person mends it, and some services lock out who knocks too often.
     """
 
-    def __init__(self, random: Callable[[], float]) -> None:
+    def __init__(self, random: Callable[[], float], first_wait_s: float = FIRST_WAIT_S) -> None:
         self._random = random
+        self._first_wait_s = first_wait_s
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """Return the seconds to wait after the attempt that has just failed."""
@@ -31,7 +32,7 @@ class Backoff(wait_base):
 
     def seconds(self, outcome: Outcome, failures: int) -> float:
         """Return the seconds to wait after the last of so many failures in a row."""
-        backoff = self._random() * min(math.ldexp(FIRST_WAIT_S, min(failures - 1, _DOUBLINGS)), LONGEST_WAIT_S)
+        backoff = self._random() * min(math.ldexp(self._first_wait_s, min(failures - 1, _DOUBLINGS)), LONGEST_WAIT_S)
         match outcome:
             case AuthFailed() | WrongAddress():
                 return LONGEST_WAIT_S

@@ -9,13 +9,14 @@ import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_sync.egress import Egress
 from gateway.clock import Clock
 from gateway.model.finding import Finding
+from gateway.model.priorities import Priority
 from gateway.model.reading import StoredReading
 from gateway.model.selection import Selection
 
@@ -105,6 +106,30 @@ class Batch:
 
 
 @dataclass(slots=True, frozen=True)
+class Notification:
+    """What people, or programs for them, are told in one message. A retry has the same id and says the same."""
+
+    id: str
+    """The receiver's key against repetitions, the same on every retry, also after a restart."""
+    gateway_id: str
+    organization_id: str
+    kind: str
+    """What has happened, in words with dots between: `message` (somebody has written it), `test`, `digest`."""
+    subject: str
+    """One line, or nothing."""
+    message: str
+    priority: Priority
+    at_ms: int
+    """When it was handed in."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What programs may want to know."""
+    recipients: tuple[str, ...] = ()
+    """For whom, where a channel knows such; none: whoever its settings say."""
+    parts: tuple["Notification", ...] = ()
+    """Of a digest: what it holds, the most urgent first. `subject` and `message` sum it up."""
+
+
+@dataclass(slots=True, frozen=True)
 class Ok:
     """The destination has it."""
 
@@ -165,6 +190,17 @@ class Rejected:
 Outcome = Ok | RetryAfter | NotConnected | AuthFailed | WrongAddress | Gone | TooLarge | Rejected
 
 
+@dataclass(slots=True, frozen=True)
+class PartlyDelivered:
+    """Of a notification: it has been answered for each recipient, and not for all alike."""
+
+    reason: str
+    again: tuple[str, ...]
+    """Who may take it later: it is sent again to these alone."""
+    refused: Mapping[str, str]
+    """Who will never take it, and why."""
+
+
 class Integration:
     """Base of every integration; an async context manager: entering opens sessions, leaving closes them."""
 
@@ -201,6 +237,23 @@ class Forwards(Protocol):
 
 
 @runtime_checkable
+class Notifies(Protocol):
+    """Tells somebody something."""
+
+    def wants(self, kind: str, priority: Priority) -> bool:
+        """Whether it is to be told by itself what happens of this kind; what it is sent by name it gets anyhow."""
+        ...
+
+    def preview(self, notification: Notification) -> str:
+        """Return what would be sent, for a person to read; nothing secret."""
+        ...
+
+    async def notify(self, notification: Notification) -> Outcome | PartlyDelivered:
+        """Try once to deliver, within `config.timeout_s`. Never raises for what the other side does."""
+        ...
+
+
+@runtime_checkable
 class Tests(Protocol):
     """Can be tried, without sending anything that its destination would take for a reading."""
 
@@ -212,7 +265,9 @@ class Tests(Protocol):
         ...
 
 
-CAPABILITIES: Mapping[str, builtins.type] = MappingProxyType({"forwards": Forwards, "tests": Tests})
+CAPABILITIES: Mapping[str, builtins.type] = MappingProxyType(
+    {"forwards": Forwards, "notifies": Notifies, "tests": Tests}
+)
 """Every capability, by what the API and the documentation call it."""
 
 

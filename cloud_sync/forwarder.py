@@ -62,6 +62,7 @@ from cloud_sync.sender import Encoded, ReadingsErased, Sender
 from cloud_sync.splitting import BatchSize
 from cloud_sync.standing import Standing
 from gateway.clock import Clock
+from gateway.first_of import first_of
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.status import DestinationStatus
@@ -293,7 +294,7 @@ class Forwarder:
         if not self._provisional and self._backlog is None:
             self._standing.state, self._live.oldest_ms = "idle", None
         beyond = min(part.reach for part in self._ranges if not part.is_read)
-        await _first_of(self._log.wait_beyond(beyond), self._wait_for_replay())
+        await first_of(self._log.wait_beyond(beyond), self._wait_for_replay())
 
     async def _wait_for_replay(self) -> None:
         await self._replay.wait_wanted()
@@ -402,7 +403,7 @@ class Forwarder:
 
     async def _wait_to_try_again(self, seconds: float) -> None:
         """Wait, but not when the clock turns out to have been wrong: that may have been why it was refused."""
-        await _first_of(self._sleep(seconds), self._log.wait_clock_learned(self._log.clock_learned))
+        await first_of(self._sleep(seconds), self._log.wait_clock_learned(self._log.clock_learned))
 
     async def _attempt(self, part: LogRange, batch: Encoded) -> Outcome:
         self._standing.tries()
@@ -476,16 +477,3 @@ class Forwarder:
 
     def _seconds_since(self, unix_ms: int | None) -> float:
         return 0.0 if unix_ms is None else max(0.0, (self._clock.now_ms() - unix_ms) / 1000)
-
-
-async def _first_of(*waits: Awaitable[None]) -> None:
-    """Return when one of them has; the others are cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -154,6 +154,18 @@ class Metrics:
             ["integration"],
             registry=registry,
         )
+        self.notification_attempts = Counter(
+            "neurogate_notification_attempts_total",
+            "Attempts to send a notification, or several in one message.",
+            ["integration", "outcome"],
+            registry=registry,
+        )
+        self.notification_latency = Histogram(
+            "neurogate_notification_latency_seconds",
+            "Length of one attempt.",
+            ["integration"],
+            registry=registry,
+        )
         DiskWrites("neurogate_disk_written_bytes_total", "Bytes this process caused to be written.", registry)
         self.clock_synced = Gauge("neurogate_clock_synced", "1 while the clock is synchronised.", registry=registry)
         self.refused = Counter(

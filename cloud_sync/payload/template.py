@@ -87,12 +87,12 @@ def _frame(tree: object) -> _Write:
     if isinstance(tree, list):
         writers = [_frame(value) for value in tree]
         return lambda batch, readings: b"[%b]" % b",".join(write(batch, readings) for write in writers)
-    fill = _filled(tree, BATCH_FIELDS)
+    fill = filled(tree, BATCH_FIELDS)
     return lambda batch, _: as_json(fill(batch))
 
 
 def _item(tree: object, joined: Callable[[Iterator[bytes]], bytes]) -> _Write:
-    fill = _filled(tree, READING_FIELDS)
+    fill = filled(tree, READING_FIELDS)
     return lambda _, readings: joined(as_json(fill(reading)) for reading in readings)
 
 
@@ -103,12 +103,13 @@ def _all(items: Iterator[bytes]) -> bytes:
 # What is filled in
 
 
-def _filled(tree: object, known: Sequence[str]) -> _Fill:
+def filled(tree: object, known: Sequence[str]) -> _Fill:
+    """Return what fills in a tree, with these fields. Raises ValueError."""
     if isinstance(tree, dict):
-        table = {_key(key): _filled(value, known) for key, value in tree.items()}
+        table = {_key(key): filled(value, known) for key, value in tree.items()}
         return lambda fields: {key: fill(fields) for key, fill in table.items()}
     if isinstance(tree, list):
-        items = [_filled(value, known) for value in tree]
+        items = [filled(value, known) for value in tree]
         return lambda fields: [fill(fields) for fill in items]
     if isinstance(tree, str):
         return _text(tree, known)
@@ -117,26 +118,38 @@ def _filled(tree: object, known: Sequence[str]) -> _Fill:
 
 def _text(text: str, known: Sequence[str]) -> _Fill:
     """Return what fills in one text: the value itself, if it is nothing but a reference."""
-    constants = _REFERENCE.split(text)
-    paths = [_path(reference, known) for reference in constants[1::2]]
-    constants = constants[::2]
-    if any("{{" in constant for constant in constants):
-        raise ValueError("a text has braces that are no reference; write one as {{device_id}}.")  # it may hold a secret
+    constants, paths = _parts(text, known)
     if constants == ["", ""]:
         return lambda fields: _value(fields, paths[0])
+    return filled_text(text, known)
 
-    def filled(fields: _Fields) -> str:
-        values = [_as_text(_value(fields, path)) for path in paths]
+
+def filled_text(text: str, known: Sequence[str], quote: Callable[[str], str] = str) -> Callable[[_Fields], str]:
+    """Return what fills in a text with these fields, each as `quote` writes it. Raises ValueError."""
+    constants, paths = _parts(text, known)
+
+    def write(fields: _Fields) -> str:
+        values = [quote(_as_text(_value(fields, path))) for path in paths]
         return constants[0] + "".join(a + b for a, b in zip(values, constants[1:], strict=True))
 
-    return filled
+    return write
+
+
+def _parts(text: str, known: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Return what stands around the references of a text, and these."""
+    pieces = _REFERENCE.split(text)
+    paths = [_path(reference, known) for reference in pieces[1::2]]
+    if any("{{" in constant for constant in pieces[::2]):
+        shown = known[0]  # nothing of the text: it may hold a secret
+        raise ValueError(f"a text has braces that are no reference; write one as {{{{{shown}}}}}.")
+    return pieces[::2], paths
 
 
 def _path(reference: str, known: Sequence[str]) -> list[str]:
     name, *steps = reference.split(".")
     if name not in known:
         shown = f"{{{{{reference}}}}}"
-        if name in READING_FIELDS:
+        if known is BATCH_FIELDS and name in READING_FIELDS:
             raise ValueError(f'{shown} is a field of a reading: it stands inside of "{EACH}".')
         hint = did_you_mean(nearest(name, known)) or f"There are: {', '.join(known)}."
         raise ValueError(f"{shown} is an unknown field. {hint}")

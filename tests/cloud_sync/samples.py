@@ -1,8 +1,9 @@
 """Readings and batches as the tests use them."""
 
+from dataclasses import replace
 from typing import Any
 
-from cloud_sync.contract import Batch
+from cloud_sync.contract import Batch, Notification
 from cloud_sync.egress import Egress
 from gateway.config.settings import EgressSettings
 from gateway.model.reading import NewReading, StoredReading, TimeSource
@@ -31,6 +32,11 @@ def stored(row: int = 1, body: dict[str, Any] | None = None) -> StoredReading:
 
 def batch(readings: int = 3, message_id: str = "msg_1") -> Batch:
     return Batch(message_id, [stored(row) for row in range(1, readings + 1)], "site-1", "log-1")
+
+
+def notification(**fields: Any) -> Notification:
+    base = Notification("6f1c", "site-1", "default", "message", "Pump", "The pump is off.", "high", NOW_MS)
+    return replace(base, **fields)
 
 
 async def append(log: Log, count: int, *, first_seq: int = 0) -> None:

@@ -118,7 +118,7 @@ def test_p4_values_are_data_and_are_not_filled_in_again() -> None:
         ({"a": {"$each_reading": 1}, "b": "{{x}}"}, "{{x}} is an unknown field. There are: gateway_id, batch_id, "),
         ({"$each_reading": "{{count}}"}, "{{count}} is an unknown field."),
         ({"{{device_id}}": 1}, '"{{device_id}}" is a key'),
-        (["{{device_id"], "a text has braces that are no reference; write one as {{device_id}}."),
+        (["{{device_id"], "a text has braces that are no reference; write one as {{id}}."),
         (["{{a b}}"], "has braces that are no reference"),
         (["{{{{seq}}}}"], "has braces that are no reference"),
         (["{{}}"], "{{}} is an unknown field"),
