@@ -25,7 +25,9 @@ from gateway.storage.integrations import IntegrationRow
 GROUP = "neurogate.integrations"
 BUILT_IN = MappingProxyType(
     {
+        "email": "cloud_sync.integrations.email:Email",
         "mqtt": "cloud_sync.integrations.mqtt:Mqtt",
+        "slack": "cloud_sync.integrations.slack:Slack",
         "webhook": "cloud_sync.integrations.webhook:Webhook",
     }
 )

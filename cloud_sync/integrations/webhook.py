@@ -1,9 +1,11 @@
-"""Send signed batches of readings to any HTTP receiver.
+"""Send signed batches of readings, and notifications, to any HTTP receiver.
 
 The body is `{"type":"readings.batch","gateway_id":…,"readings":[…]}`, or what a template or CloudEvents make of the
 readings. The very bytes that are sent, compressed if so, are signed: by Standard Webhooks 1.0 and, for existing
 receivers, in `X-Webhook-Signature`. `webhook-id` is the same on every retry. Connections go only where egress allows,
 redirects are not followed, and of an answer only 2 KB are read, to say why it refused.
+
+A notification goes out alike: by default as `{"type":"notification",…}`, see `payload/notification_body.py`.
 """
 
 import gzip
@@ -12,25 +14,38 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, HttpUrl, JsonValue, field_validator, model_validator
 
-from cloud_sync.contract import Batch, Forwards, Integration, IntegrationConfig, Outcome, Tests
+from cloud_sync.contract import (
+    Batch,
+    Forwards,
+    Integration,
+    IntegrationConfig,
+    Notification,
+    Notifies,
+    Outcome,
+    Tests,
+)
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.custom_headers import check_headers, check_name, check_value, parsed_headers
 from cloud_sync.integrations.http.receiver_check import check_receiver
 from cloud_sync.integrations.http.signed_post import SignedPost, without_credentials
 from cloud_sync.payload import cloud_events
-from cloud_sync.payload.readings_batch import readings_batch
-from cloud_sync.payload.template import Template
+from cloud_sync.payload.notification_body import as_event, wire_notification
+from cloud_sync.payload.notification_text import FIELDS, MessageTemplate, Notify, Writer, fields_of
+from cloud_sync.payload.readings_batch import as_json, readings_batch
+from cloud_sync.payload.template import Template, filled
 from cloud_sync.signing import standard_webhooks
 from gateway.clock import Clock
 from gateway.model.finding import Finding
+from gateway.model.priorities import Priority
 from gateway.model.secret import Secret
 
 _BEARER = "Authorization"
 _JSON = "application/json"
+_AS_IT_IS = MessageTemplate(subject="{{subject}}", text="{{message}}")
 
 
-class Webhook(Integration, Forwards, Tests):
-    """Send signed batches of readings to any HTTP receiver."""
+class Webhook(Integration, Forwards, Notifies, Tests):
+    """Send signed batches of readings, and notifications, to any HTTP receiver."""
 
     type = "webhook"
 
@@ -60,6 +75,13 @@ class Webhook(Integration, Forwards, Tests):
         cloudevents: Literal["structured", "batch"] | None = Field(
             None,
             description="Send CloudEvents 1.0: `structured` is one event a request, `batch` a list of them.",
+        )
+        notify: Notify = Field(
+            Notify(kinds=()), description="Which notifications it gets by itself, and how: see its own settings."
+        )
+        notification_template: JsonValue = Field(
+            None,
+            description="The body of a notification as the receiver wants it: JSON with fields such as `{{message}}`.",
         )
 
         @field_validator("url")
@@ -121,13 +143,23 @@ class Webhook(Integration, Forwards, Tests):
                 Template(template)
             return template
 
+        @field_validator("notification_template")
+        @classmethod
+        def _is_one_of_notifications(cls, template: JsonValue) -> JsonValue:
+            if template is not None:
+                filled(template, FIELDS)
+            return template
+
         @model_validator(mode="after")
         def _goes_together(self) -> Self:
             set_twice = {name.lower() for name in self.custom_headers} & {name.lower() for name in self._identity()}
             if set_twice:
                 raise ValueError(f"{set_twice.pop()} is set twice, by custom_headers and by auth_token or api_key.")
-            if self.cloudevents and (self.payload_template is not None or self.content_type is not None):
-                raise ValueError("cloudevents fixes the body: leave out payload_template and content_type.")
+            templates = (self.payload_template, self.notification_template)
+            if self.cloudevents and (templates != (None, None) or self.content_type is not None):
+                raise ValueError(
+                    "cloudevents fixes the body: leave out payload_template, notification_template and content_type."
+                )
             if self.batch_max_readings > 1 and self._one_by_one():
                 raise ValueError(
                     "a request carries one reading: set batch_max_readings = 1, or send several with "
@@ -158,6 +190,7 @@ class Webhook(Integration, Forwards, Tests):
         self._config = config
         self._write, content_type = _body(config)
         self._compresses = config.gzip
+        self._writer = Writer(config.notify, _AS_IT_IS)
         headers = {"content-type": content_type} | ({"content-encoding": "gzip"} if config.gzip else {})
         self._post = SignedPost(
             str(config.url),
@@ -181,12 +214,37 @@ class Webhook(Integration, Forwards, Tests):
 
     def encode(self, batch: Batch) -> bytes:
         """Return the body."""
-        body = self._write(batch)
+        return self._compressed(self._write(batch))
+
+    def _compressed(self, body: bytes) -> bytes:
         return gzip.compress(body, mtime=0) if self._compresses else body  # with a time it would differ each time
 
     async def send(self, batch: Batch, body: bytes) -> Outcome:
         """Send it once and classify the answer."""
         return await self._post.send(batch.id, body)
+
+    def wants(self, kind: str, priority: Priority) -> bool:
+        """Whether it is to be told by itself."""
+        return self._config.notify.wants(kind, priority)
+
+    def preview(self, notification: Notification) -> str:
+        """Return the body, before it is compressed."""
+        return self._notification_body(notification).decode()
+
+    def _notification_body(self, notification: Notification) -> bytes:
+        config = self._config
+        written = self._writer.write(notification)
+        if config.notification_template is not None:
+            fields = fields_of(notification) | {"subject": written.subject, "message": written.text}
+            return as_json(filled(config.notification_template, FIELDS)(fields))
+        wire = wire_notification(notification) | {"subject": written.subject, "message": written.text}
+        if config.cloudevents is None:
+            return as_json(wire)
+        return as_json(as_event(wire) if config.cloudevents == "structured" else [as_event(wire)])
+
+    async def notify(self, notification: Notification) -> Outcome:
+        """Send it once and classify the answer."""
+        return await self._post.send(notification.id, self._compressed(self._notification_body(notification)))
 
     async def check(self) -> list[Finding]:
         """Go as far as a batch would, and there ask with OPTIONS, which no receiver takes for a reading."""

@@ -1,22 +1,43 @@
 """Every integration keeps what its capabilities promise; so does one of another package, with the same suites."""
 
 from cloud_sync.contract import capabilities
+from cloud_sync.integrations.email import Email
 from cloud_sync.integrations.mqtt import Mqtt
+from cloud_sync.integrations.slack import Slack
 from cloud_sync.integrations.webhook import Webhook
 from cloud_sync.registry import integration_classes
 from tests.cloud_sync.other_package.neurogate_spool import Spool
 from tests.contract.configured import ConfigContract
 from tests.contract.forwards import ForwardsContract
+from tests.contract.notifies import NotifiesContract
 from tests.contract.other_side import Contract, folder, http_receiver, mosquitto
+from tests.contract.receivers import mail_receiver, mail_side, slack_receiver, slack_side, webhook_receiver
 from tests.contract.tests_itself import TriedContract
 
-SUITES: dict[str, type[Contract]] = {"forwards": ForwardsContract, "tests": TriedContract}
+SUITES: dict[str, type[Contract]] = {
+    "forwards": ForwardsContract,
+    "notifies": NotifiesContract,
+    "tests": TriedContract,
+}
 """By capability."""
 
 
-class TestWebhook(ConfigContract, ForwardsContract, TriedContract):
+class TestEmail(ConfigContract, NotifiesContract, TriedContract):
+    integration = Email
+    other_side = staticmethod(mail_side)
+    receiver = staticmethod(mail_receiver)
+
+
+class TestSlack(ConfigContract, NotifiesContract, TriedContract):
+    integration = Slack
+    other_side = staticmethod(slack_side)
+    receiver = staticmethod(slack_receiver)
+
+
+class TestWebhook(ConfigContract, ForwardsContract, NotifiesContract, TriedContract):
     integration = Webhook
     other_side = staticmethod(http_receiver)
+    receiver = staticmethod(webhook_receiver)
 
 
 class TestMqtt(ConfigContract, TriedContract):

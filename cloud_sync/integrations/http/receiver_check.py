@@ -33,9 +33,9 @@ _MEANINGS = {
 
 
 async def check_receiver(
-    url: str, post: SignedPost, method: str, clock: Clock, egress: Egress, *, signs: bool
+    url: str, post: SignedPost, method: str, clock: Clock, egress: Egress, *, signs: bool | None
 ) -> list[Finding]:
-    """Return what was found, up to where it fails. `post` is entered."""
+    """Return what was found, up to where it fails. `post` is entered; `signs` is None where nobody asks for that."""
     parsed = URL(url, encoded=True)
     host = parsed.raw_host or ""
     reached = await reach(host, parsed.port or 0, egress, clock, uses_tls=parsed.scheme == "https")
@@ -49,9 +49,11 @@ async def check_receiver(
     return [*reached.findings, *answered]
 
 
-def answer_findings(answer: Options, method: str, clock: Clock, *, signs: bool) -> list[Finding]:
+def answer_findings(answer: Options, method: str, clock: Clock, *, signs: bool | None) -> list[Finding]:
     """Say what an answer to OPTIONS means for batches that are sent by `method`."""
     found = [_status(answer, method)]
+    if signs is None:
+        return found
     if not signs:
         found.append(
             warning("Batches are not signed: anybody could send some.", "Set `secret`, here and at the receiver.")
