@@ -10,7 +10,7 @@ How and when it goes out is in `courier.py`, what is on disk in `gateway/storage
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
@@ -52,6 +52,11 @@ class Running(Protocol):
         ...
 
     @property
+    def entered(self) -> asyncio.Event:
+        """Set while it is entered."""
+        ...
+
+    @property
     def health(self) -> Health | None:
         """What hears how it does."""
         ...
@@ -68,7 +73,7 @@ class Integrations(Protocol):
         """Return the first active one that an organisation may use; None when there is none."""
         ...
 
-    def running(self) -> Iterable[Running]:
+    def running(self) -> Sequence[Running]:
         """Return all."""
         ...
 
@@ -150,7 +155,7 @@ class Notifier:
 
     def _notifying(self, integration_id: str) -> Notifying | None:
         for one in self._integrations.running():
-            if one.id == integration_id and isinstance(one.integration, Notifies):
+            if one.id == integration_id and one.entered.is_set() and isinstance(one.integration, Notifies):
                 return Notifying(one.config, one.integration, one.health)
         return None
 

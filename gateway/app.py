@@ -15,6 +15,7 @@ from functools import partial
 from cloud_sync.callbacks import Callbacks
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.signed_post import SignedPost
+from cloud_sync.notifier import Notifier
 from gateway import __version__
 from gateway.access import Access
 from gateway.alerts.engine import AlertEngine
@@ -68,6 +69,7 @@ from gateway.web.integrations import IntegrationRoutes
 from gateway.web.live import Live
 from gateway.web.mqtt_broker import MqttBroker
 from gateway.web.mqtt_listener import MqttListener
+from gateway.web.notifications import Notifications
 from gateway.web.organizations import OrganizationRoutes
 from gateway.web.readings import Readings
 from gateway.web.routes import Routes
@@ -199,6 +201,9 @@ class Gateway:
         certificates = SiteCertificates.of(settings, clock)
         tls = await self._open_tls(certificates, data_dir)
         door = Door(settings.mqtt, access, ingest, store, messages, clock, metrics, tls)
+        notifier = Notifier(
+            integrations, state, settings.notifications, keep_running, clock, metrics, gateway_id=settings.gateway.id
+        )
         log.bounds.on_full.append(door.turn_everybody_away)
         limits = RateLimits(clock, per_minute=settings.http.rate_limit_per_minute, burst=settings.http.rate_limit_burst)
         listeners = await stack.enter_async_context(contextlib.AsyncExitStack())
@@ -217,6 +222,7 @@ class Gateway:
             integrations,
             metrics,
             commands_over(door, access, state, clock, metrics),
+            notifier,
         )
         callers = await self._callers(state, key, access)
         publisher = Publisher(access, ingest, door.delivery, settings.mqtt)
@@ -255,6 +261,7 @@ class Gateway:
             TokenRoutes(authorization, site),
             IntegrationRoutes(authorization, site),
             Activity(authorization, site),
+            Notifications(authorization, site),
             MqttListener(
                 Authorization(callers, _hook_limits(settings, clock), door.login_delay),
                 publisher.publish,
@@ -313,6 +320,7 @@ class Gateway:
             "callbacks": parts.callbacks.run,
             "commands": parts.site.commands.run,
             "alerts": self._alerts.run,
+            "notifications": parts.site.notifier.run,
             "live feed": parts.feed.run,
             **({"certificates": parts.tls.keep_fresh} if parts.tls is not None else {}),
             **serial,

@@ -10,6 +10,7 @@ from typing import Any
 
 from prometheus_client import generate_latest
 
+from cloud_sync.notifier import Notifier
 from gateway import process
 from gateway.access import Access, Device
 from gateway.broker.door import Door
@@ -50,6 +51,7 @@ class RunningSite:
     _integrations: RunningIntegrations
     _metrics: Metrics
     commands: Commands
+    notifier: Notifier
     actor: str = CLI
     """Whoever asks over the control socket; others say who they are by `acting`."""
     broker_test: BrokerTest = field(init=False)

@@ -29,6 +29,7 @@ COMMANDS = (
     "device",
     "alert",
     "credential",
+    "notify",
     "org",
     "token",
     "integration",

@@ -52,6 +52,15 @@ from gateway.operations.integrations import (
     show_integration,
     try_integration,
 )
+from gateway.operations.notifications import (
+    follow_notification,
+    page_notifications,
+    preview_notification,
+    resend_failed_notifications,
+    resend_notification,
+    send_notification,
+    show_notification,
+)
 from gateway.operations.organizations import (
     add_organization,
     list_organizations,
@@ -116,6 +125,13 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     init_certificates,
     renew_certificates,
     issue_certificate,
+    page_notifications,
+    show_notification,
+    send_notification,
+    follow_notification,
+    resend_notification,
+    resend_failed_notifications,
+    preview_notification,
     buffer_status,
     list_dead_letters,
     replay_dead_letters,

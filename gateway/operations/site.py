@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from cloud_sync.notifier import Notifier
 from gateway.clock import Clock
 from gateway.commands import Commands
 from gateway.config import Settings
@@ -71,6 +72,11 @@ class Live(Protocol):
 
     async def wait_beyond(self, row: int) -> bool:
         """Return True when there is a committed row beyond `row`, False when the gateway stops."""
+        ...
+
+    @property
+    def notifier(self) -> Notifier:
+        """What sends notifications."""
         ...
 
     def replay(self, destinations: Iterable[str]) -> None:

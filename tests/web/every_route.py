@@ -91,6 +91,10 @@ ROUTES = [
     Route("GET", "mqtt-broker/subscriptions", READ),
     Route("DELETE", "mqtt-broker/subscriptions/{subscription}", CHANGE, ok=204),
     Route("GET", "mqtt-broker/messages?subscription_id={subscription}", READ),
+    Route("POST", "send-notification", CHANGE, {"integration_type": "email", "message": "The pump is off."}, 202),
+    Route("GET", "notification-log?status=failed", READ),
+    Route("GET", "notification-log/{notification}", READ),
+    Route("POST", "notification-log/{notification}/resend", CHANGE),
     Route("POST", "mqtt-listener", HAND_IN, {"topic": "devices/shed/status", "payload": "on"}),
 ]
 

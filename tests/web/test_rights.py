@@ -16,6 +16,7 @@ from gateway.model.roles import ROLES, Role
 from gateway.operations.credentials import add_credential
 from gateway.operations.devices import add_device
 from gateway.operations.integrations import IntegrationFields, add_integration
+from gateway.operations.notifications import follow_notification, send_notification
 from gateway.operations.organizations import add_organization
 from gateway.operations.tokens import create_token
 from gateway.storage.alerts import Alerts, Cause
@@ -23,6 +24,8 @@ from tests.site import Site, reading, running_site
 from tests.web.every_route import BY_PASSWORD, DOCUMENT, LIVE, ROUTES, WITHOUT_TOKENS, Route
 
 JWT_SECRET = "a secret of more than thirty-two bytes"
+MAIL = {"type": "email", "name": "mail", "smtp_host": "mail.invalid", "from_email": "gateway@example.org"}
+"""Writes to nobody, so no name is looked up."""
 KINDS = ("token", "jwt")
 
 LOOKS = [one for one in ROUTES if one.method == "GET"]
@@ -97,6 +100,7 @@ async def furnish(site: Site, organization_id: str, tokens: dict[tuple[str | Non
     alerts = Alerts(await site.gateway._running.site.state())
     alert, _ = await alerts.open(Cause(organization_id, "quota_exceeded", device_id, "low", "Less."), reopen_ms=0)
     return {
+        "notification": await _notification(site, organization_id),
         "organization": organization_id,
         "device": device_id,
         "hub": f"hub-of-{organization_id}",
@@ -108,10 +112,19 @@ async def furnish(site: Site, organization_id: str, tokens: dict[tuple[str | Non
     }
 
 
+async def _notification(site: Site, organization_id: str) -> str:
+    """One that has failed, as it names nobody."""
+    inside = site.gateway._running.site
+    sent = await send_notification(inside, organization_id=organization_id, integration_type="email", message="hello")
+    followed = follow_notification(inside, organization_id=organization_id, notification_id=sent.id)
+    assert [row.status async for row in followed][-1] == "failed"
+    return sent.id
+
+
 @pytest.fixture
 async def sites(tmp_path: Path) -> AsyncIterator[Sites]:
     http = {"rate_limit_per_minute": 0, "jwt_secret": JWT_SECRET}
-    async with running_site(tmp_path, http=http, ingest={"hook_rate_limit_per_minute": 0}) as site:
+    async with running_site(tmp_path, http=http, ingest={"hook_rate_limit_per_minute": 0}, integrations=[MAIL]) as site:
         tokens: dict[tuple[str | None, str], str] = {}
         own = {name: await furnish(site, name, tokens) for name in ("acme", "other")}
         await site.command(add_organization, organization_id="third")
@@ -140,7 +153,7 @@ async def test_p8_a_route_is_for_its_organisation_alone(sites: Sites, turn: list
 
 
 async def check_is_for_its_organisation_alone(sites: Sites, route: Route) -> None:
-    names = r"\{(device|hub|token|organization|subscription|integration|alert)\}"
+    names = r"\{(device|hub|token|organization|subscription|integration|alert|notification)\}"
     asks_for_one = re.search(names, route.path + json.dumps(route.body))
     describes = route.path == "devices/metadata"  # there an id that is not known becomes one of the own organisation
     for kind in KINDS:
@@ -203,7 +216,7 @@ async def test_the_table_names_every_route_there_is(sites: Sites) -> None:
     asked = set()
     for one in ROUTES:
         path = one.path.partition("?")[0]
-        for name in ("device", "token", "organization", "subscription", "integration", "alert"):
+        for name in ("device", "token", "organization", "subscription", "integration", "alert", "notification"):
             path = path.replace(f"{{{name}}}", "{id}")
         path = path.replace("organizations/third", "organizations/{id}")
         asked |= {(one.method, f"{prefix}/{path}") for prefix in ("/api/v1", "/functions/v1")}

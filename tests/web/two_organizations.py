@@ -27,6 +27,11 @@ NOWHERE = "https://hook.invalid/"
 """Where every callback goes: nobody is asked whom the name belongs to."""
 
 _MORE = f"""
+[[integrations]]
+type = "email"
+name = "mail"
+smtp_host = "mail.invalid"
+from_email = "gateway@example.org"
 [ingest]
 hook_secret = "{HOOK_SECRET}"
 hook_rate_limit_per_minute = 0
@@ -142,5 +147,7 @@ def _fill(site: TwoOrganizations, one: Organization) -> None:
             (one.name, one.mark),
         )
         one.ids["alerts"] = str(added.lastrowid)
+    told = {"integration_type": "email", "message": one.mark, "data": {"device_id": one.mark}}
+    one.ids["notification-log"] = post("/api/v1/send-notification", "admin", told)["id"]
     message = {"topic": f"devices/{one.mark}/status", "payload": {"note": one.mark}, "retain": True}
     post("/api/v1/mqtt-hybrid/publish", "admin", {"messages": [message]})

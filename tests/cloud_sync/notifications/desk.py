@@ -1,7 +1,7 @@
 """A notifier's surroundings: a state on disk, channels that answer as they are told, a time that passes in sleeps."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +26,13 @@ class Channel:
 
     def __init__(self, *answers: Outcome | PartlyDelivered, name: str = "chat", **settings: Any) -> None:
         base = {"type": "scripted", "name": name, "rate_limit_per_minute": 0}
-        self.config = IntegrationConfig.model_validate(base | settings)
+        self.config: IntegrationConfig = IntegrationConfig.model_validate(base | settings)
         self.id = name
         self.organization_id = ""
         self.integration: object = self
         self.health: Health | None = None
+        self.entered = asyncio.Event()
+        self.entered.set()
         self.answers = list(answers)
         self.sent: list[Notification] = []
         self.wanted: Callable[[str, Priority], bool] = lambda _kind, _priority: True
@@ -72,7 +74,7 @@ class Channels:
                 return one
         return None
 
-    def running(self) -> Iterable[Channel]:
+    def running(self) -> Sequence[Channel]:
         return self.all
 
 
