@@ -117,3 +117,23 @@ CONFIGURATIONS = {
 """,
 }
 """What stands under "Configuration", by type: JavaScript, too."""
+
+FRONTEND_NOTIFICATIONS = [
+    {
+        "integration_type": "email",
+        "recipients": ["user@example.com"],
+        "subject": "Device Alert",
+        "message": "Device XYZ is offline!",
+    },
+    {
+        "integration_type": "slack",
+        "message": "🚨 Critical alert: Temperature exceeded threshold!",
+        "data": {"device": "Sensor-123", "temperature": 95},
+    },
+    {
+        "integration_type": "webhook",
+        "message": "Device status changed",
+        "data": {"device_id": "abc-123", "status": "online"},
+    },
+]
+"""What `integrationService.sendEmail`, `sendSlack` and `triggerWebhook` send, in the documented fields."""

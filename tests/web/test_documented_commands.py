@@ -3,7 +3,9 @@
 The answers are held against what the documents say that a row has. One gateway, as its own process, for all of them.
 """
 
+import email.message
 import json
+import queue
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,10 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Message
 from standardwebhooks.webhooks import Webhook
 
 from cloud_sync.registry import integration_classes
 from tests.gateway_process import WAIT_S, GatewayProcess
+from tests.ports import free_port
 from tests.web import documented_requests as documented
 
 COLUMNS = {
@@ -24,6 +29,26 @@ COLUMNS = {
     *("webhook_enabled", "webhook_url", "last_sync_at", "last_sync_status", "sync_error", "created_at", "updated_at"),
 }
 """Of `device_integrations`, but for the two that nothing shows: api_key_encrypted and webhook_secret."""
+
+
+NOTIFYING = """
+[[integrations]]
+type = "slack"
+name = "team"
+webhook_url = "{url}/services/T0/B0/x"
+[[integrations]]
+type = "webhook"
+name = "workflow"
+url = "{url}/workflow"
+[[integrations]]
+type = "email"
+name = "mail"
+smtp_host = "127.0.0.1"
+smtp_port = {smtp_port}
+from_email = "noreply@yourcompany.com"
+use_tls = false
+"""
+"""What the notifications of the documents go to."""
 
 
 class Receiver(ThreadingHTTPServer):
@@ -67,6 +92,17 @@ class _Post(BaseHTTPRequestHandler):
         pass
 
 
+class Mailbox(Message):
+    """What mail comes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mails: queue.Queue[email.message.Message] = queue.Queue()
+
+    def handle_message(self, message: email.message.Message) -> None:
+        self.mails.put(message)
+
+
 @dataclass
 class Platform:
     """A gateway, seen as the platform that the documents speak of."""
@@ -75,6 +111,7 @@ class Platform:
     token: str
     organization_id: str
     receiver: Receiver
+    mailbox: Mailbox
 
     def curl(self, command: str, integration_id: str = "") -> tuple[int, Any]:
         """Run a command as it stands in a document, and return status and answer."""
@@ -123,13 +160,19 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     process = GatewayProcess(tmp_path_factory.mktemp("platform"))
     with (process.folder / "neurogate.toml").open("a") as file:
         file.write('[egress]\npolicy = "any"\n')
+    mailbox = Mailbox()
+    smtp = Controller(mailbox, hostname="127.0.0.1", port=free_port())
+    smtp.start()
     with Receiver() as receiver:
+        with (process.folder / "neurogate.toml").open("a") as file:
+            file.write(NOTIFYING.format(url=receiver.url, smtp_port=smtp.port))
         threading.Thread(target=receiver.serve_forever, daemon=True).start()
         try:
             process.start()
             token = process.json("token", "create", "frontend", "--role", "admin")["token"]
-            yield Platform(f"http://127.0.0.1:{process.http_port}", token, "default", receiver)
+            yield Platform(f"http://127.0.0.1:{process.http_port}", token, "default", receiver, mailbox)
         finally:
+            smtp.stop()
             process.kill()
             receiver.shutdown()
 
@@ -184,3 +227,30 @@ def test_what_is_published_by_curl_goes_to_the_callback_that_curl_asked_for(plat
     headers, body = platform.receiver.post_to("/mqtt-callback")
     (message,) = Webhook(subscription["secret"]).verify(body, headers)["messages"]
     assert (message["topic"], message["payload"]) == ("devices/sensor-123/telemetry", {"temperature": 23.5})
+
+
+# What is told
+
+
+def test_a_notification_is_sent_by_the_documented_curl(platform: Platform) -> None:
+    status, accepted = platform.curl(documented.SEND_NOTIFICATION)
+    assert (status, accepted["integration_type"]) == (202, "slack"), accepted
+    _, body = platform.receiver.post_to("/services/T0/B0/x")
+    assert "Test notification" in json.loads(body)["text"]
+    status, log = platform.ask("GET", "/functions/v1/notification-log")
+    (logged,) = [one for one in log["notifications"] if one["id"] == accepted["id"]]
+    assert (status, logged["message"], logged["priority"]) == (200, "Test notification", "high")
+
+
+@pytest.mark.parametrize("said", documented.FRONTEND_NOTIFICATIONS, ids=lambda said: str(said["integration_type"]))
+def test_a_notification_is_sent_as_the_frontend_does(platform: Platform, said: dict[str, Any]) -> None:
+    body = {"organization_id": platform.organization_id} | said
+    status, accepted = platform.ask("POST", "/functions/v1/send-notification", body)
+    assert status == 202, accepted
+    if said["integration_type"] == "email":
+        mail = platform.mailbox.mails.get(timeout=WAIT_S)
+        assert (mail["X-RcptTo"], said["subject"] in mail["Subject"]) == ("user@example.com", True)
+        return
+    path = "/services/T0/B0/x" if said["integration_type"] == "slack" else "/workflow"
+    _, told = platform.receiver.post_to(path)
+    assert said["message"] in json.dumps(json.loads(told), ensure_ascii=False)
