@@ -114,24 +114,24 @@ class Notifier:
         self._random = random
         self._couriers: dict[str, Courier] = {}
         self._unstarted: asyncio.Queue[Courier] = asyncio.Queue()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Send until cancelled."""
         await self.log.trim()
         for integration_id in await self.log.waiting_integrations():
             self._courier(integration_id)
-        tasks: list[asyncio.Task[None]] = []
         try:
             for courier in self._couriers.values():
                 self._unstarted.put_nowait(courier)
-            started: set[Courier] = set()
             while True:
                 courier = await self._unstarted.get()
-                if courier not in started:
-                    started.add(courier)
+                if courier.id not in self._tasks and self._couriers.get(courier.id) is courier:
                     part = f"notifications of {courier.id}"
-                    tasks.append(asyncio.create_task(self._keep_running(part, courier.run), name=part))
+                    running = self._keep_running(part, courier.run)
+                    self._tasks[courier.id] = asyncio.create_task(running, name=part)
         finally:
+            tasks = [self._tasks.pop(name) for name in [*self._tasks]]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -241,6 +241,16 @@ class Notifier:
         await self.log.hurry(integration_id)
         if (courier := self._couriers.get(integration_id)) is not None:
             courier.renew()
+
+    async def forget(self, integration_id: str) -> None:
+        """Give up what waits for an integration that was removed, and let go of all that is known of it."""
+        self._couriers.pop(integration_id, None)
+        if (task := self._tasks.pop(integration_id, None)) is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        await self.log.give_up(integration_id, "The integration was removed.")
+        self._metrics.forget_part(f"notifications of {integration_id}")
+        self._metrics.forget_destination(integration_id)
 
 
 def example(new: NewNotification, gateway_id: str, now_ms: int) -> Notification:

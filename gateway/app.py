@@ -57,7 +57,7 @@ from gateway.storage.state import DeviceCredential, State
 from gateway.supervisor import Supervisor
 from gateway.tls.site_tls import SiteTls
 from gateway.wanted_integrations import check_integrations
-from gateway.watching import alert_engine, watched_integrations
+from gateway.watching import alert_engine, told_by, watched_integrations
 from gateway.web.activity import Activity
 from gateway.web.alerts import AlertRoutes
 from gateway.web.authorization import Authorization
@@ -201,9 +201,7 @@ class Gateway:
         certificates = SiteCertificates.of(settings, clock)
         tls = await self._open_tls(certificates, data_dir)
         door = Door(settings.mqtt, access, ingest, store, messages, clock, metrics, tls)
-        notifier = Notifier(
-            integrations, state, settings.notifications, keep_running, clock, metrics, gateway_id=settings.gateway.id
-        )
+        notifier = self._notifier(integrations, state)
         log.bounds.on_full.append(door.turn_everybody_away)
         limits = RateLimits(clock, per_minute=settings.http.rate_limit_per_minute, burst=settings.http.rate_limit_burst)
         listeners = await stack.enter_async_context(contextlib.AsyncExitStack())
@@ -276,8 +274,13 @@ class Gateway:
         listeners.callback(stopping.set)
         await integrations.open(log)
         self._alerts = alert_engine(
-            watched_integrations(integrations, log), tls, access, state, clock, on_open=None
-        )  # notifications are sent from here: `on_open`
+            watched_integrations(integrations, log),
+            tls,
+            access,
+            state,
+            clock,
+            on_open=told_by(notifier, home=settings.gateway.organization_id),
+        )
         serial = serial_sources(settings, access, ingest, metrics, clock)
         parts = self._parts = _Parts(
             state, log, access, door, http, integrations, messages, callbacks, feed, serial, site, tls, listeners
@@ -289,6 +292,17 @@ class Gateway:
         await http.start(listeners)
         await control.start()  # last: now there is something to ask
         return parts
+
+    def _notifier(self, integrations: RunningIntegrations, state: State) -> Notifier:
+        """Return what notifies by the integrations, and hears of their changes."""
+        settings, keep_running = self._settings, self._supervisor.keep_running
+        gateway_id = settings.gateway.id
+        notifier = Notifier(
+            integrations, state, settings.notifications, keep_running, self._clock, self._metrics, gateway_id=gateway_id
+        )
+        integrations.on_begin.append(notifier.renew)
+        integrations.on_remove.append(notifier.forget)
+        return notifier
 
     async def _open_tls(self, certificates: SiteCertificates, data_dir: DataDir) -> SiteTls | None:
         """Return what listeners over TLS need, ready; None when there is none."""

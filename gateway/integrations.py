@@ -44,6 +44,9 @@ _ENDS_WITHIN_S = 10.0
 KeepRunning = Callable[[str, Callable[[], Awaitable[None]]], Awaitable[None]]
 """The supervisor's: runs a part under its name, and again after a crash."""
 
+OnChange = Callable[[str], Awaitable[None]]
+"""Hears the id of an integration. May raise NeurogateError: then the change is made again, and it hears again."""
+
 
 @dataclass(slots=True, eq=False)
 class Running:
@@ -117,6 +120,10 @@ class RunningIntegrations:
         self._running: dict[str, Running] = {}
         self._failed: dict[str, NeurogateError] = {}
         """Changes that could not take effect yet, by id, and why."""
+        self.on_begin: list[OnChange] = []
+        """Hear of one that has begun while the gateway runs: new, changed, or started anew."""
+        self.on_remove: list[OnChange] = []
+        """Hear of one that is no more; again, if that was interrupted."""
         self._lasting_notices: list[str] = []
         self._changing = asyncio.Lock()
         self._has_failed = asyncio.Event()
@@ -299,6 +306,8 @@ class RunningIntegrations:
             with suppress(TimeoutError):  # it may also crash; that is not for whoever has changed it to wait for
                 async with asyncio.timeout(_BEGINS_WITHIN_S):
                     await running.entered.wait()
+            for hear in self.on_begin:
+                await hear(one.id)
 
     async def _keep_place(self, one: Wanted) -> None:
         """Nothing is lost to it that it is to have, once it can be started."""
@@ -322,6 +331,8 @@ class RunningIntegrations:
         self._current.pop(name, None)
         await self._log.forget_destination(name)
         self._metrics.forget_destination(name)
+        for hear in self.on_remove:
+            await hear(name)
         await self._rows.forget(name)
 
     def _rename(self, one: Wanted) -> None:

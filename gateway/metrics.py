@@ -240,6 +240,8 @@ class Metrics:
             self.integration_errors,
             self.integration_request,
             self.integration_uptime,
+            self.notification_attempts,
+            self.notification_latency,
         )
         for family in by_integration:
             family.remove_by_labels({"integration": destination})

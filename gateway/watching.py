@@ -1,14 +1,15 @@
-"""What alerts come from: the integrations and certificates of the running gateway, put before the watch."""
+"""What alerts come from, and where they go: what runs and its certificates before the watch, its alerts to people."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
+from cloud_sync.notifier import Notifier
 from gateway.access import Access
 from gateway.alerts.engine import AlertEngine, OnOpen
 from gateway.alerts.watch import Ending, Looked, Watch, Watched
 from gateway.clock import Clock
 from gateway.integrations import RunningIntegrations
-from gateway.storage.alerts import Alerts
+from gateway.storage.alerts import AlertRow, Alerts
 from gateway.storage.device_rows import device_username
 from gateway.storage.log import Log
 from gateway.storage.state import State
@@ -46,7 +47,7 @@ def alert_engine(
     state: State,
     clock: Clock,
     *,
-    on_open: OnOpen | None = None,
+    on_open: OnOpen,
 ) -> AlertEngine:
     """Return the engine of alerts; `on_open` hears of each that opens."""
     watch = Watch(clock)
@@ -60,6 +61,22 @@ def alert_engine(
         )
 
     return AlertEngine(Alerts(state), look, clock, on_open=on_open)
+
+
+def told_by(notifier: Notifier, *, home: str) -> OnOpen:
+    """Return what announces an alert to whoever wants to know of such; those of the site to the home organisation."""
+
+    async def tell(alert: AlertRow) -> None:
+        await notifier.announce(
+            alert.organization_id or home,
+            f"alert.{alert.kind}",
+            alert.message,
+            priority=alert.severity,
+            data={"alert_id": alert.id, "subject": alert.subject},
+            dedupe_key=f"alert-{alert.id}",  # it may be told once more, if the gateway was killed meanwhile
+        )
+
+    return tell
 
 
 def _of_site(tls: SiteTls | None) -> list[Ending]:

@@ -3,7 +3,8 @@
 - one alert for each cause: what goes on is counted, and written no more often than every five minutes
 - what comes back within a quarter of an hour opens the same alert again, and is not told anew
 - one that somebody has resolved stays so until its cause has been away, or the gateway was started again
-- whoever is to be told (`on_open`) hears of an alert when it is on disk, and again if they could not take it
+- whoever is to be told (`on_open`) hears of an alert when it is on disk, and again, also after a restart, if they could
+  not take it
 """
 
 import asyncio
@@ -21,18 +22,15 @@ logger = logging.getLogger(__name__)
 _LOOK_EVERY_S = 30.0
 _WRITE_EVERY_MS = 5 * 60_000
 REOPEN_MS = 15 * 60_000
-_TO_TELL_AT_MOST = 1_000
 
 OnOpen = Callable[[AlertRow], Awaitable[None]]
-"""Hears of each alert that opens; may raise NeurogateError, and then hears of it again."""
+"""Hears of each alert that opens, once more if it was interrupted; may raise NeurogateError, and hears of it again."""
 
 
 class AlertEngine:
     """See the module's own words."""
 
-    def __init__(
-        self, store: Alerts, look: Callable[[], Awaitable[Looked]], clock: Clock, *, on_open: OnOpen | None = None
-    ) -> None:
+    def __init__(self, store: Alerts, look: Callable[[], Awaitable[Looked]], clock: Clock, *, on_open: OnOpen) -> None:
         self._store = store
         self._look = look
         self._clock = clock
@@ -40,7 +38,6 @@ class AlertEngine:
         self._present: dict[Key, int] = {}
         """What is wrong, and how often it had happened when that was last written."""
         self._written_ms: dict[Key, int] = {}
-        self._to_tell: list[AlertRow] = []
 
     async def run(self) -> None:
         """Look from time to time, until cancelled."""
@@ -74,7 +71,6 @@ class AlertEngine:
         alert, is_new = await self._store.open(cause, reopen_ms=REOPEN_MS)
         if is_new:
             logger.info("alert: %s", alert.message, extra={"kind": alert.kind, "severity": alert.severity})
-            self._to_tell = [*self._to_tell, alert][-_TO_TELL_AT_MOST:]
         self._present[cause.key] = cause.count
         self._written_ms[cause.key] = self._clock.monotonic_ms()
 
@@ -87,13 +83,10 @@ class AlertEngine:
             self._present[cause.key], self._written_ms[cause.key] = cause.count, now_ms
 
     async def _tell(self) -> None:
-        if self._on_open is None:
-            self._to_tell.clear()
-            return
-        while self._to_tell:
+        for alert in await self._store.untold():
             try:
-                await self._on_open(self._to_tell[0])
+                await self._on_open(alert)
             except NeurogateError as error:
                 logger.warning("nobody could be told of an alert yet: %s", error)
                 return
-            del self._to_tell[0]
+            await self._store.was_told(alert)

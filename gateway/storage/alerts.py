@@ -171,6 +171,19 @@ class Alerts:
 
         return await self._state.change(write, copied=False)
 
+    async def untold(self) -> list[AlertRow]:
+        """Return every alert that is not resolved and of which nobody was told, the oldest first."""
+        rows = await self._state.fetch(f"{_ALL} WHERE NOT told AND state <> 'resolved' ORDER BY id")
+        return [AlertRow(*row) for row in rows]
+
+    async def was_told(self, alert: AlertRow) -> None:
+        """Note that whoever is to be told of it was."""
+
+        async def write(db: aiosqlite.Connection) -> None:
+            await db.execute("UPDATE alerts SET told = 1 WHERE id = ?", (alert.id,))
+
+        await self._state.change(write, copied=False)
+
     async def update(self, alert: AlertRow, cause: Cause, more: int) -> None:
         """Note that it goes on."""
 

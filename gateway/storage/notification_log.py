@@ -244,6 +244,15 @@ class NotificationLog:
         sql = f"UPDATE notification_log SET next_attempt_at = NULL WHERE integration_id = ? AND {_FROZEN}"  # noqa: S608 - a constant
         await self._state.change(lambda db: db.execute(sql, (integration_id,)), copied=False)
 
+    async def give_up(self, integration_id: str, reason: str) -> None:
+        """Let everything that waits for an integration have failed."""
+        now_ms = self._state.now_ms()
+        sql = f"""UPDATE notification_log SET status = 'failed', failed_at = ?, updated_at = ?, next_attempt_at = NULL,
+            error_message = ? WHERE integration_id = ? AND {_WAITS}"""  # noqa: S608 - a constant
+        values = (now_ms, now_ms, reason, integration_id)
+        await self._state.change(lambda db: db.execute(sql, values), copied=False)
+        self._changed.set()
+
     async def release(self, message_id: str) -> None:
         """Take a message apart that was refused as a whole: what was in it goes out in others."""
         await self._settle(message_id, "message_id = NULL, attempts = 0")

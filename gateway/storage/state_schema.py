@@ -175,7 +175,8 @@ STATE_MIGRATIONS = (
             count INTEGER NOT NULL,
             state TEXT NOT NULL,
             acknowledged_by TEXT,
-            resolved_at INTEGER
+            resolved_at INTEGER,
+            told INTEGER NOT NULL DEFAULT 0
         )""",
         """CREATE UNIQUE INDEX alerts_unresolved ON alerts (coalesce(organization_id, ''), kind, subject)
             WHERE state <> 'resolved'""",

@@ -134,6 +134,24 @@ async def test_who_could_not_hear_is_told_again(bench: Bench) -> None:
     assert len(bench.told) == 1
 
 
+async def test_who_could_not_hear_is_told_after_a_restart_too(bench: Bench) -> None:
+    bench.deaf = True
+    await bench.sees(CAUSE)
+    bench.engine, bench.deaf = bench.new_engine(), False
+    await bench.sees(CAUSE)
+    bench.engine = bench.new_engine()
+    await bench.sees(CAUSE)
+    assert len(bench.told) == 1
+
+
+async def test_what_is_over_before_anybody_could_hear_of_it_is_not_told(bench: Bench) -> None:
+    bench.deaf = True
+    await bench.sees(CAUSE)
+    bench.deaf = False
+    await bench.sees()
+    assert bench.told == []
+
+
 async def test_causes_of_others_are_apart(bench: Bench) -> None:
     found = await bench.sees(CAUSE, replace(CAUSE, organization_id="other"), replace(CAUSE, organization_id=None))
     assert len(found) == 3

@@ -1,11 +1,13 @@
 """Notifications over HTTP: the documented request, what it answers, and the log."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cloud_sync.contract import NotConnected
 from tests.cloud_sync.integrations.fake_slack import FakeSlack, fake_slack
 from tests.site import until
 from tests.web.api import Asker, asker, running_api
@@ -143,3 +145,57 @@ async def test_nothing_shows_the_address_of_the_channel(api: Asker, slack: FakeS
     row = await settled(api, answer["id"])
     assert row["status"] == "failed"
     assert "XXXXXXXX" not in str(row)
+
+
+async def test_an_alert_is_told_to_who_wants_to_know_of_such(tmp_path: Path, slack: FakeSlack) -> None:
+    chat = {"type": "slack", "name": "chat", "webhook_url": slack.url, "notify": {"kinds": ["alert.conn*"]}}
+    cloud = {"type": "webhook", "name": "cloud", "url": "http://127.0.0.1:9/"}
+    async with running_api(tmp_path, "admin", integrations=[chat, cloud]) as api:
+        parts = api.site.gateway._running
+        (health,) = [one.health for one in parts.integrations.running() if one.id == "cloud"]
+        for _ in range(3):
+            health.failed(NotConnected("connection refused"))
+            api.site.clock.advance(60_000)
+        for _ in range(2):
+            await api.site.gateway._alerts.turn()
+        await until(lambda: len(slack.posted) == 1)
+        assert "cloud cannot be reached: connection refused" in slack.posted[0]["text"]
+        _, page = await api.get("/api/v1/notification-log")
+        (row,) = page["notifications"]
+        assert (row["kind"], row["data"]["subject"]) == ("alert.connection_failed", "cloud")
+
+
+async def test_other_settings_let_what_waits_go_at_once_and_a_removal_gives_it_up(
+    tmp_path: Path, slack: FakeSlack
+) -> None:
+    async with running_api(tmp_path, "admin") as api:
+        chat = {"integration_type": "slack", "name": "chat", "settings": {"webhook_url": slack.url}}
+        slack.answers = [(429, "slow down", {"Retry-After": "3600"})] * 2
+        _, integration = await api.post("/api/v1/integrations", chat)
+        _, first = await api.post("/api/v1/send-notification", DOCUMENTED)
+        assert (await settled(api, first["id"]))["status"] == "retrying"
+        path = f"/api/v1/integrations/{integration['id']}"
+        changed = '{"settings": {"username": "bot %d"}}'
+        assert (await api.ask("PATCH", path, {}, changed % 1))[0] == 200
+        await until(lambda: slack.answers == [])
+        await until_row(api, first["id"], retry_count=2)
+        assert (await api.ask("PATCH", path, {}, changed % 2))[0] == 200
+        await until_row(api, first["id"], status="sent")
+
+        slack.answers = [(429, "slow down", {"Retry-After": "3600"})]
+        _, second = await api.post("/api/v1/send-notification", DOCUMENTED)
+        await until_row(api, second["id"], status="retrying")
+        assert (await api.ask("DELETE", path, {}))[0] == 204
+        row = await until_row(api, second["id"], status="failed")
+        assert row["error_message"] == "The integration was removed."
+        assert await api.site.metric(f'neurogate_notification_attempts_total{{integration="{integration["id"]}"') == 0
+
+
+async def until_row(api: Asker, name: str, **wanted: object) -> dict[str, Any]:
+    async with asyncio.timeout(10):
+        while True:
+            _, row = await api.get(f"/api/v1/notification-log/{name}")
+            found: dict[str, Any] = row
+            if found == found | wanted:
+                return found
+            await asyncio.sleep(0.01)
