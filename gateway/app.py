@@ -41,6 +41,7 @@ from gateway.operations.devices import add_device
 from gateway.parsers.routes import ParserRoutes
 from gateway.rate_limit import RateLimits
 from gateway.running_site import RunningSite, device_activity
+from gateway.site_routes import site_routes
 from gateway.sources.serial_sources import SerialSource, serial_sources
 from gateway.storage.bounds import Bounds
 from gateway.storage.certificates import SiteCertificates
@@ -58,23 +59,14 @@ from gateway.supervisor import Supervisor
 from gateway.tls.site_tls import SiteTls
 from gateway.wanted_integrations import check_integrations
 from gateway.watching import alert_engine, told_by, watched_integrations
-from gateway.web.activity import Activity
-from gateway.web.alerts import AlertRoutes
 from gateway.web.authorization import Authorization
-from gateway.web.commands import CommandRoutes
-from gateway.web.devices import Devices
 from gateway.web.document import Document
 from gateway.web.health import Health
-from gateway.web.integrations import IntegrationRoutes
 from gateway.web.live import Live
 from gateway.web.mqtt_broker import MqttBroker
 from gateway.web.mqtt_listener import MqttListener
-from gateway.web.notifications import Notifications
-from gateway.web.organizations import OrganizationRoutes
-from gateway.web.readings import Readings
 from gateway.web.routes import Routes
 from gateway.web.sensor_data import SensorData
-from gateway.web.tokens import TokenRoutes
 
 logger = logging.getLogger(__name__)
 
@@ -251,21 +243,13 @@ class Gateway:
                 partial(too_long, settings=settings.mqtt),
                 site,
             ),
-            Readings(authorization, site),
-            Devices(authorization, site),
-            CommandRoutes(authorization, site),
-            AlertRoutes(authorization, site),
-            OrganizationRoutes(authorization, site),
-            TokenRoutes(authorization, site),
-            IntegrationRoutes(authorization, site),
-            Activity(authorization, site),
-            Notifications(authorization, site),
             MqttListener(
                 Authorization(callers, _hook_limits(settings, clock), door.login_delay),
                 publisher.publish,
                 organization_id=settings.gateway.organization_id,
                 secret=settings.ingest.hook_secret.get_secret_value(),
             ),
+            *site_routes(authorization, site),
         ]
         health = Health(self.status, metrics, clock, metrics_from=settings.http.metrics_from)
         http = HttpListeners(settings, door, routes, live, health, Document(authorization), tls, metrics)
