@@ -14,18 +14,10 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, HttpUrl, JsonValue, field_validator, model_validator
 
-from cloud_sync.contract import (
-    Batch,
-    Forwards,
-    Integration,
-    IntegrationConfig,
-    Notification,
-    Notifies,
-    Outcome,
-    Tests,
-)
+from cloud_sync.contract import Batch, Forwards, Integration, Notification, Notifies, Outcome, Tests
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.custom_headers import check_headers, check_name, check_value, parsed_headers
+from cloud_sync.integrations.http.line import HttpConfig
 from cloud_sync.integrations.http.receiver_check import check_receiver
 from cloud_sync.integrations.http.signed_post import SignedPost, without_credentials
 from cloud_sync.payload import cloud_events
@@ -49,7 +41,7 @@ class Webhook(Integration, Forwards, Notifies, Tests):
 
     type = "webhook"
 
-    class Config(IntegrationConfig):
+    class Config(HttpConfig):
         """Settings of a webhook."""
 
         model_config = ConfigDict(hide_input_in_errors=True)
@@ -201,6 +193,7 @@ class Webhook(Integration, Forwards, Notifies, Tests):
             method=config.method,
             headers=headers,
             private_headers=config.headers(),
+            line=config.line(),
         )
 
     async def __aenter__(self) -> Self:

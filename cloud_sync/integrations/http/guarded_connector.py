@@ -5,6 +5,7 @@ addresses, and nothing can change them. A resolver of our own would not do, as a
 """
 
 import socket
+import ssl
 from errno import EACCES
 
 import aiohttp
@@ -21,7 +22,9 @@ class NotAllowed(OSError):
         super().__init__(EACCES, f"{host} is not allowed by egress")
 
 
-def guarded_connector(egress: Egress, host: str, *, keepalive_s: float, connections: int) -> aiohttp.TCPConnector:
+def guarded_connector(
+    egress: Egress, host: str, *, keepalive_s: float, connections: int, tls: ssl.SSLContext | None = None
+) -> aiohttp.TCPConnector:
     """Return a connector for requests to this host, with so many connections at most."""
 
     def open_socket(info: aiohttp.AddrInfoType) -> socket.socket:
@@ -30,4 +33,6 @@ def guarded_connector(egress: Egress, host: str, *, keepalive_s: float, connecti
             raise NotAllowed(host)
         return socket.socket(family, kind, protocol)
 
-    return aiohttp.TCPConnector(socket_factory=open_socket, keepalive_timeout=keepalive_s, limit=connections)
+    return aiohttp.TCPConnector(
+        socket_factory=open_socket, keepalive_timeout=keepalive_s, limit=connections, ssl=tls or True
+    )

@@ -37,8 +37,10 @@ class Reached:
     """To which of the host's addresses, which egress allows."""
 
 
-async def reach(host: str, port: int, egress: Egress, clock: Clock, *, uses_tls: bool) -> Reached:
-    """Go as far as possible. Never raises for what the other side does."""
+async def reach(
+    host: str, port: int, egress: Egress, clock: Clock, *, uses_tls: bool, tls: ssl.SSLContext | None = None
+) -> Reached:
+    """Go as far as possible. Never raises for what the other side does. `tls` is what TLS needs besides the usual."""
     reached = Reached()
     addresses = await _resolved(host, port, reached)
     allowed = [address for address in addresses if egress.allows(host, address)][:_ADDRESSES_AT_MOST]
@@ -49,7 +51,7 @@ async def reach(host: str, port: int, egress: Egress, clock: Clock, *, uses_tls:
         return reached
     reached.is_connected = await _connected(host, port, allowed, reached)
     if reached.is_connected and uses_tls:
-        reached.is_connected = await _secured(host, port, reached.address, clock, reached)
+        reached.is_connected = await _secured(host, port, reached.address, clock, tls, reached)
     return reached
 
 
@@ -102,8 +104,10 @@ def _unreached(host: str, port: int, error: OSError) -> Finding:
     return broken(f"{where} cannot be connected to ({error.strerror or type(error).__name__}).", "See the network.")
 
 
-async def _secured(host: str, port: int, address: str, clock: Clock, reached: Reached) -> bool:
-    context = ssl.create_default_context()
+async def _secured(
+    host: str, port: int, address: str, clock: Clock, tls: ssl.SSLContext | None, reached: Reached
+) -> bool:
+    context = tls or ssl.create_default_context()
     try:
         async with asyncio.timeout(_PATIENCE_S):
             _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
@@ -117,11 +121,13 @@ async def _secured(host: str, port: int, address: str, clock: Clock, reached: Re
         hint = "Is it really TLS that is spoken there? An address with http:// speaks none."
         reached.findings.append(broken(f"TLS with {host} fails: {reason}.", hint))
         return False
-    tls = writer.get_extra_info("ssl_object")
-    ends_s = ssl.cert_time_to_seconds(str(tls.getpeercert()["notAfter"]))
+    session = writer.get_extra_info("ssl_object")
+    ends_s = ssl.cert_time_to_seconds(str(session.getpeercert()["notAfter"]))
     writer.close()
     left_s = ends_s - clock.now_ms() / 1000
-    words = f"The certificate of {host} is good until {datetime.fromtimestamp(ends_s, UTC):%Y-%m-%d} ({tls.version()})."
+    words = (
+        f"The certificate of {host} is good until {datetime.fromtimestamp(ends_s, UTC):%Y-%m-%d} ({session.version()})."
+    )
     reached.findings.append(warning(words, _RENEW_HINT) if left_s < _SOON_S else fine(words))
     return True
 
@@ -139,7 +145,10 @@ def _refused(
     if code in (_NAME_MISMATCH, _ADDRESS_MISMATCH):
         hint = "Use the name that its certificate has, or have one made for this name."
         return broken(f"The certificate is not for {host}.", hint)
-    hint = "If it is your own, add its CA to this machine: /usr/local/share/ca-certificates, update-ca-certificates."
+    hint = (
+        "If it is your own, set `ca` to its authority's certificate, or add that to this machine: "
+        "/usr/local/share/ca-certificates, update-ca-certificates."
+    )
     return broken(f"The certificate of {host} is of nobody that this machine trusts ({error.verify_message}).", hint)
 
 

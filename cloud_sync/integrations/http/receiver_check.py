@@ -11,7 +11,7 @@ from yarl import URL
 
 from cloud_sync.contract import NotConnected, WrongAddress
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.http.reach import reach
+from cloud_sync.integrations.http.server_check import reach_server
 from cloud_sync.integrations.http.signed_post import Options, SignedPost
 from gateway.clock import Clock
 from gateway.model.finding import Finding, broken, fine, warning
@@ -36,9 +36,7 @@ async def check_receiver(
     url: str, post: SignedPost, method: str, clock: Clock, egress: Egress, *, signs: bool | None
 ) -> list[Finding]:
     """Return what was found, up to where it fails. `post` is entered; `signs` is None where nobody asks for that."""
-    parsed = URL(url, encoded=True)
-    host = parsed.raw_host or ""
-    reached = await reach(host, parsed.port or 0, egress, clock, uses_tls=parsed.scheme == "https")
+    reached = await reach_server(URL(url, encoded=True), post.line, egress, clock)
     if not reached.is_connected:
         return reached.findings
     match await post.ask_options(_PATIENCE_S):

@@ -46,8 +46,8 @@ class Authority:
             .not_valid_after(ends)
         )
 
-    def server(self, host: str, *, begins_days: float, ends_days: float) -> ssl.SSLContext:
-        """What a server of that name needs; the days are counted from now."""
+    def identity(self, host: str, *, begins_days: float = -1, ends_days: float = 90) -> tuple[str, str]:
+        """A certificate for that name and its key, in PEM; the days are counted from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         try:
@@ -59,11 +59,15 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .sign(self.key, hashes.SHA256())
         )
-        file = self.folder / "server.pem"
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+        return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+    def server(self, host: str, *, begins_days: float = -1, ends_days: float = 90) -> ssl.SSLContext:
+        """What a server of that name needs."""
+        file = self.folder / "server.pem"
+        file.write_text("".join(self.identity(host, begins_days=begins_days, ends_days=ends_days)))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file)
         return context

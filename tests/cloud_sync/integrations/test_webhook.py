@@ -25,7 +25,7 @@ from cloud_sync.contract import (
     TooLarge,
     WrongAddress,
 )
-from cloud_sync.integrations.http.signed_post import _patience_s
+from cloud_sync.integrations.http.exchange import _patience_s
 from cloud_sync.integrations.webhook import Webhook
 from cloud_sync.signing import body_hmac, standard_webhooks
 from gateway import __version__
