@@ -25,6 +25,7 @@ from gateway.storage.integrations import IntegrationRow
 GROUP = "neurogate.integrations"
 BUILT_IN = MappingProxyType(
     {
+        "aws_iot": "cloud_sync.integrations.aws_iot:AwsIot",
         "email": "cloud_sync.integrations.email:Email",
         "mqtt": "cloud_sync.integrations.mqtt:Mqtt",
         "slack": "cloud_sync.integrations.slack:Slack",

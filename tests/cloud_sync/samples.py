@@ -15,11 +15,11 @@ PLAIN_SECRET = "a plain secret of 32 characters."
 STANDARD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-def stored(row: int = 1, body: dict[str, Any] | None = None) -> StoredReading:
+def stored(row: int = 1, body: dict[str, Any] | None = None, device_id: str = "esp32-kitchen") -> StoredReading:
     return StoredReading(
         row=row,
         organization_id="default",
-        device_id="esp32-kitchen",
+        device_id=device_id,
         boot_id="9f3a61c2",
         seq=row,
         time_ms=NOW_MS,
@@ -37,6 +37,12 @@ def batch(readings: int = 3, message_id: str = "msg_1") -> Batch:
 def notification(**fields: Any) -> Notification:
     base = Notification("6f1c", "site-1", "default", "message", "Pump", "The pump is off.", "high", NOW_MS)
     return replace(base, **fields)
+
+
+def batch_of(*devices: str, message_id: str = "msg_1", first_row: int = 1) -> Batch:
+    """A batch with a reading of each of these devices, in this order."""
+    readings = [stored(row, device_id=device) for row, device in enumerate(devices, first_row)]
+    return Batch(message_id, readings, "site-1", "log-1")
 
 
 async def append(log: Log, count: int, *, first_seq: int = 0) -> None:
