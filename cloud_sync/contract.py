@@ -185,6 +185,9 @@ class Rejected:
 
     reason: str
     rows: Sequence[int] = ()
+    is_certain: bool = False
+    """Whether it is known that the destination works and has nothing against any other reading: a reading that is
+    refused so, alone, is not one of those of which ten in a row are the destination's own error."""
 
 
 Outcome = Ok | RetryAfter | NotConnected | AuthFailed | WrongAddress | Gone | TooLarge | Rejected

@@ -8,7 +8,8 @@ Promises
   arrived, when the clock was set meanwhile.
 - Forwarders share nothing: a dead or hanging destination delays no other.
 - One bad record blocks nothing. A refused batch is split until the culprit is alone; that one goes to the dead
-  letters. A wrong address is not a bad record: ten lone rejections in a row dead-letter nothing.
+  letters. A wrong address is not a bad record: ten lone rejections in a row dead-letter nothing, unless the
+  destination is known to work (`Rejected.is_certain`).
 
 What is on disk, at every moment of a split
 - A part of a refused batch is an attempt like any other: a new id, frozen in place of the attempt before it. That
@@ -428,9 +429,10 @@ class Forwarder:
         await asyncio.get_running_loop().create_future()
 
     async def _refused(self, part: LogRange, batch: Encoded, outcome: TooLarge | Rejected) -> None:
-        """Set one reading aside; the tenth in a row is too many."""
+        """Set one reading aside; the tenth in a row is too many, unless it is certain that it is the reading."""
         name, reading = self._config.name, batch.batch.readings[0]
-        if self._provisional + 1 < LONE_REJECTIONS:
+        is_certain = isinstance(outcome, Rejected) and outcome.is_certain
+        if is_certain or self._provisional + 1 < LONE_REJECTIONS:
             await self._log.dead_letters.set_aside(part.cursor, reading, outcome.reason, self._clock.now_ms())
             self._provisional += 1
             part.reach = reading.row  # what was left out behind it may have been so for its sake
@@ -441,6 +443,8 @@ class Forwarder:
                 self._logger.warning(
                     "a reading was refused and is set aside: %s", outcome.reason, extra={"row": reading.row}
                 )
+            if is_certain:  # as good as a success: the destination works
+                await self._succeeded()
             return
         await self._log.dead_letters.withdraw(name)
         self._provisional = 0

@@ -22,6 +22,7 @@ class Server:
 
     poison: set[int] = field(default_factory=set)
     names_culprits: bool = False
+    is_certain: bool = False
     takes_at_most: int = 10_000
     accepted: dict[int, set[str]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
@@ -35,7 +36,7 @@ class Server:
         if len(rows) > self.takes_at_most:
             return TooLarge("too much")
         if bad := sorted(self.poison.intersection(rows)):
-            return Rejected("cannot be read", bad if self.names_culprits else ())
+            return Rejected("cannot be read", bad if self.names_culprits else (), is_certain=self.is_certain)
         for row in rows:
             if not self.accepted.get(row):
                 self.order.append(row)
