@@ -26,6 +26,7 @@ GROUP = "neurogate.integrations"
 BUILT_IN = MappingProxyType(
     {
         "aws_iot": "cloud_sync.integrations.aws_iot:AwsIot",
+        "azure_iot": "cloud_sync.integrations.azure_iot:AzureIot",
         "email": "cloud_sync.integrations.email:Email",
         "mqtt": "cloud_sync.integrations.mqtt:Mqtt",
         "slack": "cloud_sync.integrations.slack:Slack",

@@ -1,0 +1,131 @@
+"""A strict Azure IoT Hub, as devices see it over HTTPS: it checks tokens, knows its devices, and keeps Azure's limits.
+
+Microsoft's own client for Node has talked to it: what that sent is in azure_recorded.json.
+"""
+
+import hmac
+import json
+import ssl
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tests.cloud_sync.samples import NOW_MS
+
+HUB = "hub.azure-devices.net"
+POLICY_KEY = b64encode(b"planted in a test: of the policy").decode()
+DEVICE_KEY = b64encode(b"planted in a test: of a device!!").decode()
+POLICY = f"HostName={HUB};SharedAccessKeyName=device;SharedAccessKey={POLICY_KEY}"
+DEVICE = f"HostName={HUB};DeviceId=d1;SharedAccessKey={DEVICE_KEY}"
+Message = dict[str, Any]
+
+
+@dataclass
+class FakeHub:
+    """See the module's own words."""
+
+    devices: set[str] = field(default_factory=lambda: {"d1", "d2", "d3", "esp32-kitchen"})
+    received: list[tuple[str, list[Message]]] = field(default_factory=list)
+    """Device and messages, each with its body decoded."""
+    bodies: list[bytes] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    """Messages to a device: their lock tokens."""
+    requests: int = 0
+    refuses: list[tuple[int, str, str]] = field(default_factory=list)
+    """Status, error code and message of the next answers."""
+    now_s: float = NOW_MS / 1000
+    keys: dict[str, str] = field(default_factory=lambda: {"device": POLICY_KEY, "iothubowner": POLICY_KEY})
+    server: TestServer = field(init=False)
+
+    @property
+    def endpoint(self) -> str:
+        return str(self.server.make_url("/"))
+
+    async def handle(self, request: web.Request) -> web.Response:
+        answer = self._answer(request, await request.read())
+        answer.headers["date"] = formatdate(self.now_s, usegmt=True)
+        return answer
+
+    def _answer(self, request: web.Request, body: bytes) -> web.Response:
+        self.requests += 1
+        _, kind, device, *rest = unquote(request.path).split("/")
+        if kind != "devices" or request.query.get("api-version") != "2021-04-12":
+            return self._error(400, "InvalidProtocolVersion", "no")
+        if not self._is_allowed(request.headers.get("authorization", ""), device):
+            return self._error(401, "IotHubUnauthorizedAccess", "Unauthorized")
+        if self.refuses:
+            return self._error(*self.refuses.pop(0))
+        if device not in self.devices:
+            return self._error(404, "DeviceNotFound", "E404001: not found")
+        if rest[:2] == ["messages", "deviceBound"]:
+            return self._bound(request.method, rest[2:])
+        assert (request.method, rest) == ("POST", ["messages", "events"])
+        return self._events(request, device, body)
+
+    def _is_allowed(self, authorization: str, device: str) -> bool:
+        kind, _, pairs = authorization.partition(" ")
+        given = dict(parse_qsl(pairs.replace("+", "%2B"), strict_parsing=True)) if pairs else {}
+        encoded = dict(pair.split("=", 1) for pair in pairs.split("&")).get("sr", "")
+        whole = f"{HUB}/devices"
+        policy = given.get("skn")
+        if policy is None:
+            key = DEVICE_KEY if device == "d1" else None
+            is_meant = given.get("sr") == f"{whole}/{device}"
+        else:
+            key = self.keys.get(policy)
+            is_meant = given.get("sr") in (HUB, whole, f"{whole}/{device}")
+        if kind != "SharedAccessSignature" or key is None or not is_meant or int(given["se"]) <= self.now_s:
+            return False
+        self.tokens.append(authorization)
+        expected = hmac.digest(b64decode(key), f"{encoded}\n{given['se']}".encode(), "sha256")
+        return hmac.compare_digest(b64decode(given["sig"]), expected)
+
+    def _events(self, request: web.Request, device: str, body: bytes) -> web.Response:
+        if request.headers.get("content-type") != "application/vnd.microsoft.iothub.json":
+            return self._error(400, "InvalidContentEncodingOrType", "only batches here")
+        if request.headers.get("iothub-to") != f"/devices/{device}/messages/events":
+            return self._error(400, "ArgumentInvalid", "iothub-to")
+        if len(body) > 261_119:
+            return self._error(413, "MessageTooLarge", "E413001")
+        messages = json.loads(body)
+        for message in messages:
+            if set(message) - {"body", "base64Encoded", "properties"}:
+                return self._error(400, "ArgumentInvalid", "E400004")
+            message["body"] = b64decode(message["body"], validate=True)
+        self.received.append((device, messages))
+        self.bodies.append(body)
+        return web.Response(status=204)
+
+    def _bound(self, method: str, rest: list[str]) -> web.Response:
+        if method == "GET":
+            if not self.waiting:
+                return web.Response(status=204)
+            return web.Response(body=b"a command", headers={"etag": f'"{self.waiting.pop()}"'})
+        assert (method, rest[1]) == ("POST", "abandon")
+        self.waiting.append(rest[0])
+        return web.Response(status=204)
+
+    def _error(self, status: int, code: str, message: str) -> web.Response:
+        text = json.dumps({"Message": f"ErrorCode:{code};{message}", "ExceptionMessage": "Tracking ID:0"})
+        return web.Response(status=status, text=text)
+
+
+@asynccontextmanager
+async def fake_hub(tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeHub]:
+    fake = FakeHub()
+    app = web.Application(client_max_size=10_000_000)
+    app.router.add_route("*", "/{path:.*}", fake.handle)
+    fake.server = TestServer(app, scheme="http" if tls is None else "https")
+    await fake.server.start_server(ssl=tls)
+    try:
+        yield fake
+    finally:
+        await fake.server.close()
