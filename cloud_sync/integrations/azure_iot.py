@@ -35,9 +35,10 @@ from cloud_sync.contract import (
 )
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.exchange import SUCCESS, Answer, Exchange, outcome_of
+from cloud_sync.integrations.http.lasting_token import LastingToken
 from cloud_sync.integrations.http.line import HttpConfig, host_only
 from cloud_sync.integrations.http.part_sender import PartSender
-from cloud_sync.integrations.http.server_check import PATIENCE_S, check_server, clock_words
+from cloud_sync.integrations.http.server_check import PATIENCE_S, check_server, told_of_the_clock
 from cloud_sync.payload.in_parts import Frame, Key, Part, in_parts, parts_of
 from cloud_sync.payload.readings_batch import as_json
 from cloud_sync.signing import azure_sas
@@ -50,8 +51,8 @@ _MAX_BYTES = 255 * 1024 - 1
 _MAX_ID_CHARACTERS = 128
 _API = "?api-version=2021-04-12"
 _BATCH = "application/vnd.microsoft.iothub.json"
-_TOKEN_LASTS_S = 3600
-_RENEWED_BEFORE_S = 600
+_TOLERANCE_S = 600
+"""A token is good for at least so long when it is used, by our clock."""
 _REMEMBERED_MS = 24 * 3600 * 1000
 _ALL_POWERFUL = "iothubowner"
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
@@ -151,8 +152,10 @@ class AzureIot(Integration, Forwards, Tests):
             line=self._line,
         )
         self._parts = PartSender(clock, per_minute=config.rate_limit_per_minute, max_bytes=_MAX_BYTES)
-        self._token = ""
-        self._token_expires_s = 0
+        identity = self._identity
+        self._token = LastingToken(
+            clock, lambda _, ends_s: azure_sas.token(identity.resource, identity.key, ends_s, identity.policy)
+        )
         self._accepted_ms: int | None = None
 
     async def __aenter__(self) -> Self:
@@ -193,7 +196,7 @@ class AzureIot(Integration, Forwards, Tests):
             return await self._ask("GET", path)
 
         found, answer = await check_server(
-            self._base, self._line, ask, self.clock, self.egress, tolerance_s=_TOKEN_LASTS_S - _RENEWED_BEFORE_S
+            self._base, self._line, ask, self.clock, self.egress, tolerance_s=_TOLERANCE_S
         )
         if answer is None:
             return found
@@ -231,18 +234,9 @@ class AzureIot(Integration, Forwards, Tests):
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> Answer | NotConnected | WrongAddress:
         url = URL(f"{self._base.origin()}{path}{_API}", encoded=True)
-        headers = {"authorization": self._current_token(), **(headers or {})}
+        headers = {"authorization": self._token.current(), **(headers or {})}
         patience_s = PATIENCE_S if body is None else None
         return await self._exchange.ask(method, url, headers=headers, body=body, timeout_s=patience_s)
-
-    def _current_token(self) -> str:
-        """Return a token that is good for a while; a clock that was set makes a new one."""
-        now_s = self.clock.now_ms() // 1000
-        if not _RENEWED_BEFORE_S <= self._token_expires_s - now_s <= _TOKEN_LASTS_S:
-            self._token_expires_s = now_s + _TOKEN_LASTS_S
-            identity = self._identity
-            self._token = azure_sas.token(identity.resource, identity.key, self._token_expires_s, identity.policy)
-        return self._token
 
     def _meaning(self, answer: Answer) -> Finding:
         """Say what the answer to a check means."""
@@ -288,9 +282,4 @@ def _outcome_of(answer: Answer | NotConnected | WrongAddress, clock: Clock) -> O
     reason = f"{name}, {answer.reason}" if name and name not in answer.reason else answer.reason
     if name.lower() in _THROTTLED:
         return RetryAfter(answer.patience_s, reason)
-    outcome = outcome_of(replace(answer, reason=reason))
-    if isinstance(outcome, AuthFailed) and answer.date_ms is not None:
-        off_ms = answer.date_ms - clock.now_ms()
-        if abs(off_ms) > (_TOKEN_LASTS_S - _RENEWED_BEFORE_S) * 1000:
-            return AuthFailed(f"{clock_words(off_ms)}: set it by NTP ({reason})")
-    return outcome
+    return told_of_the_clock(outcome_of(replace(answer, reason=reason)), answer, clock, _TOLERANCE_S)

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from yarl import URL
 
-from cloud_sync.contract import NotConnected, WrongAddress
+from cloud_sync.contract import AuthFailed, NotConnected, Outcome, WrongAddress
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.exchange import Answer
 from cloud_sync.integrations.http.line import Line
@@ -45,7 +45,16 @@ async def check_server(
 def clock_words(off_ms: float) -> str:
     """Say by how much our clock differs, when theirs minus ours is this."""
     way = "behind" if off_ms > 0 else "ahead of"
-    return f"this machine's clock is {abs(off_ms) / 1000:,.0f} s {way} the server's, which refuses signatures then"
+    return f"this machine's clock is {abs(off_ms) / 1000:,.0f} s {way} the server's, which may refuse signatures then"
+
+
+def told_of_the_clock(outcome: Outcome, answer: Answer, clock: Clock, tolerance_s: float) -> Outcome:
+    """Return the outcome; where we are not accepted and the clocks differ by more, it says that this may be why."""
+    if isinstance(outcome, AuthFailed) and answer.date_ms is not None:
+        off_ms = answer.date_ms - clock.now_ms()
+        if abs(off_ms) > tolerance_s * 1000:
+            return AuthFailed(f"{clock_words(off_ms)}: set it by NTP ({outcome.reason})")
+    return outcome
 
 
 async def reach_server(url: URL, line: Line, egress: Egress, clock: Clock) -> Reached:

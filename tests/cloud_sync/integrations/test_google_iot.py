@@ -1,0 +1,215 @@
+"""Pub/Sub as Google's own client knows it: what is published, in which order, and what a refusal means."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from pydantic import ValidationError
+from yarl import URL
+
+from cloud_sync.contract import (
+    AuthFailed,
+    Batch,
+    NotConnected,
+    Ok,
+    Outcome,
+    Rejected,
+    RetryAfter,
+    TooLarge,
+    WrongAddress,
+)
+from cloud_sync.integrations.google_iot import GoogleIot
+from gateway.clock import ManualClock
+from gateway.model.reading import rfc3339, wire_reading
+from tests.cloud_sync.integrations.clouds import google
+from tests.cloud_sync.integrations.clouds.google import FakePubSub, fake_pubsub, made_account
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS, batch, batch_of, stored
+
+RECORDED = json.loads(Path(google.__file__).with_name("google_recorded.json").read_text())
+ACCOUNT = made_account()
+
+
+def made(fake: FakePubSub | None = None, *, clock: ManualClock | None = None, **settings: Any) -> GoogleIot:
+    endpoint = {} if fake is None else {"endpoint": fake.endpoint}
+    raw = {"type": "google_iot", "name": "test", "timeout_s": 5, "service_account_key": ACCOUNT.key_file}
+    return GoogleIot(GoogleIot.Config.model_validate(raw | endpoint | settings), clock or ManualClock(NOW_MS), ANYWHERE)
+
+
+async def sent(it: GoogleIot, given: Batch) -> Outcome:
+    return await it.send(given, it.encode(given))
+
+
+async def test_what_googles_client_has_sent_is_understood_by_our_fake() -> None:
+    async with fake_pubsub(None) as fake, ClientSession() as session:
+        url = URL(f"{fake.endpoint.rstrip('/')}{RECORDED['path']}", encoded=True)
+        headers = {"content-type": RECORDED["content_type"]}
+        async with session.post(url, data=RECORDED["body"].encode(), headers=headers) as answer:
+            assert await answer.json() == {"messageIds": ["0", "1"]}
+    [messages] = fake.received
+    assert [message["data"].decode() for message in messages] == ['{"t":21.5}', '{"t":"ü"}']
+
+
+async def test_ours_is_like_theirs() -> None:
+    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
+        assert await sent(it, batch(1)) == Ok()
+    assert fake.requests == [(RECORDED["method"], RECORDED["path"].partition("?")[0])]
+    [ours], theirs = json.loads(fake.bodies[0])["messages"], json.loads(RECORDED["body"])["messages"][0]
+    assert set(ours) == set(theirs)
+    assert {name: type(value) for name, value in ours.items()} == {name: type(value) for name, value in theirs.items()}
+
+
+async def test_each_device_has_its_order_and_the_attributes_of_cloud_iot_core() -> None:
+    given = batch_of("d1", "d2", "d1")
+    async with fake_pubsub(ACCOUNT) as fake, made(fake, registry_id="site-a", region="europe-west3") as it:
+        assert await sent(it, given) == Ok()
+    assert [[one["orderingKey"] for one in messages] for messages in fake.received] == [
+        ["default/d1", "default/d1"],
+        ["default/d2"],
+    ]
+    message = fake.received[0][1]
+    wire = wire_reading(given.readings[2], gateway_id="site-1", log_uuid="log-1")
+    assert json.loads(message["data"]) == wire
+    assert message["attributes"] == {
+        "projectId": "project-1",
+        "deviceRegistryId": "site-a",
+        "deviceRegistryLocation": "europe-west3",
+        "id": wire["id"],
+        "deviceId": "d1",
+        "organizationId": "default",
+        "gatewayId": "site-1",
+        "time": rfc3339(NOW_MS),
+    }
+    assert len(set(fake.tokens)) == 1
+
+
+async def test_a_request_has_at_most_1000_messages() -> None:
+    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
+        assert await sent(it, batch(2_001)) == Ok()
+    assert [len(messages) for messages in fake.received] == [1_000, 1_000, 1]
+    seqs = [json.loads(one["data"])["seq"] for messages in fake.received for one in messages]
+    assert seqs == list(range(1, 2_002))
+
+
+async def test_a_request_has_at_most_10_000_000_bytes() -> None:
+    readings = [stored(row, {"sensors": {}, "note": "x" * 60_000}) for row in range(1, 151)]
+    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
+        assert await sent(it, Batch("msg_1", readings, "site-1", "log-1")) == Ok()
+    sizes = [len(body) for body in fake.bodies]
+    assert len(sizes) == 2
+    assert max(sizes) <= 10_000_000 < max(sizes) + 100_000
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        (429, "RESOURCE_EXHAUSTED", RetryAfter),
+        (503, "UNAVAILABLE", RetryAfter),
+        (409, "ABORTED", NotConnected),
+        (499, "CANCELLED", NotConnected),
+        (500, "INTERNAL", NotConnected),
+        (500, "UNKNOWN", NotConnected),
+        (504, "DEADLINE_EXCEEDED", NotConnected),
+        (400, "INVALID_ARGUMENT", Rejected),
+        (400, "FAILED_PRECONDITION", WrongAddress),
+        (401, "UNAUTHENTICATED", AuthFailed),
+        (403, "PERMISSION_DENIED", AuthFailed),
+        (404, "NOT_FOUND", WrongAddress),
+    ],
+)
+async def test_a_refusal_is_known_by_its_status(code: int, status: str, expected: type[Outcome]) -> None:
+    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
+        fake.refuses = [(code, status, "too bad")]
+        outcome = await sent(it, batch(1))
+    assert type(outcome) is expected
+    assert not isinstance(outcome, Ok)
+    for said in (status, f"HTTP {code}", "too bad"):
+        assert said in outcome.reason
+
+
+async def test_a_request_that_google_calls_too_large_is_made_smaller() -> None:
+    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
+        fake.refuses = [(400, "INVALID_ARGUMENT", "The value for request_size is too large. You passed 10000001")]
+        assert isinstance(await sent(it, batch(2)), TooLarge)
+
+
+async def test_throttled_in_the_middle_the_retry_goes_on_there() -> None:
+    given = batch_of("d1", "d2", "d3")
+    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
+        real, answers = fake._publish, [True, False]
+        fake._publish = lambda body: (  # type: ignore[method-assign]
+            real(body) if not answers or answers.pop(0) else fake._error(429, "RESOURCE_EXHAUSTED", "slow down")
+        )
+        assert isinstance(await sent(it, given), RetryAfter)
+        assert await sent(it, given) == Ok()
+    assert [messages[0]["attributes"]["deviceId"] for messages in fake.received] == ["d1", "d2", "d3"]
+
+
+async def test_a_token_is_used_for_50_minutes_and_none_is_used_that_has_expired() -> None:
+    clock = ManualClock(NOW_MS)
+    async with fake_pubsub(ACCOUNT) as fake, made(fake, clock=clock) as it:
+        for minutes, tokens in ((0, 1), (49, 1), (2, 2), (59, 3), (-300, 4)):  # the last: somebody has set the clock
+            clock.now += minutes * 60_000
+            fake.now_s = clock.now_ms() / 1000
+            assert await sent(it, batch(1)) == Ok()
+            assert len(set(fake.tokens)) == tokens
+
+
+@pytest.mark.parametrize(("off_ms", "words"), [(-7_200_000, "7,200 s behind"), (7_200_000, "7,200 s ahead of")])
+async def test_a_wrong_clock_is_told_as_such(off_ms: int, words: str) -> None:
+    async with fake_pubsub(ACCOUNT) as fake, made(fake, clock=ManualClock(NOW_MS + off_ms)) as it:
+        outcome = await sent(it, batch(1))
+        assert isinstance(outcome, AuthFailed)
+        assert words in outcome.reason
+        assert any(words in one.words for one in await it.check() if one.level == "broken")
+
+
+async def test_a_check_says_whether_we_may_publish_and_publishes_nothing() -> None:
+    async with fake_pubsub(ACCOUNT) as fake:
+        async with made(fake) as it:
+            assert [one.level for one in await it.check()] == ["ok", "warning", "ok"]  # it is http here
+        async with made(fake, topic="another") as it:
+            found = (await it.check())[-1]
+            assert found.level == "broken"
+            assert "the topic another of project-1" in found.words
+            assert "roles/pubsub.publisher" in found.hint
+        async with made(fake, service_account_key=made_account("another").key_file) as it:
+            found = (await it.check())[-1]
+            assert (found.level, "does not accept" in found.words) == ("broken", True)
+    assert fake.received == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"service_account_key": "{}"}, "service_account"),
+        ({"service_account_key": json.dumps(ACCOUNT.info | {"project_id": "?"})}, "set project_id"),
+        ({"project_id": "a/b"}, "project_id"),
+        ({"topic": "projects/p/topics/t"}, "topic's own name"),
+        ({"topic": "google-topic"}, "topic's own name"),
+        ({"region": "Frankfurt"}, "region"),
+        ({"endpoint": "https://x.example.com/v1"}, "nothing behind it"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        made(None, **settings)
+    assert words in str(caught.value)
+    assert "PRIVATE KEY" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "host"),
+    [
+        ({}, "pubsub.googleapis.com"),
+        ({"region": "us-central1"}, "us-central1-pubsub.googleapis.com"),
+        ({"endpoint": "https://private.example.com"}, "private.example.com"),
+    ],
+)
+def test_where_it_connects_to(settings: dict[str, Any], host: str) -> None:
+    assert made(None, **settings)._base.host == host
+
+
+def test_no_key_is_shown() -> None:
+    assert "PRIVATE KEY" not in repr(made(None).config)
