@@ -1,0 +1,56 @@
+"""What is said of the clouds is so: every example is good, and every setting is named."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cloud_sync.contract import IntegrationConfig
+from cloud_sync.registry import check_config, integration_classes
+from gateway.config import load
+from tests.cloud_sync.integrations.certificates import Authority
+from tests.cloud_sync.integrations.clouds import aws, azure
+from tests.cloud_sync.integrations.clouds.google import made_account
+
+PAGE = (Path(__file__).parent.parent / "cloud_sync" / "clouds.md").read_text("utf-8")
+CLOUDS = ("aws_iot", "azure_iot", "google_iot")
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": aws.KEY_ID,
+    "AWS_SECRET_ACCESS_KEY": aws.SECRET_KEY,
+    "IOTHUB_CONNECTION_STRING": azure.POLICY.replace("hub.", "your-iot-hub.", 1),
+}
+
+
+def test_every_example_is_good(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path).identity("gateway")
+    files = {"gateway.pem.crt": certificate, "gateway.pem.key": key, "google-key.json": made_account().key_file}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    path = tmp_path / "neurogate.toml"
+    seen = []
+    for example in re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        path.write_text(example, "utf-8")
+        for table in load(path, ENVIRONMENT).settings.integrations:
+            seen.append(check_config(table).type)
+            assert isinstance(check_config(table), integration_classes()[seen[-1]].Config)
+    assert set(seen) == set(CLOUDS)
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_every_setting_is_named(cloud: str) -> None:
+    for setting in integration_classes()[cloud].Config.model_fields.keys() - IntegrationConfig.model_fields:
+        assert f"`{setting}`" in PAGE, setting
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_a_secret_of_the_vault_is_no_error_of_the_configuration(cloud: str, tmp_path: Path) -> None:
+    """It is not there yet when the configuration is checked."""
+    secrets = {
+        "aws_iot": 'region = "eu-west-1"\naccess_key_id = "AKIAIOSFODNN7EXAMPLE"\nsecret_access_key = "${vault:ONE}"',
+        "azure_iot": 'connection_string = "${vault:ONE}"\nhub_name = "hub"',
+        "google_iot": 'service_account_key = "${vault:ONE}"',
+    }
+    path = tmp_path / "neurogate.toml"
+    path.write_text(f'[[integrations]]\ntype = "{cloud}"\nname = "cloud"\n{secrets[cloud]}\n')
+    [table] = load(path, {}).settings.integrations
+    assert check_config(table).name == "cloud"
