@@ -1,12 +1,16 @@
 """Every integration keeps what its capabilities promise; so does one of another package, with the same suites."""
 
 from cloud_sync.contract import capabilities
+from cloud_sync.integrations.aws_iot import AwsIot
+from cloud_sync.integrations.azure_iot import AzureIot
 from cloud_sync.integrations.email import Email
+from cloud_sync.integrations.google_iot import GoogleIot
 from cloud_sync.integrations.mqtt import Mqtt
 from cloud_sync.integrations.slack import Slack
 from cloud_sync.integrations.webhook import Webhook
 from cloud_sync.registry import integration_classes
 from tests.cloud_sync.other_package.neurogate_spool import Spool
+from tests.contract import clouds
 from tests.contract.configured import ConfigContract
 from tests.contract.forwards import ForwardsContract
 from tests.contract.notifies import NotifiesContract
@@ -43,6 +47,21 @@ class TestWebhook(ConfigContract, ForwardsContract, NotifiesContract, TriedContr
 class TestMqtt(ConfigContract, TriedContract):
     integration = Mqtt
     other_side = staticmethod(mosquitto)
+
+
+class TestAwsIot(ConfigContract, ForwardsContract, TriedContract):
+    integration = AwsIot
+    other_side = staticmethod(clouds.aws_iot)
+
+
+class TestAzureIot(ConfigContract, ForwardsContract, TriedContract):
+    integration = AzureIot
+    other_side = staticmethod(clouds.azure_iot)
+
+
+class TestGoogleIot(ConfigContract, ForwardsContract, TriedContract):
+    integration = GoogleIot
+    other_side = staticmethod(clouds.google_iot)
 
 
 class TestSpool(ConfigContract, ForwardsContract, TriedContract):

@@ -29,6 +29,9 @@ class FakeAws:
 
     received: list[tuple[str, bytes]] = field(default_factory=list)
     """Topic and payload."""
+    bodies: list[bytes] = field(default_factory=list)
+    """The payloads alone."""
+    secret_key: str = SECRET_KEY
     requests: int = 0
     refuses: list[tuple[int, str, str]] = field(default_factory=list)
     """Status, error type and message of the next answers."""
@@ -66,6 +69,7 @@ class FakeAws:
         if name in self.refused_topics:
             return self._error(*self.refused_topics[name])
         self.received.append((name, body))
+        self.bodies.append(body)
         return web.json_response({"message": "OK", "traceId": "0"})
 
     def _signature_error(self, request: web.Request, body: bytes) -> tuple[int, str, str] | None:
@@ -81,7 +85,7 @@ class FakeAws:
         signed = AWSRequest(request.method, url, headers={name: request.headers[name] for name in names}, data=body)
         moment = request.headers["x-amz-date"]
         signed.context["timestamp"] = moment
-        signer = SigV4Auth(Credentials(KEY_ID, SECRET_KEY, self.token), "iotdata", match[3])
+        signer = SigV4Auth(Credentials(KEY_ID, self.secret_key, self.token), "iotdata", match[3])
         signature = signer.signature(signer.string_to_sign(signed, signer.canonical_request(signed)), signed)
         if not request.headers["authorization"].endswith(f"Signature={signature}"):
             return 403, "InvalidSignatureException", "The request signature we calculated does not match the signature"
@@ -96,8 +100,8 @@ class FakeAws:
 
 
 @asynccontextmanager
-async def fake_aws() -> AsyncIterator[FakeAws]:
-    fake = FakeAws()
+async def fake_aws(secret_key: str = SECRET_KEY) -> AsyncIterator[FakeAws]:
+    fake = FakeAws(secret_key=secret_key)
     app = web.Application(client_max_size=10_000_000)
     app.router.add_route("*", "/{path:.*}", fake.handle)
     fake.server = TestServer(app)

@@ -1,0 +1,92 @@
+"""The clouds, strict ones, as the suites need them."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiohttp.test_utils import TestServer
+
+from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected, RetryAfter, TooLarge, WrongAddress
+from tests.cloud_sync.integrations.clouds import aws, azure
+from tests.cloud_sync.integrations.clouds.google import fake_pubsub, made_account
+from tests.contract.other_side import SECRET
+
+Error = tuple[int, str, str]
+"""Status, the cloud's name for what is wrong, and its words, which repeat a secret here."""
+
+
+class Fake(Protocol):
+    """What all fakes have."""
+
+    refuses: list[Error]
+    server: TestServer
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is."""
+        ...
+
+
+class Cloud:
+    """Answers as it is told, in its own language."""
+
+    def __init__(
+        self, fake: Fake, settings: dict[str, Any], bodies: list[bytes], names: Mapping[type[Outcome], tuple[int, str]]
+    ) -> None:
+        self.settings = settings | {"endpoint": fake.endpoint}
+        self.answers = frozenset({Ok, *names})
+        self.received = bodies
+        self._fake = fake
+        self._names = names
+
+    def answer(self, outcome: type[Outcome]) -> None:
+        self._fake.refuses[:] = [] if outcome is Ok else [(*self._names[outcome], "no")] * 20
+
+    async def go_away(self) -> None:
+        await self._fake.server.close()
+
+
+@asynccontextmanager
+async def aws_iot(_: Path) -> AsyncIterator[Cloud]:
+    async with aws.fake_aws(secret_key=SECRET) as fake:
+        settings = {"region": "eu-west-1", "access_key_id": aws.KEY_ID, "secret_access_key": SECRET}
+        names: dict[type[Outcome], tuple[int, str]] = {
+            AuthFailed: (403, "ForbiddenException"),
+            RetryAfter: (400, "ThrottlingException"),
+            NotConnected: (500, "InternalFailureException"),
+            WrongAddress: (405, "MethodNotAllowedException"),
+            TooLarge: (413, "RequestEntityTooLargeException"),
+            Rejected: (400, "InvalidRequestException"),
+        }
+        yield Cloud(fake, settings, fake.bodies, names)
+
+
+@asynccontextmanager
+async def azure_iot(_: Path) -> AsyncIterator[Cloud]:
+    async with azure.fake_hub() as fake:
+        fake.keys = {SECRET: azure.POLICY_KEY}
+        settings = {"connection_string": azure.POLICY.replace("=device;", f"={SECRET};")}
+        names: dict[type[Outcome], tuple[int, str]] = {
+            AuthFailed: (401, "IotHubUnauthorizedAccess"),
+            RetryAfter: (403, "IotHubQuotaExceeded"),
+            NotConnected: (500, "ServerError"),
+            WrongAddress: (405, "InvalidOperation"),
+            TooLarge: (413, "MessageTooLarge"),
+            Rejected: (404, "DeviceNotFound"),
+        }
+        yield Cloud(fake, settings, fake.bodies, names)
+
+
+@asynccontextmanager
+async def google_iot(_: Path) -> AsyncIterator[Cloud]:
+    account = made_account(SECRET)
+    async with fake_pubsub(account) as fake:
+        names: dict[type[Outcome], tuple[int, str]] = {
+            AuthFailed: (403, "PERMISSION_DENIED"),
+            RetryAfter: (429, "RESOURCE_EXHAUSTED"),
+            NotConnected: (409, "ABORTED"),
+            WrongAddress: (404, "NOT_FOUND"),
+            Rejected: (400, "INVALID_ARGUMENT"),
+        }
+        yield Cloud(fake, {"service_account_key": account.key_file}, fake.bodies, names)
