@@ -11,7 +11,7 @@ https://docs.aws.amazon.com/general/latest/gr/iot-core.html (limits).
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import quote
 
 from pydantic import ConfigDict, Field, HttpUrl, field_validator, model_validator
@@ -49,9 +49,9 @@ _TOPIC_BYTES = 256
 _SLASHES = 7
 _BASIC_INGEST = re.compile(r"\$aws/rules/[A-Za-z0-9_]+/")
 _FIELDS = ("{device_id}", "{organization_id}", "{gateway_id}")
-_MTLS_PORT = 8443
 _USUAL_PORT = 443
-_MTLS_ON_443 = "x-amzn-http-ca"
+_SHOWS_CERTIFICATE = "x-amzn-http-ca"
+"""What is said to be spoken on the usual port, where AWS asks others for no certificate."""
 
 
 class AwsIot(Integration, Forwards, Tests):
@@ -76,6 +76,9 @@ class AwsIot(Integration, Forwards, Tests):
             None, description="Instead of access keys: the certificate of a thing, in PEM, by `${file:…}`."
         )
         client_key: Secret | None = Field(None, description="The private key of that certificate, in PEM.")
+        client_cert_port: Literal[8443, 443] = Field(
+            8443, description="Where the certificate is shown: 443 where a firewall lets nothing else out."
+        )
         endpoint: HttpUrl | None = Field(
             None,
             description="The account's own data endpoint, such as `https://x-ats.iot.eu-central-1.amazonaws.com`; by "
@@ -137,7 +140,7 @@ class AwsIot(Integration, Forwards, Tests):
                 return URL(f"https://data-ats.iot.{self.region}.{suffix}")
             base = URL(str(self.endpoint))
             is_usual = base.explicit_port is None and base.scheme == "https"
-            return base.with_port(_MTLS_PORT) if self.client_cert is not None and is_usual else base
+            return base.with_port(self.client_cert_port) if self.client_cert is not None and is_usual else base
 
     def __init__(self, config: Config, clock: Clock, egress: Egress) -> None:
         super().__init__(config, clock, egress)
@@ -145,7 +148,7 @@ class AwsIot(Integration, Forwards, Tests):
         self._base = config.base()
         key, token = _text(config.secret_access_key), _text(config.session_token)
         self._keys = sigv4.Keys(config.access_key_id or "", key, token) if config.access_key_id and key else None
-        alpn = _MTLS_ON_443 if self._keys is None and self._base.port == _USUAL_PORT else None
+        alpn = _SHOWS_CERTIFICATE if self._keys is None and self._base.port == _USUAL_PORT else None
         self._line = config.line(client_cert=config.client_cert, client_key=_text(config.client_key), alpn=alpn)
         self._exchange = Exchange(
             self._base.raw_host or "",

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import ClientError
 from botocore.session import Session
@@ -21,23 +24,12 @@ from cloud_sync.contract import (
     TooLarge,
     WrongAddress,
 )
-from cloud_sync.integrations.aws_iot import AwsIot
 from gateway.clock import ManualClock
 from gateway.model.reading import wire_reading
-from tests.cloud_sync.integrations.clouds.aws import KEY_ID, SECRET_KEY, FakeAws, fake_aws
-from tests.cloud_sync.samples import ANYWHERE, NOW_MS, batch, batch_of, stored
-
-KEYS = {"region": "eu-west-1", "access_key_id": KEY_ID, "secret_access_key": SECRET_KEY}
-
-
-def made(fake: FakeAws | None = None, *, clock: ManualClock | None = None, **settings: Any) -> AwsIot:
-    endpoint = {} if fake is None else {"endpoint": fake.endpoint}
-    raw = {"type": "aws_iot", "name": "test", "timeout_s": 5} | KEYS | endpoint | settings
-    return AwsIot(AwsIot.Config.model_validate(raw), clock or ManualClock(NOW_MS), ANYWHERE)
-
-
-async def sent(it: AwsIot, given: Batch) -> Outcome:
-    return await it.send(given, it.encode(given))
+from tests.cloud_sync.integrations.certificates import Authority
+from tests.cloud_sync.integrations.clouds.aws import KEY_ID, SECRET_KEY, fake_aws, made, sent
+from tests.cloud_sync.integrations.http.serving import serving
+from tests.cloud_sync.samples import NOW_MS, batch, batch_of, stored
 
 
 async def outcome_of(*error: Any) -> Outcome:
@@ -277,3 +269,45 @@ def test_these_topics_can_be_published_to(topic: str) -> None:
 def test_where_it_connects_to(settings: dict[str, Any], base: str) -> None:
     config: Any = made(None, **settings).config
     assert str(config.base().origin()) == base
+
+
+async def test_a_certificate_stands_for_the_keys(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = authority.server("127.0.0.1")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(authority.file)
+    certificate, key = authority.identity("gateway-7")
+    seen: list[web.Request] = []
+
+    async def publish(request: web.Request) -> web.Response:
+        seen.append(request)
+        return web.Response()
+
+    by_certificate: dict[str, Any] = {
+        "region": None,
+        "access_key_id": None,
+        "secret_access_key": None,
+        "client_cert": certificate,
+    }
+    by_certificate |= {"client_key": key, "ca": authority.file.read_text()}
+    async with serving(publish, tls) as url, made(None, endpoint=url, **by_certificate) as it:
+        assert await sent(it, batch(1)) == Ok()
+    assert seen[0].raw_path.startswith("/topics/neurogate%2Fsite-1%2Freadings?qos=1")
+    assert "authorization" not in seen[0].headers
+    for port, alpn in ((8443, None), (443, "x-amzn-http-ca")):
+        it = made(None, endpoint="x-ats.iot.eu-west-1.amazonaws.com", client_cert_port=port, **by_certificate)
+        assert (it._base.port, it._line.alpn) == (port, alpn)
+
+
+def test_a_certificate_needs_its_own_key_and_the_accounts_endpoint(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.identity("gateway-7")
+    _, another = authority.identity("gateway-7")
+    none: dict[str, Any] = {"region": None, "access_key_id": None, "secret_access_key": None}
+    for settings, words in (
+        ({"client_key": key}, "set endpoint"),
+        ({"client_key": another, "endpoint": "x.example.com"}, "cannot be used"),
+        ({"client_key": key, "endpoint": "x.example.com", "access_key_id": KEY_ID}, "client_cert and client_key"),
+    ):
+        with pytest.raises(ValidationError, match=words):
+            made(None, **none | {"client_cert": certificate} | settings)

@@ -11,7 +11,7 @@ from moto.iotdata.models import iotdata_backends
 from moto.server import ThreadedMotoServer
 
 from cloud_sync.contract import AuthFailed, Ok
-from tests.cloud_sync.integrations.test_aws_iot import made, sent
+from tests.cloud_sync.integrations.clouds.aws import made, sent
 from tests.cloud_sync.samples import batch_of
 
 REGION, ACCOUNT = "eu-west-1", "123456789012"

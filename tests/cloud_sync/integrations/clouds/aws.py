@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -15,9 +16,13 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests.cloud_sync.samples import NOW_MS
+from cloud_sync.contract import Batch, Outcome
+from cloud_sync.integrations.aws_iot import AwsIot
+from gateway.clock import ManualClock
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS
 
 KEY_ID, SECRET_KEY = "AKIAIOSFODNN7EXAMPLE", "planted/secret+key"
+KEYS = {"region": "eu-west-1", "access_key_id": KEY_ID, "secret_access_key": SECRET_KEY}
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=(\S+)/(\d{8})/(\S+)/iotdata/aws4_request, SignedHeaders=(\S+), \S+"
 )
@@ -107,3 +112,13 @@ async def fake_aws(secret_key: str = SECRET_KEY) -> AsyncIterator[FakeAws]:
     fake.server = TestServer(app)
     async with fake.server:
         yield fake
+
+
+def made(fake: FakeAws | None = None, *, clock: ManualClock | None = None, **settings: Any) -> AwsIot:
+    endpoint = {} if fake is None else {"endpoint": fake.endpoint}
+    raw = {"type": "aws_iot", "name": "test", "timeout_s": 5} | KEYS | endpoint | settings
+    return AwsIot(AwsIot.Config.model_validate(raw), clock or ManualClock(NOW_MS), ANYWHERE)
+
+
+async def sent(it: AwsIot, given: Batch) -> Outcome:
+    return await it.send(given, it.encode(given))
