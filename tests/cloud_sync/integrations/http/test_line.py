@@ -1,10 +1,6 @@
 """By a proxy, with a CA of one's own, with a certificate of ours: real sockets, real TLS."""
 
-import asyncio
 import ssl
-from base64 import b64encode
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,7 @@ from cloud_sync.integrations.http.line import DIRECT, HttpConfig, Line
 from gateway.clock import ManualClock
 from gateway.config.settings import EgressSettings
 from tests.cloud_sync.integrations.certificates import Authority
-from tests.cloud_sync.integrations.http.serving import serving
+from tests.cloud_sync.integrations.http.serving import proxy, serving, takes
 from tests.cloud_sync.samples import ANYWHERE, NOW_MS
 
 
@@ -31,50 +27,6 @@ async def asked(url: str, way: Line = DIRECT, egress: Egress = ANYWHERE) -> obje
     host = URL(url).host or ""
     async with Exchange(host, ManualClock(NOW_MS), egress, timeout_s=5, private=[], line=way) as exchange:
         return outcome_of(await exchange.ask("POST", URL(url), body=b"{}"))
-
-
-async def takes(_: web.Request) -> web.Response:
-    return web.Response(status=204)
-
-
-class Proxy:
-    """Knows names that no resolver knows, and who may ask."""
-
-    def __init__(self, port: int, credentials: str | None = None) -> None:
-        self.asked: list[bytes] = []
-        self._port = port
-        self._credentials = credentials
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        self.asked.append(head.partition(b"\r\n")[0])
-        expected = b"" if self._credentials is None else b"Basic " + b64encode(self._credentials.encode())
-        if expected not in head:
-            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-            writer.close()
-            return
-        inner_reader, inner = await asyncio.open_connection("127.0.0.1", self._port)
-        if head.startswith(b"CONNECT"):
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        else:
-            inner.write(head)
-        await asyncio.gather(self._pump(reader, inner), self._pump(inner_reader, writer))
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65_536):
-                writer.write(data)
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def proxy(to: str, credentials: str | None = None) -> AsyncIterator[tuple[Proxy, str]]:
-    found = Proxy(URL(to).port or 0, credentials)
-    async with await asyncio.start_server(found.handle, "127.0.0.1", 0) as server:
-        yield found, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def test_an_authority_of_ones_own_is_trusted_instead_of_the_machines(tmp_path: Path) -> None:
