@@ -213,3 +213,11 @@ def test_where_it_connects_to(settings: dict[str, Any], host: str) -> None:
 
 def test_no_key_is_shown() -> None:
     assert "PRIVATE KEY" not in repr(made(None).config)
+
+
+async def test_the_topic_may_be_another_projects() -> None:
+    async with fake_pubsub(ACCOUNT) as fake, made(fake, project_id="project-2", topic="a%b") as it:
+        fake.topics = {"projects/project-2/topics/a%b"}
+        assert await sent(it, batch(1)) == Ok()
+    assert fake.received[0][0]["attributes"]["projectId"] == "project-2"
+    assert fake.requests == [("POST", "/v1/projects/project-2/topics/a%25b:publish")]
