@@ -11,8 +11,9 @@ from typing import Self
 from pydantic import ConfigDict, Field, HttpUrl, TypeAdapter, ValidationError, field_validator
 from pydantic_core import to_json
 
-from cloud_sync.contract import Integration, IntegrationConfig, Notification, Notifies, Outcome, Tests
+from cloud_sync.contract import Integration, Notification, Notifies, Outcome, Tests
 from cloud_sync.egress import Egress
+from cloud_sync.integrations.http.line import HttpConfig
 from cloud_sync.integrations.http.receiver_check import check_receiver
 from cloud_sync.integrations.http.signed_post import SignedPost, without_credentials
 from cloud_sync.payload.notification_text import MessageTemplate, Notify, Writer
@@ -32,7 +33,7 @@ class Slack(Integration, Notifies, Tests):
 
     type = "slack"
 
-    class Config(IntegrationConfig):
+    class Config(HttpConfig):
         """Settings of a Slack channel."""
 
         model_config = ConfigDict(hide_input_in_errors=True)
@@ -62,7 +63,7 @@ class Slack(Integration, Notifies, Tests):
         self._config = config
         self._writer = Writer(config.notify, _USUAL, escaped)
         self._url = str(_URL.validate_python(config.webhook_url.get_secret_value()))
-        self._post = SignedPost(self._url, (), clock, egress, timeout_s=config.timeout_s)
+        self._post = SignedPost(self._url, (), clock, egress, timeout_s=config.timeout_s, line=config.line())
 
     async def __aenter__(self) -> Self:
         """Open the session; connections are made when there is something to send."""

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from cloud_sync.contract import NotConnected, Ok
+from cloud_sync.integrations.slack import Slack
 from cloud_sync.integrations.webhook import Webhook
 from gateway.clock import SystemClock
 from tests.cloud_sync.integrations.certificates import Authority
 from tests.cloud_sync.integrations.clouds.aws import fake_aws, made
 from tests.cloud_sync.integrations.http.serving import proxy, serving, takes
-from tests.cloud_sync.samples import ANYWHERE, PLAIN_SECRET, batch
+from tests.cloud_sync.samples import ANYWHERE, PLAIN_SECRET, batch, notification
 
 
 def webhook(url: str, **settings: Any) -> Webhook:
@@ -28,6 +29,14 @@ async def test_with_a_ca_of_ones_own(tmp_path: Path) -> None:
             assert isinstance(await it.send(batch(), it.encode(batch())), NotConnected)
             found = (await it.check())[-1]
             assert (found.level, "set `ca`" in found.hint) == ("broken", True)
+
+
+async def test_slack_takes_that_way_too(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with serving(takes, authority.server("127.0.0.1")) as url:
+        raw = {"type": "slack", "name": "test", "webhook_url": url, "ca": authority.file.read_text()}
+        async with Slack(Slack.Config.model_validate(raw), SystemClock(), ANYWHERE) as it:
+            assert await it.notify(notification()) == Ok()
 
 
 async def test_by_a_proxy(tmp_path: Path) -> None:
