@@ -85,11 +85,12 @@ async def follow_notification(
     """Yield what becomes of it, until it is sent or has failed. Raises NotFound, and Conflict when no gateway runs."""
     log = _notifier(site).log
     while True:
+        changed = log.changed
         row = await log.get(organization_id, notification_id)
         yield row
         if row.status in ("sent", "failed"):
             return
-        await log.wait_changed()
+        await changed.wait()
 
 
 async def resend_notification(site: Site, *, organization_id: str, notification_id: str) -> NotificationRow:

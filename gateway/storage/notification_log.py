@@ -74,7 +74,8 @@ class NotificationLog:
         self._settings = settings
         self._new: list[tuple[NewNotification, asyncio.Future[Added | NeurogateError]]] = []
         self._turn = asyncio.Lock()
-        self._changed = asyncio.Event()
+        self.changed = asyncio.Event()
+        """Set when something has become of one that was to be sent; then there is another. Take it before you look."""
         self._untrimmed = _TRIM_EVERY
 
     async def add(self, new: NewNotification) -> Added:
@@ -251,7 +252,8 @@ class NotificationLog:
             error_message = ? WHERE integration_id = ? AND {_WAITS}"""  # noqa: S608 - a constant
         values = (now_ms, now_ms, reason, integration_id)
         await self._state.change(lambda db: db.execute(sql, values), copied=False)
-        self._changed.set()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     async def release(self, message_id: str) -> None:
         """Take a message apart that was refused as a whole: what was in it goes out in others."""
@@ -302,14 +304,10 @@ class NotificationLog:
         sql = f"UPDATE notification_log SET updated_at = :now, next_attempt_at = :due, {change} WHERE message_id = :id"  # noqa: S608 - only constants
         named = {**values, "now": now_ms, "due": due_ms, "id": message_id}
         await self._state.change(lambda db: db.execute(sql, named), copied=False)
-        self._changed.set()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     # What is asked
-
-    async def wait_changed(self) -> None:
-        """Return when something has become of one that was to be sent."""
-        self._changed.clear()
-        await self._changed.wait()
 
     async def get(self, organization_id: str, notification_id: str) -> NotificationRow:
         """Return one of an organisation. Raises NotFound."""

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from cloud_sync.contract import NotConnected
+from gateway.operations.notifications import follow_notification
+from gateway.storage.notification_rows import NewNotification
 from tests.cloud_sync.integrations.fake_slack import FakeSlack, fake_slack
-from tests.site import until
+from tests.site import PATIENCE_S, until
 from tests.web.api import Asker, asker, running_api
 
 DOCUMENTED: dict[str, Any] = {
@@ -137,6 +139,18 @@ async def test_the_log_is_filtered_and_paged_and_what_has_failed_goes_again(api:
     foreign = await asker(api.site, "admin", "other")
     assert (await foreign.get(f"/api/v1/notification-log/{failed}"))[0] == 404
     assert (await foreign.get("/api/v1/notification-log"))[1]["notifications"] == []
+
+
+async def test_who_follows_one_misses_nothing_that_happens_meanwhile(api: Asker) -> None:
+    inside = api.site.gateway._running.site
+    log = inside.notifier.log
+    added = await log.add(NewNotification("default", "nobody-sends-it", "slack", "hello"))
+    rows = follow_notification(inside, organization_id="default", notification_id=added.id)
+    assert (await anext(rows)).status == "pending"
+    await log.freeze("nobody-sends-it")
+    await log.sent(added.id)  # while whoever follows it is busy with what was before
+    async with asyncio.timeout(PATIENCE_S):
+        assert [row.status async for row in rows] == ["sent"]
 
 
 async def test_nothing_shows_the_address_of_the_channel(api: Asker, slack: FakeSlack) -> None:
