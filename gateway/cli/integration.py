@@ -13,16 +13,17 @@ from typing import Annotated, Any
 import typer
 from pydantic import JsonValue
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cloud_sync.config_schema import IntegrationSchema, schema_of
 from cloud_sync.registry import class_of, integration_classes
 from gateway.cli.gateway_link import ask, connect
 from gateway.cli.integration_settings import settings_from
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.which_integration import find_integration
 from gateway.config import Settings, load
 from gateway.config.schema import as_toml
-from gateway.model.errors import BadInput, ConfigError, NotFound
+from gateway.model.errors import BadInput, ConfigError
 from gateway.model.finding import Finding
 from gateway.model.reading import rfc3339
 from gateway.model.status import IntegrationHealth
@@ -64,7 +65,7 @@ def list_integrations(
     if as_json:
         print(json.dumps([_as_dict(one) for one in known]))
         return
-    table = Table("name", "type", "organisation", "status", "id", "", box=None)
+    table = Table("name", "type", "organisation", "status", Column("id", no_wrap=True, min_width=36), "", box=None)
     for one in known:
         whose = one.organization_id or "all: of the file"
         table.add_row(one.name, one.integration_type, whose, one.status, one.id, one.error)
@@ -102,7 +103,7 @@ def show(
 ) -> None:
     """Show one integration; of its secrets, which are set."""
     settings = load(config, os.environ).settings
-    _show(_find(settings, which, organization), as_json=as_json)
+    _show(find_integration(settings, which, organization), as_json=as_json)
 
 
 @app.command()
@@ -144,7 +145,7 @@ def change(
 ) -> None:
     """Change an integration: what is named, the rest stays."""
     settings = load(config, os.environ).settings
-    one = _find(settings, which, organization)
+    one = find_integration(settings, which, organization)
     said: dict[str, JsonValue] = {}
     if set_ or secret:
         said = settings_from(_schema(one.integration_type), set_ or (), secret or (), os.environ)
@@ -163,7 +164,7 @@ def change(
 def remove(which: Which, organization: Organization = None, config: ConfigFile = None) -> None:
     """Remove an integration, with its place in the log: what it has not got yet, it will not get."""
     settings = load(config, os.environ).settings
-    one = _find(settings, which, organization)
+    one = find_integration(settings, which, organization)
     ask(settings, integrations.remove_integration, integration_id=one.id)
     print(f"{one.name} is gone.")
 
@@ -174,7 +175,7 @@ def try_integration(
 ) -> None:
     """Connect, authenticate and say what is wrong, without sending anything that counts; exit 1 when it is broken."""
     settings = load(config, os.environ).settings
-    one = _find(settings, which, organization)
+    one = find_integration(settings, which, organization)
     found = asyncio.run(_test(settings, one.id))
     if as_json:
         print(json.dumps([asdict(finding) for finding in found]))
@@ -190,20 +191,6 @@ def try_integration(
 async def _test(settings: Settings, integration_id: str) -> list[Finding]:
     async with connect(settings, patience_s=_TEST_PATIENCE_S) as gateway:
         return await gateway.call(integrations.try_integration, integration_id=integration_id)
-
-
-def _find(settings: Settings, which: str, organization: str | None) -> IntegrationView:
-    """Return the one of this id, else of this name. Raises NotFound and BadInput."""
-    known = ask(settings, integrations.list_integrations, organization_id=organization)
-    found = [one for one in known if one.id == which] or [one for one in known if one.name == which]
-    if not found:
-        raise NotFound(
-            f"There is no integration {which[:100]}.", hint="neurogate integration list shows what there is."
-        )
-    if len(found) > 1:
-        whose = ", ".join(one.organization_id or "the file" for one in found)
-        raise BadInput("ambiguous", f"Several have an integration {which}: {whose}.", hint="Name it by its id.")
-    return found[0]
 
 
 def _schemas() -> list[IntegrationSchema]:

@@ -18,11 +18,13 @@ from cloud_sync.notifier import EXAMPLE, example
 from cloud_sync.registry import check_config, integration_class
 from gateway.cli.gateway_link import ask, connect
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.which_integration import find_integration
 from gateway.clock import SystemClock
 from gateway.config import Settings, load
 from gateway.model.errors import BadInput
 from gateway.model.priorities import PRIORITIES, Priority
 from gateway.model.reading import rfc3339
+from gateway.operations.integrations import IntegrationView
 from gateway.operations.notifications import (
     follow_notification,
     page_notifications,
@@ -54,15 +56,17 @@ def try_it(
 ) -> None:
     """Send a message by an integration, and say what became of it."""
     settings = load(config, os.environ).settings
-    raise typer.Exit(asyncio.run(_test(settings, organization or settings.gateway.organization_id, name, message)))
+    organization_id = organization or settings.gateway.organization_id
+    one = find_integration(settings, name, organization_id)
+    raise typer.Exit(asyncio.run(_test(settings, organization_id, one, message)))
 
 
-async def _test(settings: Settings, organization_id: str, name: str, message: str) -> int:
+async def _test(settings: Settings, organization_id: str, one: IntegrationView, message: str) -> int:
     async with connect(settings) as gateway:
         sent = await gateway.call(
             send_notification,
             organization_id=organization_id,
-            integration_id=name,
+            integration_id=one.id,
             kind="test",
             subject="A test",
             message=message,
@@ -77,7 +81,7 @@ async def _test(settings: Settings, organization_id: str, name: str, message: st
         except TimeoutError:
             pass
     if row is not None and row.status == "sent":
-        print(f"{name} has taken it.")
+        print(f"{one.name} has taken it.")
         return 0
     why = row.error_message if row is not None and row.error_message else "it has not answered yet"
     print(f"It was not sent: {why}", file=sys.stderr)
@@ -108,7 +112,7 @@ def preview(
             settings,
             preview_notification,
             organization_id=organization_id,
-            integration_id=name,
+            integration_id=find_integration(settings, name, organization_id).id,
             kind=kind,
             subject=subject,
             message=new.message,
@@ -137,7 +141,7 @@ def _from_file(settings: Settings, new: NewNotification) -> str | None:
 def show_log(
     status: Annotated[str | None, typer.Option(help=f"Only those: {', '.join(STATUSES)}.", show_default=False)] = None,
     integration: Annotated[
-        str | None, typer.Option(help="Only what goes, or went, by this one.", show_default=False)
+        str | None, typer.Option(help="Only what goes, or went, by this one: its id.", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="So many, the newest.")] = 50,
     organization: Organization = None,

@@ -60,6 +60,7 @@ def test_integrations_are_added_changed_tried_and_removed(own_site: GatewayProce
     archive, new = shown(own_site, "list")
     assert (archive["name"], archive["origin"], new["name"]) == ("archive", "file", "Building API")
     assert (new["settings"], new["secret_names"]) == ({"url": URL, "timeout_s": 2}, ["secret"])
+    assert new["id"] in told(own_site, "list")[1]
     assert shown(own_site, "show", "Building API") == new
     assert told(own_site, "set", new["id"], "--set", "timeout_s=", "--set", "gzip=true", "--status", "inactive")[0] == 0
     changed = shown(own_site, "show", new["id"])

@@ -45,7 +45,9 @@ def channel() -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_person_tries_it_and_sees_what_became_of_it(own_site: GatewayProcess, channel: str) -> None:
+def test_a_person_tries_it_and_sees_what_became_of_it(
+    own_site: GatewayProcess, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     configuration = own_site.folder / "neurogate.toml"
     configuration.write_text(configuration.read_text() + INTEGRATIONS.format(url=channel))
 
@@ -69,6 +71,13 @@ def test_a_person_tries_it_and_sees_what_became_of_it(own_site: GatewayProcess, 
     ]
     assert "= Hello. =" in notify("preview", "chat", "--message", "= Hello. =").output
     assert "no notification" in str(notify("resend", "nothing").exception)
+
+    monkeypatch.setenv("CHANNEL", channel)
+    words = ["integration", "add", "slack", "Night shift", "--secret", "webhook_url=env:CHANNEL"]
+    added = CliRunner().invoke(command_line(["integration"]), [*words, "--config", str(configuration)])
+    assert added.exit_code == 0, added.exception
+    assert "= Hello. =" in notify("preview", "Night shift", "--message", "= Hello. =").output
+    assert notify("test", "Night shift").output == "Night shift has taken it.\n"
     own_site.kill()
 
     assert notify("resend", "--all").output == "1 go out again, while a gateway runs.\n"
