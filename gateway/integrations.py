@@ -250,7 +250,8 @@ class RunningIntegrations:
         What fails is tried again, and `errors` tells it. Raises StoreFailed.
         """
         async with self._changing:
-            wanted, removed = await self._wanted(), await self._rows.removed()
+            removed = await self._rows.removed()  # first: what is removed meanwhile is not started again
+            wanted = await self._wanted()
             failed, self._failed = set(self._failed), {}
             self._has_failed.clear()
             for name in removed:
