@@ -172,9 +172,10 @@ class Notifier:
         """Return the integration that is meant. Raises NotFound, and BadInput for one that does not notify."""
         found = self._integrations.find(organization_id, type=type_, id=integration_id)
         if found is None:
-            what = f"{type_ or ''} {integration_id or ''}".strip()
+            of_type = f" of the type {type_}" if type_ else ""
+            with_id = f" with the id {integration_id}" if integration_id else ""
             raise NotFound(
-                f"{organization_id} has no active integration {what}.",
+                f"{organization_id} has no active integration{of_type}{with_id}.",
                 hint="Its status must be active; see what there is: GET integrations, or the configuration file.",
             )
         if not isinstance(found.integration, Notifies):

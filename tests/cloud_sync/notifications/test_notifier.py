@@ -292,6 +292,8 @@ async def test_who_is_meant(tmp_path: Path) -> None:
         for wrong in ({"integration_id": "three"}, {"integration_id": "b", "integration_type": "scripted"}):
             with pytest.raises(NotFound):
                 await desk.send(**wrong)
+        with pytest.raises(NotFound, match="has no active integration of the type scripted with the id b\\."):
+            await desk.send(integration_id="b", integration_type="scripted")
         desk.channels.all[0].integration = object()
         with pytest.raises(BadInput, match="sends no notifications"):
             await desk.send(integration_id="one")
