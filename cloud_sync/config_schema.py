@@ -19,6 +19,7 @@ from cloud_sync.contract import Integration, IntegrationConfig, capabilities
 from gateway.config.masking import MASK, without_tokens
 from gateway.config.reference import kind_of
 from gateway.config.schema import Location, fields_of, table_in
+from gateway.model.errors import ConfigError
 
 Values = Mapping[str, JsonValue]
 
@@ -175,6 +176,27 @@ def patched(model: type[BaseModel], raw: Values, changes: Values) -> dict[str, J
         else:
             merged[key] = value
     return merged
+
+
+def refuse_masks(model: type[BaseModel], changes: Values, prefix: str = "") -> None:
+    """Raise ConfigError for a secret, or an address with one in it, of which only what is shown is said.
+
+    It would replace the secret. What a form sends back unchanged is left out before (`without_masks`).
+    """
+    fields = fields_of(model)
+    for key, value in changes.items():
+        if (field := fields.get(key)) is None:
+            continue
+        table = section_in(field)
+        if table is not None and isinstance(value, dict):
+            refuse_masks(table, value, f"{prefix}{key}.")
+        elif (value == MASK and holds_secret(field.annotation)) or (
+            not field.repr and isinstance(value, str) and MASK in value
+        ):
+            raise ConfigError(
+                f"{prefix}{key}: {MASK} only stands for what is not shown.",
+                hint="Say the whole of it, or leave it out: then it stays as it is.",
+            )
 
 
 def _as_table(value: JsonValue) -> JsonValue:

@@ -14,10 +14,12 @@ from aiohttp.test_utils import TestServer
 
 from cloud_sync.integrations.webhook import Webhook
 from gateway import integrations
+from gateway.config.masking import MASK
 from gateway.integrations import Running, RunningIntegrations
 from gateway.model.errors import AlreadyExists, BadInput, Conflict, NotFound
 from gateway.model.finding import Finding
 from gateway.operations.buffer import buffer_status
+from gateway.operations.integration_trials import try_settings
 from gateway.operations.integrations import (
     IntegrationFields,
     IntegrationView,
@@ -32,6 +34,7 @@ from gateway.operations.integrations import (
 from gateway.storage.commit_thread import CommitThread
 from gateway.storage.integrations import Integrations
 from gateway.storage.state import State
+from gateway.wanted_integrations import Wanted
 from tests.site import PATIENCE_S, FailingDisk, Site, reading, running_site, until
 
 SECRET = "planted-kitchen-table-4711"
@@ -251,6 +254,28 @@ async def test_of_a_removed_one_nothing_is_left(tmp_path: Path, receiver: Receiv
         assert await Integrations(state).removed() == []
 
 
+async def test_one_that_is_removed_while_another_change_takes_effect_is_not_started_again(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site(tmp_path, receiver) as here:
+        one = await add(here, receiver, "one")
+        rows, read = Integrations(here.gateway._running.state), RunningIntegrations._wanted
+
+        async def read_and_remove(self: RunningIntegrations) -> dict[str, Wanted]:
+            wanted = await read(self)
+            monkeypatch.undo()
+            await rows.remove(one.id)
+            return wanted
+
+        monkeypatch.setattr(RunningIntegrations, "_wanted", read_and_remove)
+        await all_running(here).apply()
+        assert await rows.removed() == [one.id]  # there is still something to be done
+        await all_running(here).apply()
+        assert await rows.removed() == []
+        assert [found.id for found in all_running(here).running()] == ["file"]
+        assert await cursors(here) == {"file"}
+
+
 async def test_what_was_changed_without_a_gateway_holds_after_the_next_start(
     tmp_path: Path, receiver: Receiver
 ) -> None:
@@ -452,11 +477,23 @@ async def test_what_a_form_was_shown_of_a_secret_changes_nothing(tmp_path: Path,
             ({"url": None}, "url is missing. Where the batches go."),
             ({"custom_headers": {"X A": SECRET}}, "custom_headers: "),
             ({"url": f"nonsense-{SECRET}"}, "url must be a valid URL"),
+            ({"url": f"{receiver.url}elsewhere/{MASK}"}, f"url: {MASK} only stands for what is not shown."),
+            ({"auth_token": MASK}, f"auth_token: {MASK} only stands for what is not shown."),
         ):
             with pytest.raises(BadInput) as raised:
                 await change(here, one, settings=settings)
             assert str(raised.value).startswith(words), raised.value
             assert SECRET not in str(raised.value)
+        assert str(running(here, one).config.url) == receiver.url + token  # type: ignore[attr-defined]
+        with pytest.raises(BadInput):
+            await add(here, receiver, MASK)
+        with pytest.raises(BadInput):
+            await here.command(
+                try_settings,
+                organization_id="default",
+                integration_type="webhook",
+                settings={"url": f"{receiver.url}{MASK}"},
+            )
 
 
 async def test_it_can_be_tried(tmp_path: Path, receiver: Receiver) -> None:

@@ -7,7 +7,7 @@ import asyncio
 
 from pydantic import JsonValue
 
-from cloud_sync.config_schema import patched, split
+from cloud_sync.config_schema import patched, refuse_masks, split
 from cloud_sync.contract import IntegrationConfig, Tests
 from cloud_sync.egress import Egress
 from cloud_sync.registry import class_of, config_of
@@ -26,6 +26,7 @@ async def try_settings(
     """Try settings, and keep nothing of them. Raises BadInput for some that cannot be used."""
     try:
         model = class_of(integration_type).Config
+        refuse_masks(model, settings)
         shown, secret = split(model, patched(model, {}, settings))
         config = config_of(IntegrationRow("test", organization_id, integration_type, "test", shown), secret)
     except ConfigError as error:

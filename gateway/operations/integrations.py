@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from cloud_sync.config_schema import IntegrationSchema, joined, patched, schema_of, split, without_masks
+from cloud_sync.config_schema import IntegrationSchema, joined, patched, refuse_masks, schema_of, split, without_masks
 from cloud_sync.contract import capabilities
 from cloud_sync.registry import class_of, config_of, known_integrations
 from gateway.config import IntegrationTable
@@ -111,9 +111,9 @@ async def add_integration(
     fields: IntegrationFields = NOTHING_ELSE,
 ) -> IntegrationView:
     """Add an integration, which begins at once. Raises BadInput and AlreadyExists."""
-    if any(name == table.name for table in site.settings.integrations):
-        raise AlreadyExists(f"The configuration has an integration {name} already.", hint="Call this one otherwise.")
+    _refuse_name_of_file(site, name)
     model = _told(lambda: class_of(integration_type).Config)
+    _told(lambda: refuse_masks(model, settings))
     shown, secret = split(model, patched(model, {}, settings))
     row = replace(IntegrationRow("new", organization_id, integration_type, name, shown), **_columns(fields))
     _told(lambda: config_of(row, secret))
@@ -145,6 +145,8 @@ async def change_integration(
 
     def edit(row: IntegrationRow, secrets: Values | Unreadable) -> tuple[IntegrationRow, Values | None]:
         new = replace(row, **columns)
+        if new.name != row.name:
+            _refuse_name_of_file(site, new.name)
         return (new, None) if settings is None else _with_settings(new, secrets, settings)
 
     state = await site.state()
@@ -158,6 +160,7 @@ def _with_settings(
 ) -> tuple[IntegrationRow, Values | None]:
     model = _told(lambda: class_of(row.integration_type).Config)
     changes = without_masks(settings, row.settings, row.secret_names)
+    _told(lambda: refuse_masks(model, changes))
     if isinstance(secrets, Unreadable):  # what cannot be read and is not said anew would be lost
         kept = [path for path in row.secret_names if not _says(changes, path.split("."))]
         if kept:
@@ -242,6 +245,11 @@ def _refuse_files(site: Site, integration_id: str, organization_id: str | None) 
             f"The integration {integration_id} is declared in the configuration file: only that changes it.",
             hint="Change the file, and restart the gateway.",
         )
+
+
+def _refuse_name_of_file(site: Site, name: str) -> None:
+    if any(name == table.name for table in site.settings.integrations):
+        raise AlreadyExists(f"The configuration has an integration {name} already.", hint="Call this one otherwise.")
 
 
 def _view_of_table(table: IntegrationTable, errors: Mapping[str, str], organization_id: str | None) -> IntegrationView:

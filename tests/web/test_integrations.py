@@ -157,6 +157,7 @@ async def test_names_and_types_stay_what_they_are(api: Asker) -> None:
     assert (await ask(api, "POST", body=taken))[0] == 409
     assert (await ask(api, "POST", body=taken | {"name": "archive"}))[0] == 409
     path = f"{API}/{new['id']}"
+    assert (await ask(api, "PATCH", path, {"name": "archive"}))[0] == 409
     assert (await ask(api, "PATCH", path, {"integration_type": "webhook"}))[0] == 200
     assert "stays so" in await refused(api, "PATCH", path, integration_type="mqtt")
 
