@@ -11,6 +11,7 @@ from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import NotFound
 from gateway.model.reading import NewQuarantine, NewReading, TimeSource
+from gateway.model.selection import Selection
 from gateway.storage import log_reader
 from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
@@ -109,6 +110,18 @@ async def test_a_long_backlog_is_counted_whatever_has_left_it(
         db.execute("DELETE FROM device_telemetry_history WHERE id IN (6, 9)")
     db.close()
     assert [(await reader.count_after(row))[0] for row in (0, 3, 4, 6, 7)] == [5, 5, 4, 3, 2]
+
+
+@pytest.mark.parametrize(("few", "unused"), [(6, "_COUNT_STREAMS"), (5, "_COUNT_FEW_STREAMS")])
+async def test_of_an_organisation_only_the_end_of_the_log_is_counted_when_little_waits(
+    log: Log, reader: LogReader, monkeypatch: pytest.MonkeyPatch, few: int, unused: str
+) -> None:
+    monkeypatch.setattr(log_reader, "_FEW_ROWS", few)
+    monkeypatch.setattr(log_reader, unused, "is not asked")
+    await fill(log, 10)
+    for organization, expected in (("acme", (6, 1005)), ("other", (0, None))):
+        selection = Selection(organizations=frozenset({organization}))
+        assert await reader.count_after(4, selection) == expected
 
 
 async def test_the_buffer_is_what_is_on_disk(log: Log, reader: LogReader, tmp_path: Path) -> None:
