@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from gateway.alerts.watch import KINDS, Looked
 from gateway.clock import Clock
-from gateway.model.errors import NeurogateError, StoreFailed
+from gateway.model.errors import NeurogateError, StoreFailed, StoreFull
 from gateway.storage.alerts import AlertRow, Alerts, Cause, Key
 
 logger = logging.getLogger(__name__)
@@ -88,5 +88,7 @@ class AlertEngine:
                 await self._on_open(alert)
             except NeurogateError as error:
                 logger.warning("nobody could be told of an alert yet: %s", error)
-                return
+                if isinstance(error, StoreFailed) and not isinstance(error, StoreFull):
+                    return
+                continue  # an organisation for which too much waits keeps no other from its alerts
             await self._store.was_told(alert)

@@ -9,7 +9,7 @@ import pytest
 from gateway.alerts.engine import REOPEN_MS, AlertEngine
 from gateway.alerts.watch import Looked
 from gateway.clock import ManualClock
-from gateway.model.errors import NotFound, StoreFailed
+from gateway.model.errors import NotFound, StoreFailed, StoreFull
 from gateway.storage import alerts as storage
 from gateway.storage.alerts import AlertRow, Alerts, Cause, Key, Scope
 from gateway.storage.state import State
@@ -28,6 +28,8 @@ class Bench:
     unknown: set[Key] = field(default_factory=set)
     told: list[AlertRow] = field(default_factory=list)
     deaf: bool = False
+    full: str | None = ""
+    """The organisation that can take nothing more."""
 
     def __post_init__(self) -> None:
         self.engine = self.new_engine()
@@ -41,6 +43,8 @@ class Bench:
     async def hear(self, alert: AlertRow) -> None:
         if self.deaf:
             raise StoreFailed("The disk is full.")
+        if alert.organization_id == self.full:
+            raise StoreFull("Too much waits.")
         self.told.append(alert)
 
     async def sees(self, *causes: Cause, after_ms: int = 30_000) -> list[AlertRow]:
@@ -132,6 +136,16 @@ async def test_who_could_not_hear_is_told_again(bench: Bench) -> None:
     await bench.sees(CAUSE)
     await bench.sees(CAUSE)
     assert len(bench.told) == 1
+
+
+async def test_p3_who_can_take_nothing_more_keeps_no_other_from_hearing(bench: Bench) -> None:
+    bench.full = CAUSE.organization_id
+    other = replace(CAUSE, organization_id="other")
+    await bench.sees(CAUSE, other)
+    assert [alert.organization_id for alert in bench.told] == ["other"]
+    bench.full = ""
+    await bench.sees(CAUSE, other)
+    assert [alert.organization_id for alert in bench.told] == ["other", CAUSE.organization_id]
 
 
 async def test_who_could_not_hear_is_told_after_a_restart_too(bench: Bench) -> None:
