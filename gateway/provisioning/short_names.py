@@ -1,0 +1,68 @@
+"""Shorter names for a board: MicroPython keeps every name that it has ever met in memory, once for all modules.
+
+What begins with an underscore and occurs in a single module may have any name there; so all modules share a few: `_a`,
+`_b`. Functions and classes keep theirs, which tracebacks show, and so do lines. A module whose class is inherited in
+another one is left as it is: both write to the same object.
+"""
+
+import ast
+import io
+import re
+import tokenize
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from string import ascii_lowercase
+
+_PRIVATE = re.compile(r"_[A-Za-z]\w*")
+
+
+def shortened(sources: Mapping[str, str]) -> dict[str, str]:
+    """Return the sources of one program (path → text) with short names for what only one of them knows."""
+    words = {path: Counter(_words(source, tokenize.NAME)) for path, source in sources.items()}
+    modules_of = Counter(word for counted in words.values() for word in counted)
+    texts = {text.strip("\"'") for source in sources.values() for text in _words(source, tokenize.STRING)}
+    trees = {path: ast.parse(source) for path, source in sources.items()}
+    result = {}
+    for path, source in sources.items():
+        defined = {node.name for node in ast.walk(trees[path]) if isinstance(node, _DEFINES)}
+        inherited = set().union(*(_bases(tree) for other, tree in trees.items() if other != path))
+        private = [
+            word
+            for word, _ in words[path].most_common()
+            if _PRIVATE.fullmatch(word) and modules_of[word] == 1 and word not in defined | texts
+        ]
+        free = (word for word in _short() if word not in modules_of)
+        names = {} if defined & inherited else dict(zip(private, free, strict=False))
+        result[path] = _renamed(source, names)
+    return result
+
+
+_DEFINES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def _words(source: str, kind: int) -> Iterator[str]:
+    """Yield the names; or the texts, of which one may be a name for getattr."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == kind:
+            yield token.string
+
+
+def _bases(tree: ast.Module) -> set[str]:
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    return {base.id for node in classes for base in node.bases if isinstance(base, ast.Name)}
+
+
+def _short() -> Iterator[str]:
+    """Yield _a to _z, then _aa to _zz."""
+    for first in ("", *ascii_lowercase):
+        for second in ascii_lowercase:
+            yield f"_{first}{second}"
+
+
+def _renamed(source: str, names: Mapping[str, str]) -> str:
+    lines = source.splitlines(keepends=True)
+    for token in reversed(list(tokenize.generate_tokens(io.StringIO(source).readline))):
+        if token.type == tokenize.NAME and token.string in names:
+            row, start, end = token.start[0] - 1, token.start[1], token.end[1]
+            lines[row] = lines[row][:start] + names[token.string] + lines[row][end:]
+    return "".join(lines)
