@@ -1,6 +1,7 @@
 """Commands from the gateway, one after the other: each is answered with `executing`, then `successful` or `failed`.
 
-A command that comes too late is not carried out, and one that comes twice only once: its last answer is said again.
+A command that comes too late is not carried out, and one that comes twice only once: its last answer is said again,
+without its result if that was long and another one came since.
 """
 
 import asyncio
@@ -9,26 +10,29 @@ import json
 from micropython import const
 
 from app.mqtt import Message
+from app.on_demand import forget
 from app.supervisor import Part
+from app.within import within
 
 _MOST_WAITING = const(4)
-_REMEMBERED = const(16)
+_REMEMBERED = const(8)
+_LONG_BYTES = const(200)
 _LIMIT_MS = const(120_000)
 
 
 class Commands(Part):
-    """`methods`: name → async function of the parameters; what it raises as ValueError is what was wrong with them.
+    """`targets` have `methods`, names, and an async `carry_out(method, params)`; its ValueError says what was wrong.
 
     `prefix` is the topic below which a command's id follows.
     """
 
     name = "commands"
 
-    def __init__(self, clock, client, prefix, methods):
+    def __init__(self, clock, client, prefix, targets):
         super().__init__(clock)
         self._client = client
         self._prefix = prefix
-        self._methods = methods
+        self._targets = targets
         self._waiting = []
         self._answers = []
 
@@ -36,7 +40,7 @@ class Commands(Part):
         """Take in what came on the topic of one command."""
         if not payload and payload is not None:
             return  # a retained one was deleted
-        for one_id, answer in self._answers:
+        for one_id, answer, _ in self._answers:
             if one_id == command_id:
                 self._say(command_id, answer)
                 return
@@ -65,45 +69,26 @@ class Commands(Part):
             self._answer(command_id, state, result)
 
     async def _carry_out(self, payload):
-        if payload is None:
-            raise ValueError("the command is too long")
+        method, params, target = self._understood(payload)
         try:
-            command = json.loads(payload)
-        except ValueError:
-            raise ValueError("the command is no JSON") from None
-        if not isinstance(command, dict) or not isinstance(command.get("params") or {}, dict):
-            raise ValueError("a command is an object with method and params")
-        name = command.get("method")
-        method = self._methods.get(name) if isinstance(name, str) else None
-        if method is None:
-            raise ValueError("no such method; there are %s" % ", ".join(sorted(self._methods)))
-        self._check_deadline(command.get("deadline"))
-        task = asyncio.create_task(method(command.get("params") or {}))
-        until = self._clock.ticks_add(self._clock.ticks_ms(), _LIMIT_MS)
-        while not task.done():
-            self.beat()
-            if self._clock.ticks_diff(until, self._clock.ticks_ms()) < 0:
-                task.cancel()
-                raise ValueError("it took longer than %d s" % (_LIMIT_MS // 1000))
-            await asyncio.sleep_ms(20)
-        return await task
+            return await within(_LIMIT_MS, target.carry_out(method, params), self.beat)
+        except asyncio.TimeoutError:
+            raise ValueError("it took longer than %d s" % (_LIMIT_MS // 1000)) from None
 
-    def _check_deadline(self, deadline):
-        if deadline is None:
-            return
-        if not isinstance(deadline, (int, float)):
-            raise ValueError("deadline must be unix seconds")
-        now_ms = self._clock.unix_ms()
-        if now_ms is None:
-            raise ValueError("the board does not know the time, so perhaps it is too late")
-        if now_ms // 1000 > int(deadline):
-            raise ValueError("too late")
+    def _understood(self, payload):
+        from app.command_check import understood
+
+        forget("app.command_check")
+        return understood(payload, self._targets, self._clock)
 
     def _answer(self, command_id, state, result=None):
+        known = [one for one in self._answers if one[0] != command_id][1 - _REMEMBERED :]
+        for one in known:
+            if len(one[1]) > _LONG_BYTES:  # eight of these would be too much
+                one[1] = json.dumps({"state": one[2]}).encode()
         answer = {"state": state} if result is None else {"state": state, "result": result}
-        self._answers = [one for one in self._answers if one[0] != command_id][1 - _REMEMBERED :]
         answer = json.dumps(answer).encode()
-        self._answers.append((command_id, answer))
+        self._answers = known + [[command_id, answer, state]]
         self._say(command_id, answer)
 
     def _say(self, command_id, answer):

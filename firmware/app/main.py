@@ -1,31 +1,30 @@
-"""Puts the program together and runs it. Everything that touches the chip comes in as `hardware` (app/hardware.py)."""
+"""The program of a board, put together by assembly.py. What touches the chip comes in as `hardware` (hardware.py)."""
 
 import asyncio
-import binascii
-import os
+import gc
 
 from micropython import const
 
-from app import VERSION, config, files
-from app.clock import Clock
-from app.commands import Commands
-from app.connection import Connection
-from app.crash_log import CrashLog
-from app.mqtt import MqttClient
-from app.outbox import Outbox
-from app.settings import Settings
-from app.slot import Slot
-from app.spill import Spill
-from app.status import Status, will
+from app import VERSION
+from app.on_demand import forget
 from app.supervisor import Part, Supervisor
-from app.telemetry import Telemetry
-from app.timekeeper import Timekeeper
-from app.wifi import Wifi
+
+TYPE_CHECKING = const(0)
+if TYPE_CHECKING:  # what assembly.py gives an Application; on a board these lines do not exist
+    from app.clock import Clock
+    from app.commands import Commands
+    from app.connection import Connection
+    from app.crash_log import CrashLog
+    from app.outbox import Outbox
+    from app.settings import Settings
+    from app.slot import Slot
+    from app.status import Status
+    from app.wifi import Wifi
 
 _TRIAL_MS = const(300_000)
 _SAFE_MS = const(900_000)
-_LAST_WORDS_MS = const(5_000)
-_IDENTIFY_S = const(10)
+_GARBAGE_BYTES = const(4_096)
+"""Collected so often, so that what stays lies together: a heap full of holes is used up long before it is full."""
 
 
 class Application(Part):
@@ -35,182 +34,91 @@ class Application(Part):
     """
 
     name = "application"
+    methods = ("identify", "restart", "crash_log", "read_back")
+
+    clock: "Clock"
+    commands: "Commands"
+    connection: "Connection"
+    crash_log: "CrashLog"
+    outbox: "Outbox"
+    settings: "Settings"
+    slot: "Slot"
+    status: "Status"
+    wifi: "Wifi"
+    boot_id: str
+    topic: str
+    drivers: list
+    parts: list
 
     def __init__(self, hardware, safe=""):
-        root = hardware.root
-        self._hardware = hardware
-        clock = Clock(hardware.ticks, hardware.set_rtc)
-        super().__init__(clock)
-        self._safe = safe
+        gc.threshold(_GARBAGE_BYTES)
+        from app.assembly import assemble
+
+        forget("app.assembly")
+        self.hardware = hardware
+        self.safe = safe
+        self.cause = hardware.reset_cause()
         self._reset_wanted = ""
-        self._config = config.load(root + "/config.json")
-        self._boot_id = binascii.hexlify(os.urandom(4)).decode()
-        self._crash_log = CrashLog(root + "/crash.log", clock, self._boot_id)
-        self._settings = Settings(root + "/settings.json")
-        self._slot = Slot(root + "/slot.json")
-        self._cause = hardware.reset_cause()
-        self._outbox = Outbox(clock, self._boot_id, Spill(root + "/spill", hardware.flash_free))
-        self._connect_parts()
-        drivers = [] if safe else self._drivers()
-        methods = {"identify": self._identify, "restart": self._restart, "crash_log": self._read_crash_log}
-        methods["read_back"] = self._read_back
-        for driver in drivers:
-            methods.update(driver.methods)
-        self._methods = methods
-        self._commands = Commands(clock, self._client, self._topic + "commands/", methods)
-        self._parts += [self._commands, self] + drivers
-        if not safe:
-            from app.readings import Readings  # late, as the drivers: in safe mode it may be what fails
-
-            self._drivers_health = drivers
-            self._parts.append(Readings(clock, drivers, self._outbox, self._settings.now["readings"], self._health))
-
-    def _connect_parts(self):
-        """What is needed to talk to the gateway, also in safe mode."""
-        clock, hardware = self._clock, self._hardware
-        device_id, organization_id = self._config["device_id"], self._config["organization_id"]
-        gateway, mqtt, wifi = self._config["gateway"], self._config["mqtt"], self._config["wifi"]
-        self._topic = "org_%s/devices/%s/" % (organization_id, device_id)
-        connection = self._settings.now["connection"]
-        self._client = MqttClient(
-            clock,
-            (device_id, mqtt["username"], mqtt["password"]),
-            (self._topic + "status", will(self._boot_id)),
-            (self._topic + "commands/+", self._topic + "config"),
-            self._hear,
-            connection["keepalive_s"],
-        )
-        self._status = Status(self._client, self._topic + "status", self._boot_id, self._condition, self._settings.keep)
-        self._wifi = Wifi(clock, hardware.station(device_id), wifi["ssid"], wifi["password"])
-        timekeeper = Timekeeper(
-            clock, self._wifi, connection["ntp_host"], self._gateway_address, gateway.get("http_port", 8080)
-        )
-        self._connection = Connection(
-            clock, self._wifi, timekeeper, self._client, gateway, hardware.resolve, self._ca_der(), self._status.say
-        )
-        head = '{"device_id":"%s","firmware":"%s"' % (device_id, VERSION)
-        self._telemetry = Telemetry(clock, self._outbox, self._client, self._topic + "telemetry", head, self._boot_id)
-        self._drivers_health = []
-        self._parts = [self._wifi, timekeeper, self._connection, self._telemetry]
-
-    def _gateway_address(self):
-        return self._connection.address()
-
-    def _ca_der(self):
-        try:
-            with open(self._hardware.root + "/ca.der", "rb") as file:
-                return file.read()
-        except OSError as error:
-            if self._config["gateway"].get("tls"):
-                raise ValueError("ca.der is missing: flash the board again") from error
-            return None
-
-    def _drivers(self):
-        """The sensors that are fitted."""
-        from drivers.ld2410 import Ld2410
-        from drivers.mq_sensor import MqSensor
-        from drivers.pir import Pir
-
-        hardware, clock, settings = self._hardware, self._clock, self._settings.now
-        drivers = []
-        if settings["ld2410"]["fitted"]:
-            drivers.append(Ld2410(hardware.open_radar, settings["ld2410"], clock))
-        if settings["pir"]["fitted"]:
-            drivers.append(Pir(hardware.motion(), settings["pir"], clock))
-        if settings["mq134"]["fitted"]:
-            circuit = dict(hardware.gas_divider(), **settings["mq134"])
-            r0_ohm = files.read_json(hardware.root + "/calibration.json", {}).get("r0_ohm")
-            drivers.append(MqSensor(hardware.gas(), circuit, clock, r0_ohm, self._keep_calibration))
-        return drivers
-
-    def _keep_calibration(self, r0_ohm):
-        files.write_json(self._hardware.root + "/calibration.json", {"r0_ohm": r0_ohm})
+        assemble(self)
+        super().__init__(self.clock)
 
     # What the board says of itself
 
-    def _health(self):
+    def health(self):
         """Return the fields that go with every reading."""
-        heap_free, system_free = self._hardware.heap_free()
+        heap_free, system_free = self.hardware.heap_free()
         fields = {
             "heap_free": heap_free,
             "system_heap_free": system_free,
-            "uptime_s": self._clock.uptime_ms() // 1000,
-            "reset_cause": self._cause,
-            "dropped": self._outbox.dropped,
-            "waiting": self._outbox.waiting,
-            "waiting_files": self._outbox.files,
-            "connections": self._connection.count,
+            "uptime_s": self.clock.uptime_ms() // 1000,
+            "reset_cause": self.cause,
+            "dropped": self.outbox.dropped,
+            "waiting": self.outbox.waiting,
+            "waiting_files": self.outbox.files,
+            "connections": self.connection.count,
         }
-        rssi_dbm = self._wifi.rssi_dbm()
+        rssi_dbm = self.wifi.rssi_dbm()
         if rssi_dbm is not None:
             fields["rssi_dbm"] = rssi_dbm
         return fields
 
-    def _condition(self):
+    def condition(self):
         """Return the fields that the status says besides."""
-        fields = {"reset_cause": self._cause, "config": {"version": self._settings.version}}
-        if self._settings.refused:
-            fields["config"]["refused"] = self._settings.refused
-        if self._safe:
-            fields["safe_mode"] = self._safe
-        if self._crash_log.last:
-            fields["crash"] = self._crash_log.last
-        for driver in self._drivers_health:
+        fields = {"reset_cause": self.cause, "config": {"version": self.settings.version}}
+        if self.settings.refused:
+            fields["config"]["refused"] = self.settings.refused
+        if self.safe:
+            fields["safe_mode"] = self.safe
+        if self.crash_log.last:
+            fields["crash"] = self.crash_log.last
+        for driver in self.drivers:
             fields.update(driver.health())
         fields.pop("radar_skipped", None)  # a count that always grows is no news
         return fields
 
     # What the gateway says
 
-    def _hear(self, topic, payload):
+    def hear(self, topic, payload):
         """Take in a message; it must not wait."""
-        rest = topic[len(self._topic) :]
+        rest = topic[len(self.topic) :]
         if rest == "config":
             self._hear_config(payload)
         elif rest.startswith("commands/"):
-            self._commands.hear(rest[len("commands/") :], payload)
+            self.commands.hear(rest[len("commands/") :], payload)
 
     def _hear_config(self, payload):
         if payload is None:
-            self._settings.refuse(None, "the configuration is too long")
-        elif payload and self._settings.offer(payload):
+            self.settings.refuse(None, "the configuration is too long")
+        elif payload and self.settings.offer(payload):
             print("settings: new ones, restarting")
             self.restart("settings", is_wanted=True)
 
-    async def _identify(self, params):
-        """Blink for some seconds."""
-        seconds = params.get("seconds", _IDENTIFY_S)
-        if not isinstance(seconds, int) or not 1 <= seconds <= 60:
-            raise ValueError("seconds must be a whole number from 1 to 60")
-        for on in (True, False) * (2 * seconds):
-            self._hardware.led(on)
-            await asyncio.sleep_ms(250)
-        return {"seconds": seconds}
+    async def carry_out(self, method, params):
+        """Carry out one of its own commands. Raises ValueError."""
+        from app.own_commands import METHODS
 
-    async def _restart(self, _):
-        """Restart when the answer has arrived."""
-        self._restart_soon = asyncio.create_task(self._restart_later())
-        return {"restarting": True}
-
-    async def _restart_later(self):
-        for _ in range(_LAST_WORDS_MS // 100):
-            await asyncio.sleep_ms(100)
-            if not self._client.waiting:
-                break
-        self.restart("command", is_wanted=True)
-
-    async def _read_crash_log(self, _):
-        return {"text": self._crash_log.read(), "since_start": self._crash_log.count}
-
-    async def _read_back(self, params):
-        """Return what the board works with, and what its radar says that it is set to."""
-        result = {"settings": self._settings.now, "firmware": VERSION, "serial": self._hardware.serial()}
-        if "radar_parameters" in self._methods:
-            try:
-                result["radar"] = await self._methods["radar_parameters"](params)
-            except Exception as error:  # noqa: BLE001 - the rest is worth knowing without it
-                result["radar"] = str(error)
-        return result
+        forget("app.own_commands")
+        return await METHODS[method](self, params)
 
     # Its own task
 
@@ -219,34 +127,34 @@ class Application(Part):
         if not self._reset_wanted:
             self._reset_wanted = reason
             print("restart:", reason)
-            self._outbox.flush()
+            self.outbox.flush()
             if is_wanted:
-                self._slot.forgive()
-            self._hardware.reset()
+                self.slot.forgive()
+            self.hardware.reset()
 
     async def run(self):
         """Look after what takes its time: trials, a good start, safe mode, the status."""
         while True:
             await self.pause(1_000)
-            uptime_ms = self._clock.uptime_ms()
-            connected_ms = self._connection.connected_ms()
-            if not self._safe:
-                self._slot.look(uptime_ms, connected_ms)
+            uptime_ms = self.clock.uptime_ms()
+            connected_ms = self.connection.connected_ms()
+            if not self.safe:
+                self.slot.look(uptime_ms, connected_ms)
             elif uptime_ms > _SAFE_MS:
                 self.restart("safe mode is over", is_wanted=True)
-            if self._settings.is_on_trial and (self._safe or uptime_ms > _TRIAL_MS):
-                self._settings.roll_back("the board did not reconnect with it")
+            if self.settings.is_on_trial and (self.safe or uptime_ms > _TRIAL_MS):
+                self.settings.roll_back("the board did not reconnect with it")
                 self.restart("settings rolled back", is_wanted=True)
             if connected_ms:
-                self._status.say_news()
+                self.status.say_news()
 
     async def start(self):
         """Run all parts for ever."""
-        print("neurogate %s: %s, start %s (%s)" % (VERSION, self._config["device_id"], self._boot_id, self._cause))
-        if self._safe:
-            print("safe mode:", self._safe)
-        watchdog = self._hardware.watchdog()
-        await Supervisor(self._clock, self._parts, watchdog, self._crash_log, self.restart).run()
+        print("neurogate %s: %s, start %s (%s)" % (VERSION, self.topic.split("/")[2], self.boot_id, self.cause))
+        if self.safe:
+            print("safe mode:", self.safe)
+        watchdog = self.hardware.watchdog()
+        await Supervisor(self.clock, self.parts, watchdog, self.crash_log, self.restart).run()
 
 
 def run(safe=""):

@@ -13,11 +13,14 @@ import asyncio
 from micropython import const
 
 from app import mqtt_codec as codec
+from app.on_demand import forget
+from app.within import within
 
 _CONNACK_MS = const(15_000)
 _ACK_MS = const(20_000)
 _WATCH_MS = const(250)
-_READ_BYTES = const(512)
+_LOOK_MS = const(10)
+_READ_BYTES = const(256)
 _LIMIT_BYTES = const(4_096)
 _WINDOW = const(8)
 _MOST_ANSWERS = const(16)
@@ -67,7 +70,6 @@ class MqttClient:
         self._in_flight = []
         self._again = []
         self._answers = []
-        self._work = asyncio.Event()
         self._failure = None
         self.is_connected = False
         self._subscribing = None
@@ -79,13 +81,6 @@ class MqttClient:
     def submit(self, message):
         """Publish a message as soon as it can be; it survives any number of connections."""
         self._new.append(message)
-        self._work.set()
-
-    async def publish(self, topic, payload, qos=1, retain=False):
-        """Publish, and return when it is acknowledged, on whatever connection."""
-        done = asyncio.Event()
-        self.submit(Message(topic, payload, qos, retain, done.set))
-        await done.wait()
 
     @property
     def waiting(self):
@@ -101,23 +96,20 @@ class MqttClient:
         OSError, ValueError (what TLS thinks of the certificate).
         """
         packets = codec.PacketReader(_LIMIT_BYTES)
-        tasks = [asyncio.create_task(self._guard(self._log_in(reader, writer, packets)))]
         self._failure = None
+        tasks = []
         try:
-            deadline = self._clock.ticks_add(self._clock.ticks_ms(), _CONNACK_MS)
-            while not tasks[0].done():
-                beat()
-                if self._clock.ticks_diff(deadline, self._clock.ticks_ms()) < 0:
-                    raise MqttError("no answer to CONNECT within %d s" % (_CONNACK_MS // 1000))
-                await asyncio.sleep_ms(20)
-            self._check()
-            self._begin()
+            try:
+                await within(_CONNACK_MS, self._log_in(reader, writer, packets), beat)
+            except asyncio.TimeoutError:
+                raise MqttError("no answer to CONNECT within %d s" % (_CONNACK_MS // 1000)) from None
             connected()
             tasks.append(asyncio.create_task(self._guard(self._read(reader, packets))))
             tasks.append(asyncio.create_task(self._guard(self._write(writer))))
             while True:
                 beat()
-                self._check()
+                if self._failure is not None:
+                    raise self._failure
                 self._watch()
                 await asyncio.sleep_ms(_WATCH_MS)
         finally:
@@ -137,41 +129,23 @@ class MqttClient:
             if self._failure is None:
                 self._failure = error
 
-    def _check(self):
-        if self._failure is not None:
-            raise self._failure
-
     async def _log_in(self, reader, writer, packets):
-        client_id, username, password = self._login
-        writer.write(codec.connect(client_id, username, password, self._keepalive_s, self._will))
-        await writer.drain()
-        data = bytearray(4)
-        found = []
-        while not found:
-            # no more than CONNACK: what follows is read by _read
-            count = await _read_some(reader, memoryview(data))
-            found = packets.feed(memoryview(data)[:count])
-            if not packets.is_amid(codec.CONNACK) and not found:
-                break
-        answer = found[0] if found else None
-        if answer is None or answer.kind != codec.CONNACK or len(answer.body) != 2:
-            raise MqttError("the broker does not answer with CONNACK: is this its port?")
-        code = answer.body[1]
-        if code:
-            words = codec.REFUSALS.get(code, "the broker refuses the connection with code %d" % code)
-            raise MqttError(words, is_login=code in {2, 4, 5})
+        from app.mqtt_login import log_in, subscribe
 
-    def _begin(self):
+        forget("app.mqtt_login")
+        await log_in(reader, writer, packets, self._login, self._keepalive_s, self._will)
+        self._subscribing = self._next_packet_id()
+        self._begin(subscribe(self._subscribing, self._filters))
+
+    def _begin(self, first):
         """What is on its way is sent again, in its order; subscriptions are asked for before."""
         self._again = list(self._in_flight)
-        self._subscribing = self._next_packet_id()
-        self._answers = [codec.subscribe(self._subscribing, self._filters)]
+        self._answers = [first]
         now = self._clock.ticks_ms()
         self._written_ms, self._asked_ms = now, None
         for message in self._in_flight:
             message.sent_ms = now
         self.is_connected = True
-        self._work.set()
 
     def _watch(self):
         """Ask whether the peer is still there; find out that it is not."""
@@ -188,14 +162,13 @@ class MqttClient:
         elif clock.ticks_diff(now, self._written_ms) > self._keepalive_s * 500:
             self._asked_ms = now
             self._answers.append(codec.PINGREQ)
-            self._work.set()
 
     # Reading
 
     async def _read(self, reader, packets):
         data = memoryview(bytearray(_READ_BYTES))
         while True:
-            for packet in packets.feed(data[: await _read_some(reader, data)]):
+            for packet in packets.feed(data[: await read_some(reader, data)]):
                 self._hear(packet)
             while len(self._answers) > _MOST_ANSWERS:
                 await asyncio.sleep_ms(20)
@@ -206,7 +179,6 @@ class MqttClient:
             self._on_message(topic, payload)
             if packet_id is not None:
                 self._answers.append(codec.puback(packet_id))
-                self._work.set()
         elif packet.kind == codec.PUBACK:
             self._acknowledge(packet.packet_id())
         elif packet.kind == codec.SUBACK:
@@ -224,7 +196,6 @@ class MqttClient:
                 if message in self._again:
                     self._again.remove(message)
                 _done(message)
-                self._work.set()
                 return
 
     # Writing
@@ -233,8 +204,7 @@ class MqttClient:
         while True:
             packet = self._next_packet()
             if packet is None:
-                self._work.clear()
-                await self._work.wait()
+                await asyncio.sleep_ms(_LOOK_MS)
                 continue
             writer.write(packet)
             packet = None
@@ -275,7 +245,7 @@ def _done(message):
         message.acknowledged()
 
 
-async def _read_some(reader, data):
+async def read_some(reader, data):
     """Read into `data`; returns how many bytes. Raises MqttError at the end."""
     while True:
         count = await reader.readinto(data)

@@ -5,32 +5,25 @@ Source: OASIS MQTT Version 3.1.1, sections 2 and 3.
 
 from micropython import const
 
-CONNACK = 0x20
-PUBLISH = 0x30
-PUBACK = 0x40
-SUBACK = 0x90
-PINGRESP = 0xD0
+CONNACK = const(0x20)
+PUBLISH = const(0x30)
+PUBACK = const(0x40)
+SUBACK = const(0x90)
+PINGRESP = const(0xD0)
 PINGREQ = b"\xc0\x00"
-
-REFUSALS = {
-    1: "the broker does not speak MQTT 3.1.1",
-    2: "the broker refuses the client id",
-    3: "the broker takes nothing at the moment",
-    4: "the broker does not know this username and password",
-    5: "the broker does not let this device in",
-}
-"""What the return codes of CONNACK mean (table 3.1)."""
 
 _HEAD_BYTES = const(300)
 """What is kept of a packet that is too long: its topic, and the packet id by which it is acknowledged."""
 
 
-def _text(text):
-    data = text.encode()
+def text(words):
+    """Return a UTF-8 string of MQTT."""
+    data = words.encode()
     return len(data).to_bytes(2, "big") + data
 
 
-def _packet(first, *parts):
+def packet(first, *parts):
+    """Return a packet of its first byte and what follows the length."""
     length = sum([len(part) for part in parts])
     head = bytearray([first])
     while True:
@@ -41,34 +34,11 @@ def _packet(first, *parts):
             return b"".join((bytes(head),) + parts)
 
 
-def connect(client_id, username, password, keepalive_s, will):
-    """Return CONNECT for a session that outlives the connection; `will` is (topic, payload), QoS 1 and retained."""
-    return _packet(
-        0x10,
-        b"\x00\x04MQTT\x04\xec",
-        keepalive_s.to_bytes(2, "big"),
-        _text(client_id),
-        _text(will[0]),
-        len(will[1]).to_bytes(2, "big"),
-        will[1],
-        _text(username),
-        _text(password),
-    )
-
-
 def publish(topic, payload, packet_id=None, retain=False, again=False):
     """Return PUBLISH: QoS 1 with a packet id, QoS 0 without; `again` says that it has been sent before."""
     if packet_id is None:
-        return _packet(PUBLISH | retain, _text(topic), payload)
-    return _packet(PUBLISH | 0x02 | retain | again << 3, _text(topic), packet_id.to_bytes(2, "big"), payload)
-
-
-def subscribe(packet_id, filters):
-    """Return SUBSCRIBE to these topic filters at QoS 1."""
-    parts = [packet_id.to_bytes(2, "big")]
-    for topic_filter in filters:
-        parts += [_text(topic_filter), b"\x01"]
-    return _packet(0x82, *parts)
+        return packet(PUBLISH | retain, text(topic), payload)
+    return packet(PUBLISH | 0x02 | retain | again << 3, text(topic), packet_id.to_bytes(2, "big"), payload)
 
 
 def puback(packet_id):

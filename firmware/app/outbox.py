@@ -12,6 +12,7 @@ from micropython import const
 from app.spill import Record
 
 _CHUNK_BYTES = const(4_000)
+_LOOK_MS = const(20)
 MOST_BYTES = 2_048
 """A reading larger than that is not one."""
 
@@ -19,7 +20,7 @@ MOST_BYTES = 2_048
 class Outbox:
     """`take` gives what is to be sent next, `acknowledge` ends it, at most `window` are between the two."""
 
-    def __init__(self, clock, boot_id, spill, ram_bytes=8_000, window=4):
+    def __init__(self, clock, boot_id, spill, ram_bytes=5_000, window=4):
         self._clock = clock
         self._boot_id = boot_id
         self._spill = spill
@@ -28,11 +29,10 @@ class Outbox:
         self._seq = 0
         self._ram = []
         self._held_bytes = 0
-        self._from_flash = []
+        self._from_flash = iter(())
         self._has_file = False
         self._taken = []
         self._dropped = 0
-        self._news = asyncio.Event()
 
     def add(self, body):
         """Take in what was measured just now: JSON without time and number."""
@@ -45,7 +45,6 @@ class Outbox:
         self._held_bytes += len(body)
         if self._held_bytes > self._ram_bytes:
             self._spill_some()
-        self._news.set()
 
     def _spill_some(self):
         count = size = 0
@@ -70,12 +69,10 @@ class Outbox:
         """Return the reading that is to be sent next; None when for so long there is none, or no room in the window."""
         record = self._next()
         if record is None:
-            self._news.clear()
-            try:
-                await asyncio.wait_for_ms(self._news.wait(), wait_ms)
-            except asyncio.TimeoutError:
-                return None
-            record = self._next()
+            while record is None and wait_ms > 0:
+                await asyncio.sleep_ms(_LOOK_MS)
+                wait_ms -= _LOOK_MS
+                record = self._next()
         if record is not None:
             self._taken.append(record)
         return record
@@ -83,16 +80,15 @@ class Outbox:
     def _next(self):
         if len(self._taken) >= self._window:
             return None
-        if self._has_file and not self._from_flash:
+        while self._has_file or len(self._spill):
+            if not self._has_file:
+                self._from_flash, self._has_file = self._spill.load(), True
+            for record in self._from_flash:
+                return record
             if any(record.is_spilled for record in self._taken):
                 return None  # the file goes when all of it has arrived
             self._spill.unload()
             self._has_file = False
-        if not self._has_file and len(self._spill):
-            self._from_flash = self._spill.load()
-            self._has_file = bool(self._from_flash)
-        if self._from_flash:
-            return self._from_flash.pop(0)
         if self._ram:
             record = self._ram.pop(0)
             self._held_bytes -= len(record.body)
@@ -103,7 +99,6 @@ class Outbox:
         """The gateway has it."""
         if record in self._taken:
             self._taken.remove(record)
-        self._news.set()
 
     def flush(self):
         """Put everything on the flash before a restart that is wanted."""

@@ -3,11 +3,18 @@
 import asyncio
 import json
 
+from micropython import const
+
 from app.supervisor import Part
+
+_LOOK_MS = const(20)
 
 
 class Readings(Part):
-    """Asks all drivers at once. `settings`: `min_interval_ms`, `heartbeat_s`; `health()`: fields about the board."""
+    """Asks all drivers at once when one of them has `changed`.
+
+    `settings`: `min_interval_ms`, `heartbeat_s`; `health()`: fields about the board.
+    """
 
     name = "readings"
 
@@ -18,9 +25,6 @@ class Readings(Part):
         self._health = health
         self._min_interval_ms = settings["min_interval_ms"]
         self._heartbeat_ms = settings["heartbeat_s"] * 1000
-        self._news = asyncio.Event()
-        for driver in drivers:
-            driver.changed = self._news
 
     async def run(self):
         """Measure for ever."""
@@ -32,21 +36,18 @@ class Readings(Part):
             if passed_ms < self._min_interval_ms and not first:
                 await asyncio.sleep_ms(min(self._min_interval_ms - passed_ms, 1_000))
                 continue
-            if self._news.is_set() or passed_ms >= self._heartbeat_ms:
-                self._news.clear()
+            if passed_ms >= self._heartbeat_ms or any(driver.changed for driver in self._drivers):
                 since = self._clock.ticks_ms()
                 first = not self.measure() and first
                 continue
-            try:
-                await asyncio.wait_for_ms(self._news.wait(), max(1, min(self._heartbeat_ms - passed_ms, 1_000)))
-            except asyncio.TimeoutError:
-                pass
+            await asyncio.sleep_ms(_LOOK_MS)
 
     def measure(self):
         """Take one reading; returns whether any sensor had something to say."""
         sensors = {}
         health = self._health()
         for driver in self._drivers:
+            driver.changed = False
             fields = driver.read()
             if fields is not None:
                 sensors[driver.name] = fields

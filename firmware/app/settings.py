@@ -21,57 +21,51 @@ def _read(path):
     except ValueError as error:
         print("settings: %s:" % path, error)
         return None
+    finally:
+        _forget()
 
 
 def _default():
     from app.settings_check import check
 
+    _forget()
     return check({})
+
+
+def _forget():
+    forget("app.settings_check")
+    forget("drivers.mq_curves")
 
 
 class Settings:
     """Those in force, kept in `path`; `path`.old are the ones before, while these are on trial."""
 
     def __init__(self, path):
-        self._path = path
-        self._old = path + ".old"
+        self.path = path
+        self.old_path = path + ".old"
         self._refused_path = path + ".refused"
         self.refused = files.read_json(self._refused_path, {})
         """`version` and `reason` of the last that were not taken, or were taken back."""
-        self.now = _read(path) or _read(self._old) or _default()
-        old = files.read_json(self._old)
-        if old is not None and old.get("version") == self.version:
-            files.remove(self._old)  # the power went before the new ones were written
-        self.is_on_trial = files.exists(self._old)
-        forget("settings_check")
-
-    @property
-    def version(self):
+        self.version = self.read()["version"]
         """Of those in force; 0: nobody has sent any."""
-        return self.now["version"]
+        old = files.read_json(self.old_path)
+        if old is not None and old.get("version") == self.version:
+            files.remove(self.old_path)  # the power went before the new ones were written
+        self.is_on_trial = files.exists(self.old_path)
+
+    def read(self):
+        """Return those in force, of all names."""
+        return _read(self.path) or _read(self.old_path) or _default()
 
     def offer(self, payload):
         """Take new ones; returns whether a restart is needed for them. What is wrong with them is in `refused`."""
-        from app.settings_check import parse
+        from app.settings_offer import offer
 
-        wanted, reason = parse(payload)
-        forget("settings_check")
-        version = wanted.get("version")
-        if version is not None and version in {self.version, self.refused.get("version")}:
-            return False
-        if not reason:
-            try:
-                self._write(wanted)
-            except OSError as error:
-                reason = str(error)
-        if reason:
-            self.refuse(version, reason)
-        return not reason
-
-    def _write(self, wanted):
-        if not self.is_on_trial:  # of several in a row, those that are known to work are kept
-            files.write_json(self._old, self.now)
-        files.write_json(self._path, wanted)
+        try:
+            return offer(self, payload)
+        finally:  # only now: it is used within, and would be there twice
+            _forget()
+            forget("app.settings_offer")
 
     def refuse(self, version, reason):
         """Remember that a version is not taken, and why."""
@@ -87,10 +81,10 @@ class Settings:
         """These work."""
         if self.is_on_trial:
             self.is_on_trial = False
-            files.remove(self._old)
+            files.remove(self.old_path)
 
     def roll_back(self, reason):
         """Take the old ones again; they are in force after a restart."""
         self.refuse(self.version, reason)
-        os.rename(self._old, self._path)
+        os.rename(self.old_path, self.path)
         self.is_on_trial = False

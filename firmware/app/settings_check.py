@@ -2,71 +2,71 @@
 
 import json
 
-from drivers.mq import Channel
+from drivers.mq_curves import channel
 from micropython import const
 
-RULES = """
-readings.min_interval_ms      int   100  60000    500
-readings.heartbeat_s          int   1    3600     60
-connection.keepalive_s        int   5    300      30
-connection.ntp_host           text  1    100      pool.ntp.org
-ld2410.fitted                 bool  0    1        true
-ld2410.dead_band_cm           int   1    800      20
-ld2410.moving_gate            int   2    8
-ld2410.stationary_gate        int   2    8
-ld2410.nobody_s               int   0    65535
-ld2410.moving_sensitivity     list  0    100
-ld2410.stationary_sensitivity list  0    100
-pir.fitted                    bool  0    1        true
-pir.warm_up_s                 int   0    600      60
-pir.debounce_ms               int   1    5000     50
-pir.hold_s                    int   1    3600     5
-pir.stuck_s                   int   60   86400    3600
-mq134.fitted                  bool  0    1        true
-mq134.part                    text  1    20       mq135
-mq134.gas                     text  1    20       nh3
-mq134.preheat_s               int   0    3600     180
-mq134.load_ohm                int   1    1000000  1000
-mq134.supply_mv               int   1000 24000    5000
-mq134.divider_top_ohm         int   0    1000000
-mq134.divider_bottom_ohm      int   1    1000000
-mq134.a                       real  0    1000000
-mq134.b                       real  -100 0
-mq134.ppm_min                 real  0    1000000
-mq134.ppm_max                 real  0    1000000
-mq134.clean_air_ratio         real  0    1000
-"""
-"""Name, kind, least, most (of a text its length), and what it is if nobody says. A text: objects would take 4 KB."""
+_RULES = {
+    "readings": """min_interval_ms int 100 60000 500
+heartbeat_s int 1 3600 60""",
+    "connection": """keepalive_s int 5 300 30
+ntp_host text 1 100 pool.ntp.org""",
+    "ld2410": """fitted bool 0 1 true
+dead_band_cm int 1 800 20
+moving_gate int 2 8
+stationary_gate int 2 8
+nobody_s int 0 65535
+moving_sensitivity list 0 100
+stationary_sensitivity list 0 100""",
+    "pir": """fitted bool 0 1 true
+warm_up_s int 0 600 60
+debounce_ms int 1 5000 50
+hold_s int 1 3600 5
+stuck_s int 60 86400 3600""",
+    "mq134": """fitted bool 0 1 true
+part text 1 20 mq135
+gas text 1 20 nh3
+preheat_s int 0 3600 180
+load_ohm int 1 1000000 1000
+supply_mv int 1000 24000 5000
+divider_top_ohm int 0 1000000
+divider_bottom_ohm int 1 1000000
+a real 0 1000000
+b real -100 0
+ppm_min real 0 1000000
+ppm_max real 0 1000000
+clean_air_ratio real 0 1000""",
+}
+"""Name, kind, least, most (of a text its length), and what it is if nobody says. Texts: objects would take 4 KB."""
 
 _GATES = const(9)
 
 
 def rules():
-    """Return each line of the table as a list of texts."""
-    return [line.split() for line in RULES.split("\n") if line]
+    """Yield table, name, kind, least, most and perhaps the default of each setting, as texts."""
+    for table, lines in _RULES.items():
+        for line in lines.split("\n"):
+            yield [table] + line.split()
 
 
 def check(wanted):
     """Return the whole settings of which some are wanted to be different. Raises ValueError: one word is wrong."""
     _check_names(wanted)
     settings = {"version": wanted.get("version", 0)}
-    for name, kind, least, most, *default in rules():
-        table, _, field = name.partition(".")
+    for table, field, kind, least, most, *default in rules():
         value = wanted.get(table, {}).get(field)
         if value is not None:
-            _check_one(name, value, kind, int(least), int(most))
+            _check_one("%s.%s" % (table, field), value, kind, int(least), int(most))
         elif default:
             value = default[0] if kind == "text" else json.loads(default[0])
         fields = settings.setdefault(table, {})
         if value is not None:
             fields[field] = value
     if settings["mq134"]["fitted"]:
-        Channel(settings["mq134"])
+        channel(settings["mq134"])
     return settings
 
 
 def _check_names(wanted):
-    names = [rule[0] for rule in rules()]
     for table, fields in wanted.items():
         if table == "version":
             if not is_between(fields, 0, 1 << 53):
@@ -75,7 +75,7 @@ def _check_names(wanted):
             raise ValueError("%s must be an object" % table)
         else:
             for field in fields:
-                if "%s.%s" % (table, field) not in names:
+                if not any(rule[:2] == [table, field] for rule in rules()):
                     raise ValueError("%s.%s is no setting" % (table, field))
 
 
@@ -101,18 +101,3 @@ def _check_one(name, value, kind, least, most):
 def is_between(value, least, most):
     """Whether it is a whole number between these."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def parse(payload):
-    """Return the configuration in a message, and what of it is wrong, if something is."""
-    try:
-        wanted = json.loads(payload)
-    except ValueError:
-        return {}, "the configuration is no JSON"
-    if not isinstance(wanted, dict) or not is_between(wanted.get("version"), 1, 1 << 53):
-        return {}, "the configuration must be an object with a version above 0"
-    try:
-        check(wanted)
-    except ValueError as error:
-        return wanted, str(error)
-    return wanted, ""

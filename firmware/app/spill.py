@@ -1,20 +1,11 @@
-"""Readings on the flash: what found no room in memory, a few KB a file, oldest first.
-
-Format of a file: `NGS1`, the boot id (8 characters), then for each reading its length, seq, unix milliseconds (-1: not
-known), uptime in milliseconds, CRC32 of these and of the body, and the body. A file is written once and removed when
-all of it is acknowledged. Of a file that the power cut, everything before the cut is read.
-"""
+"""Readings on the flash: what found no room in memory, a few KB a file (spill_file.py), oldest first."""
 
 import os
-from binascii import crc32
-from struct import calcsize, pack, unpack
 
 from micropython import const
 
-_MAGIC = b"NGS1"
-_HEAD = "<HIqQ"
-_HEAD_BYTES = calcsize(_HEAD)
-_START = len(_MAGIC) + 8
+from app.on_demand import forget
+
 _FIRST = const(50_000_000)
 
 
@@ -64,18 +55,13 @@ class Spill:
         number = _FIRST
         if self._numbers:
             number = self._numbers[0] - 1 if first else self._numbers[-1] + 1
-        path = self._path(number)
+        from app.spill_file import write
+
+        forget("app.spill_file")
         try:
-            with open(path, "wb") as file:
-                file.write(_MAGIC + records[0].boot_id.encode())
-                for record in records:
-                    unix_ms = -1 if record.unix_ms is None else record.unix_ms
-                    head = pack(_HEAD, len(record.body), record.seq, unix_ms, record.uptime_ms)
-                    file.write(head)
-                    file.write(pack("<I", crc32(record.body, crc32(head))))
-                    file.write(record.body)
+            write(self._path(number), records)
         except OSError:
-            _try_to_remove(path)
+            _try_to_remove(self._path(number))
             raise
         self._numbers.insert(0 if first else len(self._numbers), number)
 
@@ -86,20 +72,15 @@ class Spill:
             if index == len(self._numbers):
                 break
             number = self._numbers.pop(index)
-            self.dropped += len(_read(self._path(number)))
+            self.dropped += sum([1 for _ in _read(self._path(number))])
             _try_to_remove(self._path(number))
         if self._free_bytes() < self._reserve_bytes:
             raise OSError("the flash is full")
 
     def load(self):
-        """Return the readings of the oldest file, which stays until `unload`; empty when there is none."""
-        while self._numbers:
-            self._loaded = self._numbers[0]
-            records = _read(self._path(self._loaded))
-            if records:
-                return records
-            self.unload()
-        return []
+        """Return an iterator of the readings of the oldest file, which stays until `unload`."""
+        self._loaded = self._numbers[0]
+        return _read(self._path(self._loaded))
 
     def unload(self):
         """All of the loaded file is acknowledged."""
@@ -110,28 +91,10 @@ class Spill:
 
 
 def _read(path):
-    """Return the readings in a file, as far as it is whole."""
-    records = []
-    try:
-        with open(path, "rb") as file:
-            start = file.read(_START)
-            if len(start) < _START or start[:4] != _MAGIC:
-                return records
-            boot_id = start[4:].decode()
-            while True:
-                head = file.read(_HEAD_BYTES)
-                crc = file.read(4)
-                if len(crc) < 4:
-                    return records
-                length, seq, unix_ms, uptime_ms = unpack(_HEAD, head)
-                body = file.read(length)
-                if len(body) < length or crc32(body, crc32(head)) != unpack("<I", crc)[0]:
-                    return records
-                record = Record(boot_id, seq, None if unix_ms < 0 else unix_ms, uptime_ms, body)
-                record.is_spilled = True
-                records.append(record)
-    except (OSError, ValueError):
-        return records
+    from app.spill_file import read
+
+    forget("app.spill_file")
+    return read(path)
 
 
 def _try_to_remove(path):

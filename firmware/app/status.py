@@ -26,15 +26,16 @@ class Status:
 
     def say_news(self):
         """Say it if it is not what was said last."""
-        if self._last is not None and self._fields() != self._last:
+        if self._last is not None and hash(self._text()) != self._last:
             self.say()
 
-    def _fields(self):
-        return dict({"status": "online", "firmware": VERSION, "boot_id": self._boot_id}, **self._more())
+    def _text(self):
+        return json.dumps(dict({"status": "online", "firmware": VERSION, "boot_id": self._boot_id}, **self._more()))
 
     def _payload(self):
-        self._last = self._fields()
-        return json.dumps(self._last).encode()
+        text = self._text()
+        self._last = hash(text)  # the text itself would wait in memory
+        return text.encode()
 
     def _acknowledged(self):
         self._waits = False

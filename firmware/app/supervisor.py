@@ -63,16 +63,22 @@ class Supervisor:
         asyncio.get_event_loop().set_exception_handler(self._on_lost_exception)
         looks = 0
         while True:
-            alive = True
-            for run in self._runs:
-                alive = self._look_after(run) and alive
-            if alive:
-                self._watchdog.feed()
+            await self.look()
             looks += 1
             if looks % 10 == 0:
                 self._clock.uptime_ms()  # the ticks wrap around
                 gc.collect()
             await asyncio.sleep_ms(_LOOK_MS)
+
+    async def look(self):
+        """Look after all parts once."""
+        alive = True
+        for run in self._runs:
+            if run.task is not None and run.task.done():
+                await self._ended(run)
+            alive = self._look_after(run) and alive
+        if alive:
+            self._watchdog.feed()
 
     def _look_after(self, run):
         """Start a part, start it again, or find that it stands still; returns whether the watchdog may be fed."""
@@ -82,16 +88,16 @@ class Supervisor:
             if run.again_ms is not None and self._clock.ticks_diff(now, run.again_ms) < 0:
                 return True
             part.beat_ms = now
-            run.task = asyncio.create_task(self._keep(run))
+            run.task = asyncio.create_task(part.run())
         elif self._clock.ticks_diff(now, part.beat_ms) > _STILL_MS:
-            self._crash_log.note("%s stands still" % part.name)
+            self._crash_log.write("%s stands still" % part.name)
             self._restart("%s stands still" % part.name)
             return False
         return True
 
-    async def _keep(self, run):
+    async def _ended(self, run):
         try:
-            await run.part.run()
+            await run.task
             raise RuntimeError("%s has ended" % run.part.name)
         except Exception as error:  # noqa: BLE001 - whatever it is, the board goes on
             now = self._clock.ticks_ms()
@@ -106,7 +112,7 @@ class Supervisor:
                 self._restart("%s fails again and again" % run.part.name)
 
     def _on_lost_exception(self, _, context):
-        """An exception of a task that nobody waits for."""
+        """Note an exception of a task that nobody waits for; those of the parts come to `_ended`."""
         error = context.get("exception")
-        if error is not None:
+        if error is not None and not any(run.task is context["future"] for run in self._runs):
             self._crash_log.write("a task", error)

@@ -13,6 +13,8 @@ import socket
 
 from micropython import const
 
+from app.within import within
+
 _NTP_EPOCH_S = const(2_208_988_800)
 _EARLIEST_S = const(1_767_225_600)
 """2026-01-01: nothing that runs this is older."""
@@ -20,6 +22,30 @@ _NTP_MS = const(2_000)
 _HTTP_MS = const(5_000)
 _STEP_MS = const(10)
 _MOST_BYTES = const(512)
+
+
+async def ask(clock, ntp_host, gateway_address, http_port):
+    """Set the clock, if somebody answers."""
+    try:
+        clock.set(await ask_ntp(ntp_host), "ntp")
+    except (OSError, ValueError) as error:
+        print("clock: %s:" % ntp_host, error)
+    else:
+        return
+    if clock.source == "ntp":  # which is better, however long ago
+        return
+    address = gateway_address()
+    try:
+        if address is None:
+            return
+        unix_ms, is_right = await ask_gateway(address, http_port)
+        if is_right:
+            clock.set(unix_ms, "gateway")
+        elif not clock.is_set:
+            print("clock: the gateway's own clock is not set by NTP")
+            clock.suppose(unix_ms)
+    except (OSError, ValueError) as error:
+        print("clock:", error)
 
 
 def ntp_question(cookie):
@@ -78,7 +104,7 @@ async def ask_ntp(address, port=123):
 async def ask_gateway(address, port):
     """Return the time that the gateway tells, and whether it is sure of it. Raises OSError, ValueError."""
     try:
-        return gateway_answer_ms(await asyncio.wait_for_ms(_ask_gateway(address, port), _HTTP_MS))
+        return gateway_answer_ms(await within(_HTTP_MS, _ask_gateway(address, port)))
     except asyncio.TimeoutError:
         raise OSError("the gateway does not tell the time on port %d" % port) from None
 

@@ -15,15 +15,16 @@ _MINUTE_MS = const(60_000)
 
 
 class Timekeeper(Part):
-    """`gateway_address()` returns an address or None; `http_port` is where the gateway answers, if NTP does not."""
+    """`http_port` is where the gateway answers, if NTP does not."""
 
     name = "clock"
 
-    def __init__(self, clock, wifi, ntp_host, gateway_address, http_port):
+    def __init__(self, clock, wifi, ntp_host, http_port):
         super().__init__(clock)
         self._wifi = wifi
         self._ntp_host = ntp_host
-        self._gateway_address = gateway_address
+        self.gateway_address = None
+        """Returns the gateway's address, or None."""
         self._http_port = http_port
         self._is_asking = False
 
@@ -44,36 +45,11 @@ class Timekeeper(Part):
             while self._is_asking:
                 await self.pause(50)
             return
+        from app.time_sources import ask
+
+        forget("app.time_sources")
         self._is_asking = True
         try:
-            if not await self._ask_ntp() and self._clock.source != "ntp":  # which is better, however long ago
-                await self._ask_gateway()
+            await ask(self._clock, self._ntp_host, self.gateway_address, self._http_port)
         finally:
             self._is_asking = False
-            forget("time_sources")
-
-    async def _ask_ntp(self):
-        from app.time_sources import ask_ntp
-
-        try:
-            self._clock.set(await ask_ntp(self._ntp_host), "ntp")
-        except (OSError, ValueError) as error:
-            print("clock: %s:" % self._ntp_host, error)
-            return False
-        return True
-
-    async def _ask_gateway(self):
-        from app.time_sources import ask_gateway
-
-        address = self._gateway_address()
-        try:
-            if address is None:
-                return
-            unix_ms, is_right = await ask_gateway(address, self._http_port)
-            if is_right:
-                self._clock.set(unix_ms, "gateway")
-            elif not self._clock.is_set:
-                print("clock: the gateway's own clock is not set by NTP")
-                self._clock.suppose(unix_ms)
-        except (OSError, ValueError) as error:
-            print("clock:", error)

@@ -7,72 +7,33 @@ Little endian. Commands are understood between `ENABLE_CONFIGURATION` and `END_C
 sends no reports. Source: Hi-Link, LD2410 serial communication protocol V1.02; LD2410B V1.06.
 """
 
-ENABLE_CONFIGURATION = 0x00FF
-END_CONFIGURATION = 0x00FE
-SET_GATES = 0x0060
-READ_PARAMETERS = 0x0061
-ENGINEERING_ON = 0x0062
-ENGINEERING_OFF = 0x0063
-SET_SENSITIVITY = 0x0064
-READ_VERSION = 0x00A0
-SET_BAUD = 0x00A1
-FACTORY_RESET = 0x00A2
-RESTART = 0x00A3
+from micropython import const
 
-ALL_GATES = 0xFFFF
-LAST_GATE = 8
-BAUD_RATES = (9600, 19200, 38400, 57600, 115200, 230400, 256000, 460800)
-"""Of the radar's UART; the index of SET_BAUD counts them from 1."""
+from drivers import RadarError
+
+ENABLE_CONFIGURATION = const(0x00FF)
+END_CONFIGURATION = const(0x00FE)
+READ_PARAMETERS = const(0x0061)
+ENGINEERING_ON = const(0x0062)
+ENGINEERING_OFF = const(0x0063)
+READ_VERSION = const(0x00A0)
+RESTART = const(0x00A3)
 
 _HEADER = b"\xfd\xfc\xfb\xfa"
 _TAIL = b"\x04\x03\x02\x01"
-_AROUND = 10  # header, length and tail
-_LONGEST = 64
-_ACKNOWLEDGED = 0x0100
-
-
-class RadarError(Exception):
-    """The radar did not do what it was asked, or did not say that it did; the words say which."""
+_AROUND = const(10)  # header, length and tail
+_LONGEST = const(64)
+_ACKNOWLEDGED = const(0x0100)
 
 
 def encode(command, value=b""):
     """Return the bytes of a command."""
-    return _HEADER + _u16(2 + len(value)) + _u16(command) + value + _TAIL
+    return _HEADER + u16(2 + len(value)) + u16(command) + value + _TAIL
 
 
 def enable():
     """Return the command that begins the configuration."""
     return encode(ENABLE_CONFIGURATION, b"\x01\x00")
-
-
-def set_gates(moving, stationary, nobody_s):
-    """Return the command that sets the farthest gate (2 to 8) of each kind, and how long presence lasts (0 to 65535 s).
-
-    Raises ValueError.
-    """
-    for name, gate in (("moving", moving), ("stationary", stationary)):
-        _check(name, gate, 2, LAST_GATE)
-    _check("nobody_s", nobody_s, 0, 65535)
-    return encode(SET_GATES, _words(moving, stationary, nobody_s))
-
-
-def set_sensitivity(gate, moving, stationary):
-    """Return the command that sets from which energy (0 to 100) on a gate (0 to 8, or ALL_GATES) sees somebody.
-
-    Raises ValueError.
-    """
-    if gate != ALL_GATES:
-        _check("gate", gate, 0, LAST_GATE)
-    _check("moving", moving, 0, 100)
-    _check("stationary", stationary, 0, 100)
-    return encode(SET_SENSITIVITY, _words(gate, moving, stationary))
-
-
-def set_baud(baud):
-    """Return the command that sets the speed of the UART from the next restart on. Raises ValueError."""
-    if baud not in BAUD_RATES:
-        raise ValueError("baud must be one of " + ", ".join(str(rate) for rate in BAUD_RATES))
-    return encode(SET_BAUD, _u16(BAUD_RATES.index(baud) + 1))
 
 
 def version(value):
@@ -144,18 +105,6 @@ class AckReader:
         return found
 
 
-def _u16(number):
+def u16(number):
+    """Return two bytes."""
     return bytes((number & 0xFF, number >> 8))
-
-
-def _words(*numbers):
-    """Return numbered parameters: each a word u16 and a value u32."""
-    value = b""
-    for word, number in enumerate(numbers):
-        value += _u16(word) + bytes((number & 0xFF, number >> 8 & 0xFF, number >> 16 & 0xFF, number >> 24))
-    return value
-
-
-def _check(name, number, least, most):
-    if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
-        raise ValueError("%s must be a whole number from %d to %d" % (name, least, most))

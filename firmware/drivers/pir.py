@@ -1,17 +1,20 @@
 """A PIR motion sensor with a digital output, for example the HC-SR501.
 
-Its interrupt only wakes `run`, which does everything else. While it warms up its pulses mean nothing. It holds its
+Its interrupt only sets a flag, which ends the pause of `run`. While it warms up its pulses mean nothing. It holds its
 output for seconds by itself, and a radio beside it triggers it: what is shorter than the debounce is no motion, and an
 output that is high for hours is stuck.
 """
 
 import asyncio
 
-_WARM_UP_S = 60
-_DEBOUNCE_MS = 50
-_HOLD_S = 5
-_STUCK_S = 3_600
-_EVERY_MS = 500
+from micropython import const
+
+_WARM_UP_S = const(60)
+_DEBOUNCE_MS = const(50)
+_HOLD_S = const(5)
+_STUCK_S = const(3_600)
+_EVERY_MS = const(500)
+_STEP_MS = const(20)
 
 
 class Pir:
@@ -21,6 +24,7 @@ class Pir:
     """
 
     name = "pir"
+    methods = ()
 
     def __init__(self, pin, settings, clock):
         self._pin = pin
@@ -31,29 +35,29 @@ class Pir:
         self._stuck_ms = settings.get("stuck_s", _STUCK_S) * 1000
         self._started_ms = self.beat_ms = clock.ticks_ms()
         self._warm = False
-        self._edge = asyncio.ThreadSafeFlag()
+        self._edge = False
         self._high_ms = None
         self._counted = False
         self._seen_ms = None
         self._pulses = 0
         self._stuck = False
         self._moves = False
-        self.changed = asyncio.Event()
-        self.methods = {}
+        self.changed = False
         pin.irq(self._on_edge)
 
     def _on_edge(self, _):
-        self._edge.set()
+        self._edge = True
 
     async def run(self):
         """Watch for ever."""
         while True:
+            self._edge = False
             self.look()
             is_new = self._high_ms is not None and not self._counted
-            try:
-                await asyncio.wait_for_ms(self._edge.wait(), self._debounce_ms if is_new else _EVERY_MS)
-            except asyncio.TimeoutError:
-                pass
+            left_ms = self._debounce_ms if is_new else _EVERY_MS
+            while left_ms > 0 and not self._edge:
+                await asyncio.sleep_ms(min(left_ms, _STEP_MS))
+                left_ms -= _STEP_MS
 
     def look(self):
         """Look at the pin once, and at what has happened since."""
@@ -62,7 +66,7 @@ class Pir:
             if self._clock.ticks_diff(now, self._started_ms) < self._warm_up_ms:
                 return
             self._warm = True
-            self.changed.set()
+            self.changed = True
         if self._pin.value():
             self._is_high(now)
         else:
@@ -74,7 +78,7 @@ class Pir:
             self._seen_ms = None  # ticks wrap around
         if moves != self._moves:
             self._moves = moves
-            self.changed.set()
+            self.changed = True
 
     def _is_high(self, now):
         if self._high_ms is None:
@@ -91,7 +95,7 @@ class Pir:
     def _become_stuck(self, stuck):
         if stuck != self._stuck:
             self._stuck = stuck
-            self.changed.set()
+            self.changed = True
 
     def read(self):
         """Return the fields of the sensor, with the pulses since it was read last; None while it warms up."""

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.firmware.conftest import SLOT
+from gateway.provisioning import release
 from tests.ports import free_port
 
 WAIT_S = 60
@@ -29,20 +29,18 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 @cache
 def compiled() -> Path:
-    """Return a slot as it lies on a board: every module compiled."""
+    """Return a slot as it lies on a board: every module compiled; and the programs of the tests."""
     folder = Path(tempfile.mkdtemp(prefix="slot-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for source in sorted(SLOT.glob("*/*.py")):
-        target = folder / source.relative_to(SLOT).with_suffix(".mpy")
-        target.parent.mkdir(exist_ok=True)
-        _compile(source, target, str(source.relative_to(SLOT)))
+    for path, content in release.compiled().items():
+        if path.startswith(f"{release.SLOT}/"):
+            target = folder / path.removeprefix(f"{release.SLOT}/")
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(content)
     for source in sorted(PROGRAMS.glob("*.py")):
-        _compile(source, folder / f"{source.stem}.mpy", source.name)
+        out = folder / f"{source.stem}.mpy"
+        subprocess.run([MPY_CROSS, "-s", source.name, "-o", out, source], check=True, timeout=WAIT_S)
     return folder
-
-
-def _compile(source: Path, target: Path, name: str) -> None:
-    subprocess.run([MPY_CROSS, "-s", name, "-o", target, source], check=True, timeout=WAIT_S)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The whole program of a board, compiled, in 110 KB, with a real gateway."""
+"""The whole program of a board, compiled, with the heap that it needs on 64 bits, and a real gateway."""
 
 import asyncio
 import json
@@ -21,6 +21,7 @@ from tests.ports import free_port
 from tests.site import Site, running_site
 
 ORGANIZATION = "default"
+HEAP = "120k"
 SPEED = 12
 """How much faster a board lives where many readings are needed, and no time of day."""
 
@@ -110,7 +111,7 @@ class Flash:
         return json.loads((self.root / name).read_text())
 
     def start(self, **story: Any) -> AbstractAsyncContextManager[Board]:
-        return running("application", {"root": str(self.root), **story}, heap="190k")
+        return running("application", {"root": str(self.root), **story}, heap=HEAP)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ async def test_it_hears_what_it_subscribed_to_also_what_was_said_while_it_was_aw
     with mosquitto(tmp_path / "m") as port:
         async with aiomqtt.Client("127.0.0.1", port) as other:
             await other.publish("to-board/config", "kept", qos=1, retain=True)
-            first = await told("mqtt_story", story(port, until={"heard": 1}))
+            first = await told("mqtt_story", story(port, until={"heard": 1}, linger_ms=200))
             await other.publish("to-board/command", "while away", qos=1)
             await other.publish("elsewhere", "not for it", qos=1)
             second = await told("mqtt_story", story(port, until={"heard": 2}, linger_ms=200))
@@ -65,7 +65,7 @@ async def test_what_is_not_acknowledged_is_sent_again_in_order_on_every_new_conn
     def may_pass(from_board: bool, _: bytes) -> bool:
         nonlocal pieces
         pieces += 1
-        return pieces % 41 != 0 if from_board else pieces % 17 != 0
+        return pieces % 23 != 0 if from_board else pieces % 11 != 0
 
     with mosquitto(tmp_path / "m") as port:
         network = BadNetwork(port, may_pass)

@@ -1,41 +1,29 @@
 # The whole program of a board on simulated hardware: it gets a story as JSON on standard
 # input: `root` (its flash), `safe`, `flash_free`, `speed` (how much faster its time goes than ours). A file
 # `root`/wifi_down takes the network away.
-# Prints EVENT lines: what the hardware was asked for, and how much memory was in use at most.
-import asyncio
+# Prints EVENT lines: what the hardware was asked for, and how much memory was in use: at each stage of the start, and
+# since then ("memory": now, and at most). What is here takes about what app/hardware.py takes on a board.
 import gc
 import json
 import os
 import sys
 import time
 
-from app.main import Application
 
-STORY = json.load(sys.stdin)
+def in_use():
+    gc.collect()
+    return gc.mem_alloc()
+
+
+INTERPRETER = in_use()
 
 
 def say(*event):
     print("EVENT " + json.dumps(event))
 
 
-class Ticks:
-    SPEED = STORY.get("speed", 1)
-    ticks_add, ticks_diff = time.ticks_add, time.ticks_diff
-
-    @classmethod
-    def ticks_ms(cls):
-        return time.ticks_add(time.ticks_ms() * cls.SPEED, 0)
-
-
-_sleep_ms = asyncio.sleep_ms
-asyncio.sleep_ms = lambda ms: _sleep_ms(ms // Ticks.SPEED)
-
-
+# A radar in front of which somebody comes and goes; it answers no command.
 class Radar:
-    """A radar in front of which somebody comes and goes; it answers no command."""
-
-    REPORT = bytes.fromhex("f4f3f2f10d0002aa0233003c33003c33005500f8f7f6f5")
-
     def __init__(self, baud):
         self._baud = baud
         self._count = 0
@@ -45,7 +33,7 @@ class Radar:
         self._count += 1
         if self._baud != 256_000:
             return b"\x00\xff"
-        report = bytearray(self.REPORT)
+        report = bytearray(b"\xf4\xf3\xf2\xf1\r\x00\x02\xaa\x023\x00<3\x00<3\x00U\x00\xf8\xf7\xf6\xf5")
         report[8] = 2 if self._count // 10 % 2 else 0
         return bytes(report)
 
@@ -56,52 +44,19 @@ class Radar:
         pass
 
 
-class Pin:
-    handler = None
-
-    def value(self):
-        return Ticks.ticks_ms() // 1_000 % 4 == 0
-
-    def irq(self, handler):
-        self.handler = handler
-
-
-class Adc:
-    def read_uv(self):
-        return 812_000
-
-
-class Station:
-    def isconnected(self):
-        try:
-            os.stat(STORY["root"] + "/wifi_down")
-        except OSError:
-            return True
-        return False
-
-    def active(self, on):
-        pass
-
-    def connect(self, ssid, password):
-        say("joins", ssid)
-
-    def status(self, what):
-        return -61
-
-
-class Watchdog:
-    def feed(self):
-        gc.collect()
-        if gc.mem_alloc() > Watchdog.most:
-            Watchdog.most = gc.mem_alloc()
-            say("memory", Watchdog.most)
-
-    most = 0
-
-
+# One for all: also the pin, the converter, the Wi-Fi station and the watchdog. Looks at the memory twice a second.
 class Hardware:
-    root = STORY["root"]
-    ticks = Ticks
+    ticks = time
+    said = most = 0
+
+    def __init__(self):
+        self.story = json.load(sys.stdin)
+        self.root = self.story["root"]
+        if "speed" in self.story:
+            from faster_time import FasterTicks
+
+            self.ticks = FasterTicks(self.story["speed"])
+        self.set_rtc = lambda unix_s: say("rtc", unix_s)
 
     def led(self, on):
         say("led", bool(on))
@@ -109,26 +64,16 @@ class Hardware:
     def open_radar(self, baud):
         return Radar(baud)
 
-    def motion(self):
-        return Pin()
-
-    def gas(self):
-        return Adc()
-
     def gas_divider(self):
         return {"divider_top_ohm": 10_000, "divider_bottom_ohm": 9_100}
 
-    def station(self, hostname):
-        return Station()
+    def _itself(self, *_):
+        return self
+
+    motion = gas = station = watchdog = _itself
 
     def resolve(self, name):
         return "127.0.0.1"
-
-    def set_rtc(self, unix_s):
-        say("rtc", unix_s)
-
-    def watchdog(self):
-        return Watchdog()
 
     def reset(self):
         say("reset")
@@ -144,7 +89,50 @@ class Hardware:
         return gc.mem_free(), 100_000
 
     def flash_free(self):
-        return STORY.get("flash_free", 1 << 20)
+        return self.story.get("flash_free", 1 << 20)
+
+    def value(self):
+        return self.ticks.ticks_ms() // 1_000 % 4 == 0
+
+    def irq(self, handler):
+        pass
+
+    def read_uv(self):
+        return 812_000
+
+    def isconnected(self):
+        try:
+            os.stat(self.root + "/wifi_down")
+        except OSError:
+            return True
+        return False
+
+    def active(self, on):
+        pass
+
+    def connect(self, ssid, password):
+        say("joins", ssid)
+
+    def status(self, what):
+        return -61
+
+    def feed(self):
+        used = in_use()
+        self.most = max(used, self.most)
+        if abs(used - self.said) > 200:
+            self.said = used
+            say("memory", used, self.most)
 
 
-asyncio.run(Application(Hardware(), STORY.get("safe", "")).start())
+say("heap", "interpreter", INTERPRETER)
+say("heap", "bench", in_use())
+import asyncio  # noqa: E402 - its memory is measured
+
+say("heap", "asyncio", in_use())
+from app.main import Application  # noqa: E402
+
+say("heap", "imported", in_use())
+_hardware = Hardware()
+_application = Application(_hardware, _hardware.story.get("safe", ""))
+say("heap", "built", in_use())
+asyncio.run(_application.start())

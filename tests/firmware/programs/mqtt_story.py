@@ -35,13 +35,6 @@ class Loud(Connection):
         say("problem", problem)
 
 
-def ca():
-    if not STORY.get("ca"):
-        return None
-    with open(STORY["ca"], "rb") as file:
-        return file.read()
-
-
 def resolve(name):
     if name == "nowhere.local":
         raise OSError("-2")
@@ -60,7 +53,7 @@ async def main():
         STORY.get("keepalive_s", 30),
     )
     gateway = STORY["gateway"]
-    connection = Loud(clock, Wifi(), Timekeeper(), client, gateway, resolve, ca(), lambda: say("connected"))
+    connection = Loud(clock, Wifi(), Timekeeper(), client, gateway, resolve, STORY.get("ca"), lambda: say("connected"))
     asyncio.create_task(connection.run())
     for name, payload, qos, retain in STORY.get("messages", []):
         topic = STORY.get("topic", "") + name

@@ -1,8 +1,9 @@
 """A folder for tests under both interpreters, and a flash whose power goes after so many writes."""
 
 import os
+import sys
 
-from app import spill as spill_module
+from app import spill, spill_file
 
 
 class PowerCut(BaseException):
@@ -59,7 +60,10 @@ class CutAfter:
         return CutFile(file, self._budget) if "w" in mode else file
 
     def __enter__(self):
-        spill_module.open = self._open
+        spill_file.open = self._open
+        sys.modules["app.spill_file"] = spill_file  # else it is read again when it is needed
+        self._forget, spill.forget = spill.forget, lambda name: None
 
     def __exit__(self, *_):
-        del spill_module.open
+        del spill_file.open
+        spill.forget = self._forget

@@ -1,7 +1,9 @@
 """The radar's commands and acknowledgements, byte for byte as its maker documents them: also run by MicroPython."""
 
+from drivers import RadarError
 from drivers import ld2410_commands as commands
-from drivers.ld2410_commands import AckReader, RadarError
+from drivers import ld2410_setting as setting
+from drivers.ld2410_commands import AckReader
 
 ENABLED = bytes.fromhex("FDFCFBFA0800FF0100000100400004030201")
 VERSION = bytes.fromhex("FDFCFBFA0C00A0010000000107011615092204030201")
@@ -25,24 +27,21 @@ def test_commands_are_those_of_the_maker():
     assert hexed(commands.enable()) == "FDFCFBFA0400FF00010004030201"
     assert hexed(commands.encode(commands.END_CONFIGURATION)) == "FDFCFBFA0200FE0004030201"
     assert hexed(commands.encode(commands.READ_VERSION)) == "FDFCFBFA0200A00004030201"
-    assert hexed(commands.set_gates(8, 8, 5)) == "FDFCFBFA14006000000008000000010008000000020005000000" + "04030201"
+    assert hexed(setting.set_gates(8, 8, 5)) == "FDFCFBFA14006000000008000000010008000000020005000000" + "04030201"
     assert (
-        hexed(commands.set_sensitivity(3, 40, 40))
-        == "FDFCFBFA14006400000003000000010028000000020028000000" + "04030201"
+        hexed(setting.set_sensitivity(3, 40, 40)) == "FDFCFBFA14006400000003000000010028000000020028000000" + "04030201"
     )
-    assert hexed(commands.set_sensitivity(commands.ALL_GATES, 40, 40))[16:28] == "0000FFFF0000"
-    assert hexed(commands.set_baud(256000)) == "FDFCFBFA0400A100070004030201"
+    assert hexed(setting.set_sensitivity(setting.ALL_GATES, 40, 40))[16:28] == "0000FFFF0000"
 
 
 def test_what_the_radar_cannot_do_is_refused_in_words():
-    assert "moving must be" in refused(commands.set_gates, 1, 8, 5)
-    assert "stationary must be" in refused(commands.set_gates, 8, 9, 5)
-    assert "nobody_s must be" in refused(commands.set_gates, 8, 8, 65536)
-    assert "gate must be" in refused(commands.set_sensitivity, 9, 1, 1)
-    assert "moving must be" in refused(commands.set_sensitivity, 0, 101, 1)
-    assert "stationary must be" in refused(commands.set_sensitivity, 0, 1, None)
-    assert "moving must be" in refused(commands.set_gates, "8", 8, 5)
-    assert "baud must be" in refused(commands.set_baud, 1200)
+    assert "moving must be" in refused(setting.set_gates, 1, 8, 5)
+    assert "stationary must be" in refused(setting.set_gates, 8, 9, 5)
+    assert "nobody_s must be" in refused(setting.set_gates, 8, 8, 65536)
+    assert "gate must be" in refused(setting.set_sensitivity, 9, 1, 1)
+    assert "moving must be" in refused(setting.set_sensitivity, 0, 101, 1)
+    assert "stationary must be" in refused(setting.set_sensitivity, 0, 1, None)
+    assert "moving must be" in refused(setting.set_gates, "8", 8, 5)
 
 
 def test_acknowledgements_are_found_wherever_they_are_cut():

@@ -2,8 +2,8 @@
 
 import asyncio
 
+from drivers import RadarError
 from drivers.ld2410 import Ld2410
-from drivers.ld2410_commands import RadarError
 from simulated_radar import SimulatedRadar
 from time_by_hand import LoopTicks
 
@@ -93,12 +93,12 @@ async def test_only_what_changes_enough_is_news():
     await bench.until(lambda: driver.read() is not None)
     await asyncio.sleep_ms(100)
     driver.read()
-    driver.changed.clear()
+    driver.changed = False
     radar.moving_cm = 129
     await asyncio.sleep_ms(100)
-    assert not driver.changed.is_set()
+    assert not driver.changed
     radar.moving_cm = 130
-    await bench.until(driver.changed.is_set)
+    await bench.until(lambda: driver.changed)
     bench.close()
 
 
@@ -121,12 +121,12 @@ async def test_commands_are_asked_one_after_another_and_the_configuration_is_lef
     driver, radar = bench.driver, bench.radar
     await bench.until(lambda: driver.state == "ok")
     first, second = await asyncio.gather(
-        driver.methods["radar_parameters"]({}), driver.methods["set_radar"]({"nobody_s": 30, "moving_gate": 4})
+        driver.carry_out("radar_parameters", {}), driver.carry_out("set_radar", {"nobody_s": 30, "moving_gate": 4})
     )
     assert first["nobody_s"] == 5
     assert second["nobody_s"] == radar.nobody_s == 30
     assert radar.gates == [4, 8]
-    sensitive = await driver.methods["set_radar"]({"moving_sensitivity": [50, 50, 40, 99, 20, 15, 15, 15, 15]})
+    sensitive = await driver.carry_out("set_radar", {"moving_sensitivity": [50, 50, 40, 99, 20, 15, 15, 15, 15]})
     assert sensitive["moving_sensitivity"][3] == radar.moving[3] == 99
     assert radar.heard.count(0x64) == 1  # only the gate that differs
     assert not radar.configuring
@@ -139,9 +139,9 @@ async def test_what_is_lost_is_asked_again_and_no_answer_is_an_error():
     driver, radar = bench.driver, bench.radar
     await bench.until(lambda: driver.version != "")
     radar.deaf_for = 2
-    assert (await driver.methods["radar_parameters"]({}))["nobody_s"] == 5
+    assert (await driver.carry_out("radar_parameters", {}))["nobody_s"] == 5
     radar.refuses = (0x60,)
-    for answer in (driver.methods["set_radar"]({"nobody_s": 1}), driver.methods["set_radar"]({"nobody_s": 2})):
+    for answer in (driver.carry_out("set_radar", {"nobody_s": 1}), driver.carry_out("set_radar", {"nobody_s": 2})):
         try:
             await answer
         except RadarError as error:
@@ -151,7 +151,7 @@ async def test_what_is_lost_is_asked_again_and_no_answer_is_an_error():
         assert not radar.configuring
     radar.deaf_for = 3
     try:
-        await driver.methods["radar_parameters"]({})
+        await driver.carry_out("radar_parameters", {})
     except RadarError as error:
         assert "does not answer" in str(error)
     else:
@@ -166,7 +166,7 @@ async def test_bad_parameters_change_nothing():
     await bench.until(lambda: driver.version != "")
     for wrong in ({"moving_gate": 9}, {"nobody_s": -1}, {"moving_sensitivity": [1, 2]}, {"nobody_s": "5"}):
         try:
-            await driver.methods["set_radar"](wrong)
+            await driver.carry_out("set_radar", wrong)
         except ValueError:
             assert not radar.configuring
         else:
@@ -186,7 +186,7 @@ async def test_engineering_reports_name_each_gate_and_end_by_themselves():
     bench = Bench()
     driver, radar = bench.driver, bench.radar
     await bench.until(lambda: driver.version != "")
-    assert await driver.methods["radar_engineering"]({"seconds": 1}) == {"engineering": True}
+    assert await driver.carry_out("radar_engineering", {"seconds": 1}) == {"engineering": True}
     await bench.until(lambda: "moving_gate_energies" in (driver.read() or {}))
     assert driver.read()["moving_gate_energies"] == list(range(1, 10))
     await bench.until(lambda: not radar.engineering)
@@ -197,7 +197,7 @@ async def test_it_restarts_and_goes_on():
     bench = Bench()
     driver, radar = bench.driver, bench.radar
     await bench.until(lambda: driver.version != "")
-    assert await driver.methods["radar_restart"]({}) == {"restarted": True}
+    assert await driver.carry_out("radar_restart", {}) == {"restarted": True}
     assert radar.restarts == 1
     await bench.until(lambda: driver.state == "ok")
     bench.close()

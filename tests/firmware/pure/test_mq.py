@@ -1,6 +1,8 @@
 """A gas sensor's arithmetic: also run by MicroPython."""
 
-from drivers.mq import CURVES, Channel, correction, median
+from drivers.mq import median
+from drivers.mq_curves import channel as channel_of
+from drivers.mq_curves import correction, curves
 
 CIRCUIT = {"part": "mq135", "gas": "nh3", "load_ohm": 1000, "divider_top_ohm": 10_000, "divider_bottom_ohm": 9_100}
 
@@ -17,15 +19,15 @@ def pin_uv(rs_ohm, load=1000, top=10_000, bottom=9_100, supply_uv=5_000_000):
 
 def test_the_resistance_is_that_of_the_circuit():
     for rs in (1_500, 10_000, 20_000):
-        assert near(Channel(CIRCUIT).rs_ohm(pin_uv(rs)), rs)
+        assert near(channel_of(CIRCUIT).rs_ohm(pin_uv(rs)), rs)
 
 
 def test_the_divider_is_a_part_of_the_load():
     light = dict(CIRCUIT, load_ohm=20_000)
-    rs = Channel(light).rs_ohm(pin_uv(30_000, load=20_000))
+    rs = channel_of(light).rs_ohm(pin_uv(30_000, load=20_000))
     assert near(rs, 30_000)
     assert not near(
-        Channel(dict(light, divider_top_ohm=10_000_000, divider_bottom_ohm=9_100_000)).rs_ohm(
+        channel_of(dict(light, divider_top_ohm=10_000_000, divider_bottom_ohm=9_100_000)).rs_ohm(
             pin_uv(30_000, load=20_000)
         ),
         30_000,
@@ -34,7 +36,7 @@ def test_the_divider_is_a_part_of_the_load():
 
 
 def test_a_rail_is_no_resistance():
-    channel = Channel(CIRCUIT)
+    channel = channel_of(CIRCUIT)
     assert channel.rs_ohm(0) is None
     assert channel.rs_ohm(49_000) is None
     assert channel.rs_ohm(2_460_000) is None
@@ -43,10 +45,10 @@ def test_a_rail_is_no_resistance():
 
 
 def test_calibrated_in_clean_air_it_says_what_the_curve_says():
-    channel = Channel(CIRCUIT)
+    channel = channel_of(CIRCUIT)
     rs_clean = 36_000
     assert near(channel.calibrate(rs_clean), 10_000)
-    a, b, _, _ = CURVES["mq135", "nh3"]
+    a, b = next(numbers[:2] for part, gas, numbers in curves() if (part, gas) == ("mq135", "nh3"))
     rs = 10_000 * (100 / a) ** (1 / b)
     reading = channel.reading(round(pin_uv(rs)), is_warm=True)
     assert reading["state"] == "ok"
@@ -56,7 +58,7 @@ def test_calibrated_in_clean_air_it_says_what_the_curve_says():
 
 
 def test_beyond_its_curve_it_gives_no_number_but_the_raw_values():
-    channel = Channel(CIRCUIT, r0_ohm=10_000)
+    channel = channel_of(CIRCUIT, r0_ohm=10_000)
     reading = channel.reading(round(pin_uv(36_000)), is_warm=True)
     assert reading["state"] == "out_of_range"
     assert reading["gas_concentration"] == 0
@@ -65,38 +67,38 @@ def test_beyond_its_curve_it_gives_no_number_but_the_raw_values():
 
 
 def test_it_says_that_it_warms_up_and_that_it_is_not_calibrated():
-    assert Channel(CIRCUIT).reading(round(pin_uv(9_000)), is_warm=True)["state"] == "uncalibrated"
-    assert Channel(CIRCUIT).reading(round(pin_uv(9_000)), is_warm=False)["state"] == "warming"
-    warming = Channel(CIRCUIT, r0_ohm=10_000).reading(round(pin_uv(9_000)), is_warm=False)
+    assert channel_of(CIRCUIT).reading(round(pin_uv(9_000)), is_warm=True)["state"] == "uncalibrated"
+    assert channel_of(CIRCUIT).reading(round(pin_uv(9_000)), is_warm=False)["state"] == "warming"
+    warming = channel_of(CIRCUIT, r0_ohm=10_000).reading(round(pin_uv(9_000)), is_warm=False)
     assert warming["state"] == "warming"
     assert warming["gas_concentration"] == 0
 
 
 def test_every_curve_falls_and_comes_back():
-    for (part, gas), (a, b, least, most) in CURVES.items():
-        channel = Channel({"part": part, "gas": gas})
+    for part, gas, (a, b, least, most, _) in curves():
+        channel = channel_of({"part": part, "gas": gas})
         for ppm in (least * 1.001, (least * most) ** 0.5, most * 0.999):
             assert near(channel.ppm((ppm / a) ** (1 / b)), ppm, 0.01)
         assert channel.ppm((most * 1.1 / a) ** (1 / b)) is None
         assert channel.ppm((least * 0.9 / a) ** (1 / b)) is None
-    assert Channel(CIRCUIT).ppm(0) is None
+    assert channel_of(CIRCUIT).ppm(0) is None
 
 
 def test_another_part_needs_its_own_curve():
     try:
-        Channel({"part": "mq138", "gas": "benzene"})
+        channel_of({"part": "mq138", "gas": "benzene"})
     except ValueError as error:
         assert "set a, b" in str(error)
     else:
         raise AssertionError("it was taken")
-    own = Channel({"part": "mq138", "gas": "benzene", "a": 50, "b": -2, "clean_air_ratio": 4, "ppm_min": 1})
+    own = channel_of({"part": "mq138", "gas": "benzene", "a": 50, "b": -2, "clean_air_ratio": 4, "ppm_min": 1})
     assert near(own.ppm(1), 50)
 
 
 def test_settings_that_cannot_be_are_refused():
     for wrong in ({"load_ohm": 0}, {"divider_bottom_ohm": 0}, {"supply_mv": 0}, {"a": -1}, {"b": 1}):
         try:
-            Channel(dict(CIRCUIT, **wrong))
+            channel_of(dict(CIRCUIT, **wrong))
         except ValueError:
             pass
         else:
@@ -105,7 +107,7 @@ def test_settings_that_cannot_be_are_refused():
 
 def test_warm_and_damp_air_is_corrected():
     assert near(correction(20, 33), 0.99178, 0.001)
-    channel = Channel(CIRCUIT, r0_ohm=10_000)
+    channel = channel_of(CIRCUIT, r0_ohm=10_000)
     uv = round(pin_uv(9_000))
     assert near(
         channel.reading(uv, is_warm=True, temperature_c=35, humidity_pct=80)["rs_ohm"], 9_000 / correction(35, 80), 0.01

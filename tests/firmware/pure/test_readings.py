@@ -12,7 +12,7 @@ class Driver:
     def __init__(self, name, fields):
         self.name = name
         self.fields = fields
-        self.changed = asyncio.Event()
+        self.changed = False
 
     def read(self):
         return self.fields
@@ -43,7 +43,7 @@ async def running(part, *steps):
         if isinstance(step, int):
             await asyncio.sleep_ms(step)
         else:
-            step.changed.set()
+            step.changed = True
             await asyncio.sleep_ms(20)
     task.cancel()
 

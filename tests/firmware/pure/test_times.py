@@ -74,7 +74,9 @@ async def test_only_a_gateway_that_is_sure_of_it_sets_the_time_of_readings():
             return NOW_S * 1000, is_right
 
         asked.ask_ntp, asked.ask_gateway = nobody, gateway
-        await Timekeeper(clock, Wifi(), "ntp", lambda: "gateway", 8080).ask()
+        timekeeper = Timekeeper(clock, Wifi(), "ntp", 8080)
+        timekeeper.gateway_address = lambda: "gateway"
+        await timekeeper.ask()
         assert (clock.source, clock.unix_ms()) == (source, unix_ms)
         assert told == [NOW_S], "TLS needs one"
 
