@@ -12,7 +12,7 @@ from gateway.provisioning.short_names import shortened
 ONE = """
 class Part:
     def __init__(self):
-        self._clock = 1
+        self._clock = self._mine = 1
 """
 OTHER = """
 from one import Part

@@ -52,7 +52,7 @@ class Board:
         before = len(self.client.said)
         for command_id, command in commands:
             self.commands.hear(command_id, command if not isinstance(command, dict) else json.dumps(command).encode())
-        for _ in range(200):
+        for _ in range(2_000):
             ended = [one for one in self.client.said[before:] if one[1]["state"] != "executing"]
             if len(ended) == len(commands):
                 break
