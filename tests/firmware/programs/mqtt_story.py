@@ -5,13 +5,13 @@ import json
 import sys
 import time
 
-import app.connection
+from app import connection as of_the_program
 from app.clock import Clock
 from app.connection import Connection
 from app.mqtt import Message, MqttClient
 
 STORY = json.load(sys.stdin)
-app.connection.backoff_ms = lambda failures: 50  # its length is tested elsewhere
+of_the_program.backoff_ms = lambda failures: 50  # its length is tested elsewhere
 SAID = []
 
 
