@@ -115,8 +115,11 @@ class Application(Part):
 
     async def carry_out(self, method, params):
         """Carry out one of its own commands. Raises ValueError."""
-        from app.own_commands import METHODS
-
+        if method == "read_back":
+            from app.read_back import METHODS
+        else:
+            from app.own_commands import METHODS
+        forget("app.read_back")
         forget("app.own_commands")
         return await METHODS[method](self, params)
 

@@ -4,8 +4,6 @@ import asyncio
 
 from micropython import const
 
-from app import VERSION
-
 _LAST_WORDS_MS = const(5_000)
 _IDENTIFY_S = const(10)
 _CRASH_LOG_BYTES = const(2_048)
@@ -53,21 +51,5 @@ def crash_text(path, most_bytes):
     return "".join(chr(byte) if byte < 128 else "?" for byte in data[-most_bytes:])  # a character may be cut
 
 
-async def _read_back(application, params):
-    """Return what the board works with, and what its radar says that it is set to."""
-    result = {
-        "settings": application.settings.read(),
-        "firmware": VERSION,
-        "serial": application.hardware.serial(),
-    }
-    for driver in application.drivers:
-        if "radar_parameters" in driver.methods:
-            try:
-                result["radar"] = await driver.carry_out("radar_parameters", params)
-            except Exception as error:  # noqa: BLE001 - the rest is worth knowing without it
-                result["radar"] = str(error)
-    return result
-
-
-METHODS = {"identify": _identify, "restart": _restart, "crash_log": _crash_log, "read_back": _read_back}
-"""What Application.carry_out does."""
+METHODS = {"identify": _identify, "restart": _restart, "crash_log": _crash_log}
+"""What Application.carry_out does; read_back is in a file of its own."""

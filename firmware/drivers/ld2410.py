@@ -2,7 +2,7 @@
 
 - what nobody sees is 0: the reports keep the last distances when everybody has left
 - no report for two seconds: the radar is lost. That is said, and it is looked for on every speed that it knows
-- what is asked of it is in ld2410_dialogue.py, which is in memory only meanwhile
+- how it is looked for and what is asked of it is in files of their own, in memory only meanwhile
 """
 
 import asyncio
@@ -111,17 +111,23 @@ class Ld2410:
             return
         self._report = self._shown = None
         self._become("lost")
-        await self.carry_out("find")
+        from drivers.ld2410_search import find
+
+        forget("drivers.ld2410_search")
+        if await find(self):
+            await self.carry_out("set_up")
 
     async def carry_out(self, method, params=None):
-        """Do what is in ld2410_dialogue.py. Raises RadarError, ValueError."""
-        from drivers.ld2410_dialogue import METHODS
-
+        """Do what is in ld2410_dialogue.py or ld2410_orders.py. Raises RadarError, ValueError."""
+        if method in ("set_up", "radar_parameters"):
+            from drivers.ld2410_dialogue import METHODS
+        else:
+            from drivers.ld2410_orders import METHODS
         try:
             return await METHODS[method](self, params)
         finally:
-            forget("drivers.ld2410_dialogue")
-            forget("drivers.ld2410_commands")
+            for name in ("orders", "dialogue", "commands"):
+                forget("drivers.ld2410_" + name)
 
     def read(self):
         """Return the sensor's fields; None while nobody knows who is there."""

@@ -39,12 +39,15 @@ GO = [
     "app.mqtt_login",
     "app.command_check",
     "app.own_commands",
+    "app.read_back",
     "app.crash_entry",
     "app.spill_file",
     "drivers.mq_calibration",
     "drivers.ld2410_commands",
     "drivers.ld2410_setting",
     "drivers.ld2410_dialogue",
+    "drivers.ld2410_orders",
+    "drivers.ld2410_search",
 ]
 SETTINGS: dict[str, Any] = {
     "version": 3,

@@ -4,6 +4,7 @@ from drivers import RadarError
 from drivers import ld2410_commands as commands
 from drivers import ld2410_setting as setting
 from drivers.ld2410_commands import AckReader
+from drivers.ld2410_search import LEAVE
 
 ENABLED = bytes.fromhex("FDFCFBFA0800FF0100000100400004030201")
 VERSION = bytes.fromhex("FDFCFBFA0C00A0010000000107011615092204030201")
@@ -25,7 +26,7 @@ def refused(what, *arguments):
 
 def test_commands_are_those_of_the_maker():
     assert hexed(commands.enable()) == "FDFCFBFA0400FF00010004030201"
-    assert hexed(commands.encode(commands.END_CONFIGURATION)) == "FDFCFBFA0200FE0004030201"
+    assert hexed(commands.encode(commands.END_CONFIGURATION)) == hexed(LEAVE) == "FDFCFBFA0200FE0004030201"
     assert hexed(commands.encode(commands.READ_VERSION)) == "FDFCFBFA0200A00004030201"
     assert hexed(setting.set_gates(8, 8, 5)) == "FDFCFBFA14006000000008000000010008000000020005000000" + "04030201"
     assert (
