@@ -74,6 +74,8 @@ class Life:
         self._heard: list[tuple[str, Any]] = []
         self._root.mkdir()
         self.steps: list[tuple[str, int]] = []
+        self.names = ""
+        """What MicroPython says of the names that it keeps."""
 
     async def live(self, heap: str) -> int:
         """Return how much was in use at most. Raises FailedError."""
@@ -85,6 +87,7 @@ class Life:
             count = self._count()
             await self._with_broker(lambda person: self._catch_up(board, person, count))
             self.steps[:0] = [(f"start: {stage}", used) for stage, used in board.of("heap")]
+            self.names = next(line for line in board.console if line.startswith("qstr pool"))
             return max(int(most) for _, most in board.of("memory"))
 
     def _write_flash(self, http_port: int) -> None:

@@ -43,6 +43,16 @@ def test_a_name_that_is_taken_is_not_given_again() -> None:
     assert shortened({"x.py": taken, "y.py": "from x import _a\n"})["x.py"] == "_a = 1\n_b = 2\n"
 
 
+def test_an_argument_gets_a_short_name_unless_it_means_something_else_too() -> None:
+    free = "def f(radar, _, ms=3):\n    return lambda number: (radar.number_, number, ms)\n"
+    short = "def f(_a, _, ms=3):\n    return lambda _b: (_a.number_, _b, ms)\n"
+    assert shortened({"x.py": free})["x.py"] == short
+    for more in ("x.radar = 1\n", "radar = 1\n", "import radar\n", "from radar import x\n", "f(radar=1)\n"):
+        assert "radar" in shortened({"x.py": free + more})["x.py"].splitlines()[0], more
+    assert "radar" in shortened({"x.py": free, "y.py": "f(radar=1)\n"})["x.py"], "given by its name elsewhere"
+    assert shortened({"x.py": "def f(open):\n    return open\nopen(1)\n"})["x.py"].startswith("def f(open)")
+
+
 def test_a_name_that_is_also_a_text_is_kept() -> None:
     sources = {"x.py": 'def f(x):\n    x._rest = getattr(x, "_rest") or getattr(x, "_most")\n', "y.py": "_most = 1\n"}
     assert shortened(sources) == sources
@@ -59,7 +69,9 @@ def test_the_program_of_a_board_differs_in_private_names_only_one_to_one(program
         assert before.count("\n") == after.count("\n"), path
         pairs = {(_name(old), _name(new)) for old, new in zip(_nodes(before), _nodes(after), strict=True) if _name(old)}
         assert len(pairs) == len({old for old, _ in pairs}) == len({new for _, new in pairs}), path
-        assert all(old == new or (old[0] == "_" and re.fullmatch("_[a-z]{1,2}", new)) for old, new in pairs), path
+        own = {node.arg for node in ast.walk(ast.parse(before)) if isinstance(node, ast.arg)}
+        for old, new in pairs:
+            assert old == new or ((old[0] == "_" or old in own) and re.fullmatch("_[a-z]{1,2}", new)), (path, old)
         assert _defined(before) == _defined(after), "tracebacks name functions"
 
 

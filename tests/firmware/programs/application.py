@@ -9,6 +9,8 @@ import os
 import sys
 import time
 
+import micropython
+
 
 def in_use():
     gc.collect()
@@ -76,6 +78,7 @@ class Hardware:
         return "127.0.0.1"
 
     def reset(self):
+        micropython.qstr_info()  # how many names there are, for heap.py
         say("reset")
         sys.exit(0)
 
