@@ -11,30 +11,29 @@ from app import files
 from app.on_demand import forget
 
 
-def _read(path):
-    """Return the whole settings of a file, None if there are none, or no good ones."""
+def checked(wanted, only=""):
+    """Return the whole settings of which some are wanted to be different, or one table of them. Raises ValueError."""
     from app.settings_check import check
 
+    forget("app.settings_check")
+    settings = check(wanted, only)
+    del check  # one after the other: each needs some KB
+    if settings["mq134"]["fitted"]:
+        from drivers.mq_curves import channel
+
+        forget("drivers.mq_curves")
+        channel(settings["mq134"])
+    return settings
+
+
+def _read(path):
+    """Return the whole settings of a file, None if there are none, or no good ones."""
     stored = files.read_json(path)
     try:
-        return None if stored is None else check(stored)
+        return None if stored is None else checked(stored)
     except ValueError as error:
         print("settings: %s:" % path, error)
         return None
-    finally:
-        _forget()
-
-
-def _default():
-    from app.settings_check import check
-
-    _forget()
-    return check({})
-
-
-def _forget():
-    forget("app.settings_check")
-    forget("drivers.mq_curves")
 
 
 class Settings:
@@ -49,23 +48,20 @@ class Settings:
         self.version = self.read()["version"]
         """Of those in force; 0: nobody has sent any."""
         old = files.read_json(self.old_path)
-        if old is not None and old.get("version") == self.version:
+        if old is not None and old.get("version", 0) == self.version:
             files.remove(self.old_path)  # the power went before the new ones were written
         self.is_on_trial = files.exists(self.old_path)
 
     def read(self):
         """Return those in force, of all names."""
-        return _read(self.path) or _read(self.old_path) or _default()
+        return _read(self.path) or _read(self.old_path) or checked({})
 
     def offer(self, payload):
         """Take new ones; returns whether a restart is needed for them. What is wrong with them is in `refused`."""
         from app.settings_offer import offer
 
-        try:
-            return offer(self, payload)
-        finally:  # only now: it is used within, and would be there twice
-            _forget()
-            forget("app.settings_offer")
+        forget("app.settings_offer")
+        return offer(self, payload)
 
     def refuse(self, version, reason):
         """Remember that a version is not taken, and why."""

@@ -2,7 +2,6 @@
 
 import json
 
-from drivers.mq_curves import channel
 from micropython import const
 
 _RULES = {
@@ -48,8 +47,11 @@ def rules():
             yield [table] + line.split()
 
 
-def check(wanted):
-    """Return the whole settings of which some are wanted to be different. Raises ValueError: one word is wrong."""
+def check(wanted, only=""):
+    """Return the whole settings of which some are wanted to be different, or one table. Raises ValueError, in words.
+
+    Whether a gas has a curve is asked of mq_curves.py, later.
+    """
     _check_names(wanted)
     settings = {"version": wanted.get("version", 0)}
     for table, field, kind, least, most, *default in rules():
@@ -58,11 +60,10 @@ def check(wanted):
             _check_one("%s.%s" % (table, field), value, kind, int(least), int(most))
         elif default:
             value = default[0] if kind == "text" else json.loads(default[0])
-        fields = settings.setdefault(table, {})
-        if value is not None:
-            fields[field] = value
-    if settings["mq134"]["fitted"]:
-        channel(settings["mq134"])
+        if not only or only == table:
+            fields = settings.setdefault(table, {})
+            if value is not None:
+                fields[field] = value
     return settings
 
 

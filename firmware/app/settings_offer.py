@@ -3,7 +3,7 @@
 import json
 
 from app import files
-from app.settings_check import check, is_between
+from app.settings import checked
 
 
 def offer(settings, payload):
@@ -15,7 +15,7 @@ def offer(settings, payload):
     if not reason:
         try:
             if not files.exists(settings.old_path):  # of several in a row, those that are known to work are kept
-                files.write_json(settings.old_path, settings.read())
+                files.write_json(settings.old_path, files.read_json(settings.path, {}))
             files.write_json(settings.path, wanted)
         except OSError as error:
             reason = str(error)
@@ -30,10 +30,11 @@ def _parse(payload):
         wanted = json.loads(payload)
     except ValueError:
         return {}, "the configuration is no JSON"
-    if not isinstance(wanted, dict) or not is_between(wanted.get("version"), 1, 1 << 53):
+    version = wanted.get("version") if isinstance(wanted, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         return {}, "the configuration must be an object with a version above 0"
     try:
-        check(wanted)
+        checked(wanted, only="mq134")
     except ValueError as error:
         return wanted, str(error)
     return wanted, ""
