@@ -31,14 +31,24 @@ def packet(first, *parts):
         length >>= 7
         head.append(digit | (0x80 if length else 0))
         if not length:
-            return b"".join((bytes(head),) + parts)
+            break
+    whole = bytearray(len(head) + sum([len(part) for part in parts]))  # once: a payload is large
+    at = 0
+    for part in (head,) + parts:
+        whole[at : at + len(part)] = part
+        at += len(part)
+    return whole
 
 
 def publish(topic, payload, packet_id=None, retain=False, again=False):
-    """Return PUBLISH: QoS 1 with a packet id, QoS 0 without; `again` says that it has been sent before."""
+    """Return PUBLISH: QoS 1 with a packet id, QoS 0 without; `again` says that it has been sent before.
+
+    The payload is bytes, or a tuple of its parts.
+    """
+    parts = payload if isinstance(payload, tuple) else (payload,)
     if packet_id is None:
-        return packet(PUBLISH | retain, text(topic), payload)
-    return packet(PUBLISH | 0x02 | retain | again << 3, text(topic), packet_id.to_bytes(2, "big"), payload)
+        return packet(PUBLISH | retain, text(topic), *parts)
+    return packet(PUBLISH | 0x02 | retain | again << 3, text(topic), packet_id.to_bytes(2, "big"), *parts)
 
 
 def puback(packet_id):

@@ -57,7 +57,7 @@ class Spill:
             number = self._numbers[0] - 1 if first else self._numbers[-1] + 1
         from app.spill_file import write
 
-        forget("app.spill_file")
+        self._forget()
         try:
             write(self._path(number), records)
         except OSError:
@@ -73,6 +73,7 @@ class Spill:
                 break
             number = self._numbers.pop(index)
             self.dropped += sum([1 for _ in _read(self._path(number))])
+            self._forget()
             _try_to_remove(self._path(number))
         if self._free_bytes() < self._reserve_bytes:
             raise OSError("the flash is full")
@@ -88,12 +89,17 @@ class Spill:
             self._numbers.remove(self._loaded)
             _try_to_remove(self._path(self._loaded))
             self._loaded = None
+            self._forget()
+
+    def _forget(self):
+        """Let go of spill_file.py, unless a file is being read: it would be there twice when one is written."""
+        if self._loaded is None:
+            forget("app.spill_file")
 
 
 def _read(path):
     from app.spill_file import read
 
-    forget("app.spill_file")
     return read(path)
 
 

@@ -56,7 +56,7 @@ class Telemetry(Part):
                 record.seq,
                 times(record, self._boot_id, self._clock),
             )
-            return text.encode() + record.body[1:]
+            return text.encode(), memoryview(record.body)[1:]
 
         def acknowledged():
             self.acknowledged += 1
