@@ -35,7 +35,7 @@ class MqttError(Exception):
 
 
 class Message:
-    """One that is to be published. `payload` is bytes, a tuple of parts, or a function that returns them when it is sent.
+    """One that is to be published. `payload`: bytes, a tuple of parts, or a function that returns them when it is sent.
 
     `acknowledged` is called once: at QoS 1 when the broker has it, at QoS 0 when it is written.
     """

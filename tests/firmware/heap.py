@@ -2,8 +2,8 @@
 
 The real program, compiled as for a board, on simulated hardware (programs/application.py), with Debian's mosquitto and
 a clock to ask. It connects, carries out commands, calibrates, refuses settings, is without its broker until readings
-lie on the flash, sends them, and takes new settings. Three tables: each module; what was in use after each of these
-steps; and with which `-X heapsize` no step failed.
+lie on the flash, loses its radar, sends them and answers a command meanwhile, and takes new settings. Three tables: each
+module; what was in use after each of these steps; and with which `-X heapsize` no step failed.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from tests.ports import free_port
 
 NAME = "gateway.site"
 _AMPLE_KB = 300
+_LOST_S = 3
 TOPIC = "org_default/devices/kitchen/"
 STAY = ["app.base", "app.link", "app.main", "drivers.fitted"]
 GO = [
@@ -84,6 +85,8 @@ class Life:
         async with clock, running("application", {"root": str(self._root)}, heap=heap) as board:
             await self._with_broker(lambda person: self._commands(board, person))
             await self._until(board, "without the broker", lambda: len(self._spilled()) > 1)
+            (self._root / "radar_lost").touch()
+            await asyncio.sleep(_LOST_S)
             count = self._count()
             await self._with_broker(lambda person: self._catch_up(board, person, count))
             self.steps[:0] = [(f"start: {stage}", used) for stage, used in board.of("heap")]
@@ -137,6 +140,9 @@ class Life:
         await self._until(board, "settings refused", lambda: "refused" in json.dumps(self._heard))
 
     async def _catch_up(self, board: Board, person: aiomqtt.Client, count: int) -> None:
+        await person.publish(f"{TOPIC}commands/again", b'{"method": "read_back"}', qos=1)
+        await self._until(board, "read_back without a radar", partial(self._is_answered, "again/ack"))
+        (self._root / "radar_lost").unlink()
         await self._until(board, "caught up", lambda: self._count() > count + 5 and not self._spilled())
         await person.publish(f"{TOPIC}config", json.dumps(SETTINGS), qos=1, retain=True)
         await self._until(board, "settings taken", lambda: ["reset"] in board.events)

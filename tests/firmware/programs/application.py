@@ -1,6 +1,6 @@
 # The whole program of a board on simulated hardware: it gets a story as JSON on standard
 # input: `root` (its flash), `safe`, `flash_free`, `speed` (how much faster its time goes than ours). A file
-# `root`/wifi_down takes the network away.
+# `root`/wifi_down takes the network away, `root`/radar_lost the radar.
 # Prints EVENT lines: what the hardware was asked for, and how much memory was in use: at each stage of the start, and
 # since then ("memory": now, and at most). What is here takes about what app/hardware.py takes on a board.
 import gc
@@ -26,14 +26,15 @@ def say(*event):
 
 # A radar in front of which somebody comes and goes; it answers no command.
 class Radar:
-    def __init__(self, baud):
+    def __init__(self, baud, is_lost):
         self._baud = baud
+        self._is_lost = is_lost
         self._count = 0
 
     async def read(self, _):
         await asyncio.sleep_ms(100)
         self._count += 1
-        if self._baud != 256_000:
+        if self._baud != 256_000 or self._is_lost():
             return b"\x00\xff"
         report = bytearray(b"\xf4\xf3\xf2\xf1\r\x00\x02\xaa\x023\x00<3\x00<3\x00U\x00\xf8\xf7\xf6\xf5")
         report[8] = 2 if self._count // 10 % 2 else 0
@@ -64,7 +65,7 @@ class Hardware:
         say("led", bool(on))
 
     def open_radar(self, baud):
-        return Radar(baud)
+        return Radar(baud, lambda: self._is_there("/radar_lost"))
 
     def gas_divider(self):
         return {"divider_top_ohm": 10_000, "divider_bottom_ohm": 9_100}
@@ -104,11 +105,14 @@ class Hardware:
         return 812_000
 
     def isconnected(self):
+        return not self._is_there("/wifi_down")
+
+    def _is_there(self, name):
         try:
-            os.stat(self.root + "/wifi_down")
+            os.stat(self.root + name)
         except OSError:
-            return True
-        return False
+            return False
+        return True
 
     def active(self, on):
         pass
