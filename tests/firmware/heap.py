@@ -2,7 +2,7 @@
 
 The real program, compiled as for a board, on simulated hardware (programs/application.py), with Debian's mosquitto and
 a clock to ask. It connects, carries out commands, calibrates, refuses settings, is without its broker until readings
-lie on the flash, loses its radar, sends them and answers a command meanwhile, and takes new settings. Three tables: each
+lie on the flash, loses its radar, sends them and answers a command meanwhile, takes new settings. Three tables: each
 module; what was in use after each of these steps; and with which `-X heapsize` no step failed.
 """
 
