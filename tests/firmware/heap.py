@@ -140,6 +140,7 @@ class Life:
         await self._until(board, "settings refused", lambda: "refused" in json.dumps(self._heard))
 
     async def _catch_up(self, board: Board, person: aiomqtt.Client, count: int) -> None:
+        await self._until(board, "connected again", lambda: self._count() > count)
         await person.publish(f"{TOPIC}commands/again", b'{"method": "read_back"}', qos=1)
         await self._until(board, "read_back without a radar", partial(self._is_answered, "again/ack"))
         (self._root / "radar_lost").unlink()

@@ -38,7 +38,7 @@ def test_its_names_need_no_larger_table() -> None:
     modules = [name for name in modules if name != "app.hardware" and not name.endswith("__init__")]
     program = "import sys, micropython, asyncio, asyncio.stream; sys.path.insert(0, '.')\n"
     program += "".join(f"import {name}\n" for name in modules) + "micropython.qstr_info()\n"
-    command = [MICROPYTHON, "-c", program]
+    command = [str(MICROPYTHON), "-c", program]
     done = subprocess.run(command, cwd=compiled(), capture_output=True, text=True, timeout=60, check=False)
     found = re.search(r"n_qstr=(\d+)", done.stdout)
     assert found, done.stdout + done.stderr
