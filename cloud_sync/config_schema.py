@@ -11,6 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
@@ -176,6 +177,14 @@ def patched(model: type[BaseModel], raw: Values, changes: Values) -> dict[str, J
         else:
             merged[key] = value
     return merged
+
+
+def place(value: JsonValue) -> JsonValue:
+    """Return who is meant by an address: of a URL its scheme, host and port, anything else as it is."""
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    parts = urlsplit(value.strip().lower())
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def refuse_masks(model: type[BaseModel], changes: Values, prefix: str = "") -> None:

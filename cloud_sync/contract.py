@@ -44,6 +44,9 @@ class IntegrationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    leads_by: ClassVar[tuple[str, ...]] = ()
+    """Settings that say to whom the secrets go: when one changes, whoever changes it has to know them."""
+
     type: str = Field(description="Which integration this is.")
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",

@@ -16,7 +16,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import aiosmtplib
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -79,6 +79,8 @@ class Email(Integration, Notifies, Tests):
         """Settings of a mail server, and whom to write to."""
 
         model_config = ConfigDict(hide_input_in_errors=True)
+
+        leads_by: ClassVar[tuple[str, ...]] = ("smtp_host", "use_tls", "ca")
 
         smtp_host: str = Field(min_length=1, max_length=253, description="The mail server.")
         smtp_port: int = Field(587, ge=1, le=65_535, description="Its port: usually 587, or 465 for TLS at once.")

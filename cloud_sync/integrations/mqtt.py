@@ -9,7 +9,7 @@ import re
 import secrets
 import ssl
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import aiohttp
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -54,6 +54,8 @@ class Mqtt(Integration, Tests):
         """Settings of a broker."""
 
         model_config = ConfigDict(hide_input_in_errors=True)
+
+        leads_by: ClassVar[tuple[str, ...]] = ("broker_url", "protocol", "use_tls")
 
         broker_url: str = Field(
             min_length=1,

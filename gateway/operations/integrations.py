@@ -13,7 +13,16 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from cloud_sync.config_schema import IntegrationSchema, joined, patched, refuse_masks, schema_of, split, without_masks
+from cloud_sync.config_schema import (
+    IntegrationSchema,
+    joined,
+    patched,
+    place,
+    refuse_masks,
+    schema_of,
+    split,
+    without_masks,
+)
 from cloud_sync.contract import capabilities
 from cloud_sync.registry import class_of, config_of, known_integrations
 from gateway.config import IntegrationTable
@@ -169,9 +178,19 @@ def _with_settings(
                 hint="Put the vault's key back, or set these again in the same change.",
             )
     readable = {} if isinstance(secrets, Unreadable) else secrets
-    shown, secret = split(model, patched(model, joined(row.settings, readable), changes))
+    old = joined(row.settings, readable)
+    raw = patched(model, old, changes)
+    shown, secret = split(model, raw)
     new = replace(row, settings=shown)
     _told(lambda: config_of(new, secret))
+    elsewhere = [key for key in model.leads_by if place(old.get(key)) != place(raw.get(key))]
+    kept = [path for path in readable if path in secret and not _says(changes, path.split("."))]
+    if elsewhere and (unsaid := [path for path in kept if path not in model.leads_by]):
+        raise BadInput(
+            "secrets_needed",
+            f"{', '.join(elsewhere)} would take {', '.join(unsaid)} to somebody else.",
+            hint="Set these again in the same change, or take them away: what is kept only goes where it went.",
+        )
     return new, None if secret == secrets else secret
 
 

@@ -151,6 +151,20 @@ async def test_a_secret_stays_changes_and_goes(api: Asker) -> None:
     assert SECRET not in api.site.state_db.read_bytes().decode("latin-1")
 
 
+async def test_secrets_that_are_kept_go_where_they_went(api: Asker) -> None:
+    sent = {"auth_token": SECRET, "custom_headers": {"X-Key": "another"}}
+    new = await made(api, settings={"url": "https://receiver.example/a", **sent})
+    path = f"{API}/{new['id']}"
+    elsewhere: dict[str, Any] = {"url": "https://elsewhere.example/a"}
+    for settings in (elsewhere, elsewhere | {"auth_token": SECRET}, {"proxy": "http://elsewhere.example:3128"}):
+        status, answer = await ask(api, "PATCH", path, {"settings": settings})
+        assert (status, answer["error"]["code"]) == (400, "secrets_needed"), settings
+        assert "custom_headers" in answer["error"]["message"]
+    assert (await ask(api, "GET", path))[1]["settings"] == new["settings"]
+    for settings in ({"url": "https://RECEIVER.example/b"}, elsewhere | sent, {"url": URL} | dict.fromkeys(sent)):
+        assert (await ask(api, "PATCH", path, {"settings": settings}))[0] == 200, settings
+
+
 async def test_names_and_types_stay_what_they_are(api: Asker) -> None:
     new = await made(api)
     taken = {"integration_type": "webhook", "name": new["name"], "settings": {"url": URL}}

@@ -7,7 +7,7 @@ import os
 import ssl
 from base64 import b64encode
 from dataclasses import dataclass, field
-from typing import Self
+from typing import ClassVar, Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -69,6 +69,8 @@ def _load_identity(context: ssl.SSLContext, certificate: str, key: str) -> None:
 
 class HttpConfig(IntegrationConfig):
     """Settings of every integration that speaks HTTP."""
+
+    leads_by: ClassVar[tuple[str, ...]] = ("url", "endpoint", "proxy", "ca")
 
     ca: str | None = Field(
         None,
