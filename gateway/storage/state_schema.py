@@ -141,6 +141,10 @@ STATE_MIGRATIONS = (
         _ORGANIZATION_OF.format(table="device_integrations"),
         # Removed, while log.db may still hold its place and what it has refused.
         "CREATE TABLE removed_integrations (id TEXT PRIMARY KEY) WITHOUT ROWID",
+        # By its documented name: what of the activity log is about integrations.
+        """CREATE VIEW integration_activity_log AS
+            SELECT id, organization_id, subject AS integration_id, substr(action, length('integration.') + 1) AS action,
+                actor, before, after, at AS created_at FROM activity_log WHERE action LIKE 'integration.%'""",
     ),
     (
         # What devices were told to do, and what became of it. `late` is an answer that came after the deadline.

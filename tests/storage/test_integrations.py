@@ -61,6 +61,19 @@ async def test_what_was_added_is_there_with_its_secrets_and_in_an_organisation(s
     assert not any(SECRET.encode() in content for content in contents(tmp_path))
 
 
+async def test_what_was_done_to_integrations_has_its_documented_name(state: State) -> None:
+    known = Integrations(state)
+    row = await known.add(new(), {}, by="token:alice")
+    await known.remove(row.id, by="cli")
+    columns = "organization_id, integration_id, action, actor, created_at"
+    rows = await state.fetch(f"SELECT {columns} FROM integration_activity_log ORDER BY id")
+    now_ms = state.now_ms()
+    assert [*map(tuple, rows)] == [
+        ("acme", row.id, "add", "token:alice", now_ms),
+        ("acme", row.id, "remove", "cli", now_ms),
+    ]
+
+
 async def test_nobody_reaches_into_another_organisation(state: State) -> None:
     known = Integrations(state)
     row = await known.add(new(), {})
