@@ -290,7 +290,7 @@ TestLog = LogMachine.TestCase
 TestLog.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    max_examples=max(200, settings.default.max_examples if settings.default else 0),
+    max_examples=max(100, settings.default.max_examples if settings.default else 0),
     report_multiple_bugs=False,  # the first is enough to be shrunk well
     stateful_step_count=max(100, settings.default.stateful_step_count if settings.default else 0),
 )
