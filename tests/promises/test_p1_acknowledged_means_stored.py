@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.extent import much
 from tests.promises.boards import Board, acknowledged, running
 from tests.promises.commit_flag import CommitFlag, Phase
 from tests.promises.gateway_process import GatewayProcess
 from tests.promises.readings import Stream, integrity, missing, newest_row, repeated, stored
 from tests.promises.site import ROOT, Site
 
-_WRITER_KILLS = 200
-_GATEWAY_KILLS = 20
+_WRITER_KILLS = much(60, 200)
+_GATEWAY_KILLS = much(8, 20)
 _LONGEST_LOAD_S = 0.06
 _LONGEST_AIM_S = 0.5
 _PATIENCE_S = 20.0

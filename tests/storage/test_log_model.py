@@ -15,6 +15,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from gateway.config import StorageSettings
 from gateway.model.reading import NewQuarantine
+from tests.extent import much
 from tests.storage.log_model import (
     DAY_MS,
     DEDUPE_WINDOW_MS,
@@ -290,7 +291,7 @@ TestLog = LogMachine.TestCase
 TestLog.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    max_examples=max(100, settings.default.max_examples if settings.default else 0),
+    max_examples=much(60, 3_000),
     report_multiple_bugs=False,  # the first is enough to be shrunk well
     stateful_step_count=max(100, settings.default.stateful_step_count if settings.default else 0),
 )

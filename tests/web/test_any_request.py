@@ -28,6 +28,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.extent import THOROUGH, much
 from tests.web.two_organizations import NOWHERE, Organization, TwoOrganizations, running
 
 CHECKS = [
@@ -44,8 +45,7 @@ SOCKETS = {"/ws", "/mqtt"}
 """They log in once they have switched protocols."""
 
 _PATIENCE_S = 20.0
-_THOROUGH = settings.default is settings.get_profile("thorough")
-_EXAMPLES = 2_000 if _THOROUGH else 50
+_EXAMPLES = much(50, 2_000)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def _own(example: Any, path: str, organization: Organization) -> Any:
     return own
 
 
-@pytest.mark.timeout(7_200 if _THOROUGH else 240)
+@pytest.mark.timeout(much(240, 7_200))
 def test_whatever_is_asked_is_answered_as_documented_and_with_nothing_of_others(
     gateway: TwoOrganizations, document: dict[str, Any]
 ) -> None:
@@ -198,7 +198,7 @@ def _ask(gateway: TwoOrganizations, session: requests.Session, operation: APIOpe
     @settings(
         max_examples=_EXAMPLES,
         phases=(Phase.generate,),
-        derandomize=not _THOROUGH,
+        derandomize=not THOROUGH,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
