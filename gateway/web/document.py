@@ -4,7 +4,9 @@ It tells no secret, but it asks for a token, of any role: without one only `/hea
 need not learn what there is to be tried. Who has no token yet reads the README.
 """
 
+import asyncio
 from collections.abc import Iterable
+from functools import cached_property
 
 from aiohttp import web
 from pydantic_core import to_json
@@ -19,7 +21,8 @@ class Document:
 
     def __init__(self, authorization: Authorization) -> None:
         self._authorization = authorization
-        self._document = b""
+        self._routes: Iterable[Route] = ()
+        self._writing = asyncio.Lock()
 
     def routes(self) -> Iterable[Route]:
         """Return the route."""
@@ -27,9 +30,16 @@ class Document:
         yield Route("GET", "/api/openapi.json", self.get, self._authorization.is_known, answers={200: document})
 
     def describe(self, routes: Iterable[Route]) -> None:
-        """Write it; this route is one of them."""
-        self._document = to_json(openapi(routes))
+        """Say what it describes; this route is one of them."""
+        self._routes = routes
+
+    @cached_property
+    def _document(self) -> bytes:
+        """Most of a gateway's start would go into it, and few ask for it."""
+        return to_json(openapi(self._routes))
 
     async def get(self) -> web.Response:
         """Return the OpenAPI document of all that this gateway answers to."""
-        return web.Response(body=self._document, content_type=JSON)
+        async with self._writing:
+            document = await asyncio.to_thread(lambda: self._document)
+        return web.Response(body=document, content_type=JSON)

@@ -6,11 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import hdrs, web
-from pydantic import TypeAdapter
 
 from gateway.model.errors import BadInput, NeurogateError
 from gateway.web.requests import named_organization, read_body, read_query
-from gateway.web.routes import JSON, Answer, Route, Signature
+from gateway.web.routes import JSON, Answer, Route, Signature, Typed
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ class UnreadBody(BadInput):
 def handler_of(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Return what aiohttp calls for a route."""
     signature = Signature.of(route)
-    written = {status: _writer(adapter, in_a_thread=route.is_large) for status, adapter in signature.answers.items()}
+    written = {status: _writer(body, in_a_thread=route.is_large) for status, body in signature.answers.items()}
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
@@ -57,7 +56,7 @@ async def _arguments(route: Route, signature: Signature, request: web.Request) -
         if body and request.content_type not in media_types:
             words = "The body does not say that it is of a kind that is read here."
             raise UnreadBody("unsupported_media_type", words, hint=f"Content-Type: {', or '.join(media_types)}")
-        arguments["body"] = body if signature.body is None else read_body(signature.body, body)
+        arguments["body"] = body if signature.body is None else read_body(signature.body.adapter, body)
     if route.guard is not None and route.guard.within is not None:
         named = named_organization(request.query, arguments.get("body"))
         if named is not None:
@@ -76,10 +75,11 @@ async def _as_it_came(request: web.Request) -> bytes:
     return await request.read()
 
 
-def _writer(adapter: TypeAdapter[Any], *, in_a_thread: bool) -> Callable[[Any], Awaitable[bytes]]:
+def _writer(type_: Typed, *, in_a_thread: bool) -> Callable[[Any], Awaitable[bytes]]:
     """Return what writes a body by its schema: a field that is not in it does not leave."""
 
     async def write(body: Any) -> bytes:  # noqa: ANN401 - what the adapter's type says
-        return await asyncio.to_thread(adapter.dump_json, body) if in_a_thread else adapter.dump_json(body)
+        dump = type_.adapter.dump_json
+        return await asyncio.to_thread(dump, body) if in_a_thread else dump(body)
 
     return write

@@ -110,9 +110,9 @@ class _Described:
         """Yield what needs a schema: a key, whether it comes or goes, and its type or adapter."""
         for content in self._signature.contents:
             yield content.media_type, "validation", content.type
-        for status, adapter in self._signature.answers.items():
+        for status, body in self._signature.answers.items():
             if status != HTTPStatus.NO_CONTENT:
-                yield str(status), "serialization", adapter
+                yield str(status), "serialization", body.adapter
         for status, raw in self.route.answers.items():
             if raw.media_type is not None:
                 yield str(status), "serialization", raw.type

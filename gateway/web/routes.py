@@ -16,6 +16,7 @@ Errors are raised, and all have one shape; `errors` names the statuses that not 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import UnionType
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -135,12 +136,24 @@ class Routes(Protocol):
         ...
 
 
+class Typed:
+    """A type and how it is read and written, which is worked out when first needed: few routes are asked in a day."""
+
+    def __init__(self, type_: Any) -> None:  # noqa: ANN401 - a type
+        self.type = type_
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        """Reads and writes it."""
+        return TypeAdapter(self.type)
+
+
 @dataclass(slots=True)
 class Signature:
     """What a handler's signature says."""
 
     query: type[BaseModel] | None = None
-    body: TypeAdapter[Any] | None = None
+    body: Typed | None = None
     """None as well for a body that is taken as bytes."""
     contents: tuple[Content, ...] = ()
     """How a body may look."""
@@ -148,9 +161,7 @@ class Signature:
     takes_who: bool = False
     takes_request: bool = False
     takes_body: bool = False
-    needs_body: bool = False
-    """False when all of it may be left out: then there need not be one."""
-    answers: dict[int, TypeAdapter[Any]] = field(default_factory=dict)
+    answers: dict[int, Typed] = field(default_factory=dict)
     errors: frozenset[int] = frozenset()
     """Every status that an error of it has."""
 
@@ -186,14 +197,18 @@ class Signature:
         )
         return found
 
+    @property
+    def needs_body(self) -> bool:
+        """False when all of it may be left out: then there need not be one."""
+        return self.takes_body and (self.body is None or not _may_be_empty(self.body.adapter))
+
     def _read_body(self, hint: Any) -> None:  # noqa: ANN401 - a type
         self.takes_body = True
         contents = tuple(one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Content))
         if contents:
-            self.contents, self.needs_body = contents, True
+            self.contents = contents
         else:
-            self.body = TypeAdapter(hint)
-            self.needs_body = not _may_be_empty(self.body)
+            self.body = Typed(hint)
             self.contents = (Content(JSON, hint),)
 
     def _read_answers(self, hint: Any) -> None:  # noqa: ANN401 - a type
@@ -206,7 +221,7 @@ class Signature:
                 bodies.setdefault(origin.status, []).append(get_args(one)[0])
             else:
                 bodies.setdefault(204 if one is type(None) else 200, []).append(one)
-        self.answers = {status: TypeAdapter(_union(types)) for status, types in bodies.items()}
+        self.answers = {status: Typed(_union(types)) for status, types in bodies.items()}
 
 
 def _may_be_empty(body: TypeAdapter[Any]) -> bool:
