@@ -19,7 +19,7 @@ from tests.promises.readings import integrity, missing, repeated, stored
 from tests.promises.site import ROOT
 from tests.promises.tough_writer import BOOT, DEVICE, READINGS
 
-_POINTS = much(8, 20)
+_POINTS = much(4, 20)
 """Of each kind of call and each error, spread over all the calls that are made."""
 _LASTS = 12
 """Calls that fail one after another when the disk stays broken for a while."""
@@ -56,7 +56,7 @@ def run(folder: Path, *strace: str) -> Told:
     beside = ("", "-wal", "-shm", "-journal")
     files = [folder, folder / "ballast", *(folder / f"{name}{end}" for name in databases for end in beside)]
     paths = [word for file in files for word in ("-P", str(file))]
-    command = ["strace", "-f", "-qq", *paths, "-o", str(folder.with_suffix(".trace")), *strace]
+    command = ["strace", "-f", "--seccomp-bpf", "-qq", *paths, "-o", str(folder.with_suffix(".trace")), *strace]
     writer = [sys.executable, "-m", "tests.promises.tough_writer", str(folder / "log.db")]
     done = subprocess.run(
         [*command, *writer], cwd=ROOT, capture_output=True, timeout=_PATIENCE_S, check=False, text=True
