@@ -6,12 +6,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.table import show_table
 from gateway.config import load
 from gateway.model.reading import rfc3339
 from gateway.operations import alerts
@@ -37,14 +35,12 @@ def list_alerts(
     if not shown:
         print("Nothing is wrong." if not known else "Nothing is wrong now; --all shows what was.")
         return
-    table = Table("id", "since", "severity", "times", "state", "what", box=None)
+    rows = []
     for one in shown:
         state = one.state if one.acknowledged_by is None else f"{one.state} by {one.acknowledged_by}"
         what = f"{one.message}" + ("" if one.organization_id is None else f" ({one.organization_id})")
-        table.add_row(
-            str(one.id), rfc3339(one.first_at_ms), one.severity, f"{one.count:,}", escape(state), escape(what)
-        )
-    Console().print(table)
+        rows.append((str(one.id), rfc3339(one.first_at_ms), one.severity, f"{one.count:,}", state, what))
+    show_table(("id", "since", "severity", "times", "state", "what"), rows)
 
 
 @app.command()

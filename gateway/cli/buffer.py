@@ -5,12 +5,11 @@ import os
 from dataclasses import asdict
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gateway.cli import dead_letters, erase, export
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.table import show_table
 from gateway.config import load
 from gateway.model.reading import rfc3339
 from gateway.model.status import Loss
@@ -37,14 +36,14 @@ def status(as_json: JsonOutput = False, config: ConfigFile = None) -> None:
     print(f"{log.readings:,} readings (rows {log.oldest_row} to {log.newest_row}), {log.bytes / 1e6:,.1f} MB on disk")
     print(f"{log.quarantined:,} in quarantine")
     columns = ("state", "delivery", "position", "undelivered", "oldest", "dead letters", "lost")
-    table = Table("destination", *columns, box=None)
+    rows = []
     for one in report.destinations:
         age = "" if one.oldest_seconds is None else f"{one.oldest_seconds} s"
         dead = ", ".join(filter(None, [f"{one.dead_letters:,}", _lost(one.dead_letters_lost, " lost")]))
         figures = (str(one.position), f"{one.undelivered:,}", age, dead, _lost(one.lost))
-        table.add_row(one.title, one.state or "", _delivery(one), *figures)
-    if report.destinations:
-        Console().print(table)
+        rows.append((one.title, one.state or "", _delivery(one), *figures))
+    if rows:
+        show_table(("destination", *columns), rows)
 
 
 def _delivery(place: Place) -> str:

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gateway.cli.gateway_link import ask, connect
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.table import show_table
 from gateway.config import Settings, load
 from gateway.model.command import Command
 from gateway.model.errors import BadInput
@@ -71,11 +70,11 @@ def list_commands(
     if as_json:
         print(json.dumps([_as_dict(one) for one in known]))
         return
-    table = Table("id", "at", "command", "state", "result", box=None)
+    rows = []
     for one in known:
         what = " ".join([one.method, *(f"{name}={json.dumps(value)}" for name, value in one.params.items())])
-        table.add_row(one.id, rfc3339(one.created_at_ms), what, one.state, _result(one).strip())
-    Console().print(table)
+        rows.append((one.id, rfc3339(one.created_at_ms), what, one.state, _result(one).strip()))
+    show_table(("id", "at", "command", "state", "result"), rows)
 
 
 async def _outcome(settings: Settings, command: Command) -> Command:

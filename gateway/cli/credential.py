@@ -5,11 +5,10 @@ import os
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput, OverlapHours, overlap_ms
+from gateway.cli.table import show_table
 from gateway.config import load
 from gateway.model.errors import BadInput
 from gateway.model.reading import rfc3339
@@ -53,9 +52,8 @@ def list_credentials(as_json: JsonOutput = False, config: ConfigFile = None) -> 
     if as_json:
         print(json.dumps([_as_dict(one) for one in known]))
         return
-    table = Table("username", "organisation", "device", "last login", "logins", "refused", "messages", box=None)
-    for one in known:
-        table.add_row(
+    rows = [
+        (
             one.username,
             one.organization_id or "the site",
             one.device_id or "all",
@@ -64,7 +62,9 @@ def list_credentials(as_json: JsonOutput = False, config: ConfigFile = None) -> 
             f"{one.refused_logins:,}",
             f"{one.messages_in:,}",
         )
-    Console().print(table)
+        for one in known
+    ]
+    show_table(("username", "organisation", "device", "last login", "logins", "refused", "messages"), rows)
 
 
 @app.command()

@@ -8,13 +8,11 @@ from contextlib import aclosing, suppress
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from gateway.cli.gateway_link import ask, connect
 from gateway.cli.options import ConfigFile, JsonOutput
 from gateway.cli.progress import ProgressShown
+from gateway.cli.table import show_table
 from gateway.config import Settings, load
 from gateway.model.reading import rfc3339
 from gateway.operations.dead_letters import (
@@ -39,18 +37,13 @@ def dead_letters(destination: Destination = None, as_json: JsonOutput = False, c
     if not letters:
         print("There are no dead letters.")
         return
-    table = Table("row", "destination", "device", "time", "attempts", "reason", box=None)
+    rows = []
     for letter in letters:
         state = " (provisional)" if letter.provisional else " (replay requested)" if letter.replay_requested else ""
-        table.add_row(
-            str(letter.row),
-            letter.destination,
-            Text(letter.device_id),
-            rfc3339(letter.time_ms),
-            str(letter.attempts),
-            Text(_one_line(letter.reason) + state),
-        )
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+        when, reason = rfc3339(letter.time_ms), _one_line(letter.reason) + state
+        rows.append((str(letter.row), letter.destination, letter.device_id, when, str(letter.attempts), reason))
+    columns = ("row", "destination", "device", "time", "attempts", "reason")
+    show_table(columns, rows, soft_wrap=not sys.stdout.isatty())
 
 
 def replay(

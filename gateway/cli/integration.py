@@ -12,14 +12,13 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import JsonValue
-from rich.console import Console
-from rich.table import Column, Table
 
 from cloud_sync.config_schema import IntegrationSchema, schema_of
 from cloud_sync.registry import class_of, integration_classes
 from gateway.cli.gateway_link import ask, connect
 from gateway.cli.integration_settings import settings_from
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.table import show_table
 from gateway.cli.which_integration import find_integration
 from gateway.config import Settings, load
 from gateway.config.schema import as_toml
@@ -65,11 +64,11 @@ def list_integrations(
     if as_json:
         print(json.dumps([_as_dict(one) for one in known]))
         return
-    table = Table("name", "type", "organisation", "status", Column("id", no_wrap=True, min_width=36), "", box=None)
-    for one in known:
-        whose = one.organization_id or "all: of the file"
-        table.add_row(one.name, one.integration_type, whose, one.status, one.id, one.error)
-    Console().print(table)
+    rows = [
+        (one.name, one.integration_type, one.organization_id or "all: of the file", one.status, one.id, one.error)
+        for one in known
+    ]
+    show_table(("name", "type", "organisation", "status", "id", ""), rows, with_uuids=True)
 
 
 @app.command()
@@ -83,18 +82,15 @@ def types(
         print(json.dumps([asdict(one) for one in known]))
         return
     if not integration_type:
-        table = Table("type", "can", "", box=None)
-        for one in known:
-            table.add_row(one.type, ", ".join(one.capabilities), one.description)
-        Console().print(table)
+        show_table(("type", "can", ""), [(one.type, ", ".join(one.capabilities), one.description) for one in known])
         return
     (one,) = known
-    table = Table("setting", "is", "default", "means", box=None)
+    rows = []
     for setting in one.settings:
         default = "required" if setting.required else "secret" if setting.secret else as_toml(setting.default)
-        table.add_row(setting.key, setting.type, default, setting.description)
+        rows.append((setting.key, setting.type, default, setting.description))
     print(one.description)
-    Console().print(table)
+    show_table(("setting", "is", "default", "means"), rows)
 
 
 @app.command()

@@ -8,9 +8,6 @@ from contextlib import aclosing
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from cloud_sync.contract import Notifies
 from cloud_sync.egress import Egress
@@ -18,6 +15,7 @@ from cloud_sync.notifier import EXAMPLE, example
 from cloud_sync.registry import check_config, integration_class
 from gateway.cli.gateway_link import ask, connect
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.table import show_table
 from gateway.cli.which_integration import find_integration
 from gateway.clock import SystemClock
 from gateway.config import Settings, load
@@ -167,13 +165,14 @@ def show_log(
     if not rows:
         print("There are no notifications.")
         return
-    table = Table(Column("id", no_wrap=True, min_width=36), "at", "by", "priority", "status", "what", box=None)
+    lines = []
     for row in rows:
         what = _one_line(row.subject or row.message) + (
             f" ({_one_line(row.error_message)})" if row.error_message else ""
         )
-        table.add_row(row.id, rfc3339(row.created_at_ms), row.integration_id, row.priority, row.status, Text(what))
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+        lines.append((row.id, rfc3339(row.created_at_ms), row.integration_id, row.priority, row.status, what))
+    width = None if sys.stdout.isatty() else _WIDE
+    show_table(("id", "at", "by", "priority", "status", "what"), lines, with_uuids=True, width=width)
 
 
 @app.command()

@@ -5,11 +5,10 @@ import os
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.table import show_table
 from gateway.config import load
 from gateway.model.reading import rfc3339
 from gateway.operations import organizations
@@ -40,10 +39,8 @@ def list_organizations(as_json: JsonOutput = False, config: ConfigFile = None) -
     if as_json:
         print(json.dumps([_as_dict(one) for one in known]))
         return
-    table = Table("organisation", "name", "devices", "since", box=None)
-    for one in known:
-        table.add_row(one.id, one.name, f"{one.devices:,}", rfc3339(one.created_at_ms))
-    Console().print(table)
+    rows = [(one.id, one.name, f"{one.devices:,}", rfc3339(one.created_at_ms)) for one in known]
+    show_table(("organisation", "name", "devices", "since"), rows)
 
 
 @app.command()

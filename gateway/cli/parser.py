@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.table import show_table
 from gateway.config import Settings, load
 from gateway.config.routes import ParserName
 from gateway.model.errors import BadInput, ConfigError, NotFound, error_document
@@ -59,10 +58,7 @@ def list_parsers(as_json: JsonOutput = False, config: ConfigFile = None) -> None
     if as_json:
         print(json.dumps(rows))
         return
-    table = Table("parser", "reads", "topics", box=None)
-    for row in rows:
-        table.add_row(row["parser"], row["reads"], "\n".join(row["topics"]))
-    Console().print(table)
+    show_table(("parser", "reads", "topics"), [(row["parser"], row["reads"], "\n".join(row["topics"])) for row in rows])
 
 
 @app.command("test")

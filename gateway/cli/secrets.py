@@ -5,12 +5,11 @@ import os
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput
 from gateway.cli.secret_input import ask_for, from_stdin, is_asked
+from gateway.cli.table import show_table
 from gateway.config import Settings, load
 from gateway.config.substitution import vault_names
 from gateway.model.reading import rfc3339
@@ -51,12 +50,11 @@ def list_secrets(as_json: JsonOutput = False, config: ConfigFile = None) -> None
         ]
         print(json.dumps({"secrets": rows, "missing": missing}))
         return
-    table = Table("name", "changed", "used by", "", box=None)
-    for one in known:
-        table.add_row(one.name, rfc3339(one.changed_at_ms), ", ".join(users.get(one.name, [])), one.unreadable)
-    for name in missing:
-        table.add_row(name, "", ", ".join(users[name]), f"not set: neurogate secrets set {name}")
-    Console().print(table)
+    lines = [
+        (one.name, rfc3339(one.changed_at_ms), ", ".join(users.get(one.name, [])), one.unreadable) for one in known
+    ]
+    lines += [(name, "", ", ".join(users[name]), f"not set: neurogate secrets set {name}") for name in missing]
+    show_table(("name", "changed", "used by", ""), lines)
 
 
 @app.command()

@@ -5,11 +5,10 @@ import os
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput
+from gateway.cli.table import show_table
 from gateway.config import load
 from gateway.model.errors import BadInput
 from gateway.model.reading import rfc3339
@@ -65,10 +64,8 @@ def list_tokens(as_json: JsonOutput = False, config: ConfigFile = None) -> None:
         ]
         print(json.dumps(rows))
         return
-    table = Table("name", "organisation", "role", "created", box=None)
-    for one in known:
-        table.add_row(one.name, one.organization_id or "the site", one.role, rfc3339(one.created_at_ms))
-    Console().print(table)
+    lines = [(one.name, one.organization_id or "the site", one.role, rfc3339(one.created_at_ms)) for one in known]
+    show_table(("name", "organisation", "role", "created"), lines)
 
 
 @app.command()
