@@ -36,8 +36,8 @@ from gateway.mdns import Announcer, announced, local_addresses
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus
-from gateway.operations import OPERATIONS
 from gateway.operations.devices import add_device
+from gateway.operations.registry import OPERATIONS
 from gateway.parsers.routes import ParserRoutes
 from gateway.rate_limit import RateLimits
 from gateway.running_site import RunningSite, device_activity

@@ -16,9 +16,9 @@ from gateway.cli import gateway_link
 from gateway.config import Settings
 from gateway.model.errors import GatewaySilent, NotFound
 from gateway.model.reading import NewReading, TimeSource
-from gateway.operations import OPERATIONS
 from gateway.operations.call import Operation
 from gateway.operations.devices import add_device, list_devices, revoke_device
+from gateway.operations.registry import OPERATIONS
 from gateway.operations.site import Site
 from gateway.operations.status import gateway_status
 from gateway.operations.tail import tail_readings

@@ -5,12 +5,11 @@ import os
 from typing import Annotated, TypedDict
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from gateway.cli import command, device_flash
+from gateway.cli import command
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput, OverlapHours, overlap_ms
+from gateway.cli.table import show_table
 from gateway.config import Settings, load
 from gateway.model.errors import BadInput
 from gateway.model.reading import rfc3339
@@ -18,9 +17,6 @@ from gateway.operations import devices
 from gateway.storage.state import DeviceCredential, DeviceRow
 
 app = typer.Typer(no_args_is_help=True, help="Register boards, look at them, change and take away their access.")
-app.command(context_settings=device_flash.RAW)(device_flash.flash)
-app.command()(device_flash.logs)
-
 app.command("command")(command.send)
 app.command("commands")(command.list_commands)
 
@@ -35,6 +31,24 @@ HardwareIds = Annotated[
     typer.Option("--hardware-id", metavar="ID", help="What its messages call it instead; may be repeated."),
 ]
 SerialNumber = Annotated[str, typer.Option("--serial-number", help="The same, where no hardware id fits.")]
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def flash(context: typer.Context) -> None:
+    """Put the program on an ESP32, register it, and wait for its first reading; see --help."""
+    from gateway.cli import device_flash  # noqa: PLC0415 - what speaks to a board takes its time, and only this needs it
+
+    device_flash.flash(context.args)
+
+
+@app.command()
+def logs(
+    port: Annotated[str, typer.Option(help="Serial port of the board.", show_default="the only one")] = "auto",
+) -> None:
+    """Show what a board says on its serial port, until Ctrl-C."""
+    from gateway.provisioning.console import show_console  # noqa: PLC0415 - the same
+
+    show_console(port)
 
 
 @app.command()
@@ -68,12 +82,12 @@ def list_devices(as_json: JsonOutput = False, config: ConfigFile = None) -> None
     if as_json:
         print(json.dumps([_as_dict(device) for device in known]))
         return
-    table = Table("organisation", "device", "status", "metadata", "registered", box=None)
+    rows = []
     for device in known:
         pairs = ", ".join(f"{name}={value}" for name, value in device.metadata.items())
         registered = rfc3339(device.created_at_ms)
-        table.add_row(device.organization_id, device.device_id, device.status, pairs, registered)
-    Console().print(table)
+        rows.append((device.organization_id, device.device_id, device.status, pairs, registered))
+    show_table(("organisation", "device", "status", "metadata", "registered"), rows)
 
 
 @app.command()

@@ -8,10 +8,9 @@ import os
 import socket
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from gateway.cli.gateway_link import ask, connect
 from gateway.cli.progress import ProgressShown
@@ -21,33 +20,22 @@ from gateway.model.status import GatewayStatus
 from gateway.operations import certificates, devices
 from gateway.operations.readings import read_readings
 from gateway.operations.status import gateway_status
-from gateway.provisioning.console import show_console
 from gateway.provisioning.credential import Credential
 from gateway.provisioning.errors import FlashFailed
 from gateway.provisioning.flash import flash as flash_board
-from gateway.provisioning.ports import AUTO
 from gateway.provisioning.reachable import Address, authority_der
 from gateway.provisioning.wishes import address_of, ask_wifi, named_gateway, order_of, outcome, parser
 from gateway.storage.state import DeviceCredential
 
-RAW: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-
-def flash(context: typer.Context) -> None:
-    """Put the program on an ESP32, register it, and wait for its first reading; see --help."""
-    asked = parser("neurogate device flash", has_gateway=True).parse_args(context.args)
+def flash(arguments: Sequence[str]) -> None:
+    """Put the program on an ESP32, register it, and wait for its first reading."""
+    asked = parser("neurogate device flash", has_gateway=True).parse_args(arguments)
     address, link = named_gateway(asked) or _own_gateway(asked)
     order = order_of(asked)
     with _Shown() as shown:
         reading = flash_board(order, address, link, shown, ask_wifi=ask_wifi)
     print(outcome(reading))
-
-
-def logs(
-    port: Annotated[str, typer.Option(help="Serial port of the board.", show_default="the only one")] = AUTO,
-) -> None:
-    """Show what a board says on its serial port, until Ctrl-C."""
-    show_console(port)
 
 
 class _Shown(ExitStack):

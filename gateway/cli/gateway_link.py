@@ -10,22 +10,24 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
-from gateway.metrics import Metrics
 from gateway.model.errors import ConfigError, DataDirLocked, GatewaySilent
 from gateway.operations.site import Live, Site
 from gateway.storage.activity_log import CLI
-from gateway.storage.certificates import SiteCertificates
 from gateway.storage.data_dir import DataDir, load_or_create_key
-from gateway.storage.log import Log
 from gateway.storage.log_reader import LogReader
 from gateway.storage.log_schema import LOG_MIGRATIONS
 from gateway.storage.migrations import migrate_file
 from gateway.storage.organizations import Organizations
 from gateway.storage.state import State
+
+if TYPE_CHECKING:
+    from gateway.storage.certificates import SiteCertificates
+    from gateway.storage.log import Log
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -140,10 +142,15 @@ class _Store:
         self.clock: Clock = SystemClock()
         self._data_dir = data_dir
         self._stack = stack
-        self.certificates = SiteCertificates.of(settings, self.clock)
         self._state: State | None = None
         self._log: LogReader | None = None
         self._writable_log: Log | None = None
+
+    @cached_property
+    def certificates(self) -> "SiteCertificates":
+        from gateway.storage.certificates import SiteCertificates  # noqa: PLC0415 - cryptography takes its time
+
+        return SiteCertificates.of(self.settings, self.clock)
 
     async def call(
         self, operation: Callable[Concatenate[Site, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs
@@ -173,7 +180,10 @@ class _Store:
             self._log = await self._stack.enter_async_context(LogReader.open(self._data_dir.log_db))
         return self._log
 
-    async def writable_log(self) -> Log:
+    async def writable_log(self) -> "Log":
+        from gateway.metrics import Metrics  # noqa: PLC0415 - few commands write, and what it takes, takes its time
+        from gateway.storage.log import Log  # noqa: PLC0415 - the same
+
         if self._writable_log is None:
             await self.log()  # raises when there is none: a command makes no empty one
             opened = Log.create(self._data_dir.log_db, self.settings.storage, clock=self.clock, metrics=Metrics())

@@ -1,5 +1,6 @@
 """How a command asks the running gateway: over its control socket, and every wait has a bound."""
 
+import functools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,8 +10,7 @@ import aiohttp
 
 from gateway.cli.gateway_link import Gateway, silent
 from gateway.model.errors import GatewaySilent, error_from_document
-from gateway.operations import OPERATIONS
-from gateway.operations.call import ERROR_LINE
+from gateway.operations.call import ERROR_LINE, Operation
 from gateway.operations.site import Site
 from gateway.storage.data_dir import DataDir
 
@@ -18,6 +18,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _HTTP_OK = 200
+
+_known = functools.cache(Operation)
 
 
 class RunningGateway:
@@ -45,7 +47,7 @@ class RunningGateway:
     ) -> R:
         """Ask it; see `gateway_link.Gateway`."""
         assert not args, "what an operation is asked has a name"
-        known = OPERATIONS[operation.__name__]
+        known = _known(operation)
         async with self._post(known.name, known.encode_arguments(kwargs)) as answer:
             result: R = known.decode_answer(await answer.read())
             return result
@@ -55,7 +57,7 @@ class RunningGateway:
     ) -> AsyncGenerator[R, None]:
         """Ask it; see `gateway_link.Gateway`."""
         assert not args, "what an operation is asked has a name"
-        known = OPERATIONS[operation.__name__]
+        known = _known(operation)
         async with self._post(known.name, known.encode_arguments(kwargs)) as answer:
             rest: list[bytes] = []
             async for chunk in answer.content.iter_any():

@@ -2,11 +2,14 @@
 
 from gateway.model.topics import KeptTopics, kept_topics
 from gateway.operations.site import Site
-from gateway.parsers.routes import ParserRoutes
 
 
 async def topics_of_device(site: Site, organization_id: str, device_id: str) -> KeptTopics:
     """Return the device's own topics, and those of routes that name it: by its id, or a registered hardware id."""
+    if not site.settings.ingest.routes:
+        return kept_topics(organization_id, device_id)
+    from gateway.parsers.routes import ParserRoutes  # noqa: PLC0415 - few sites have routes, and parsers take their time
+
     routes = ParserRoutes.of(site.settings)
     filters = routes.filters(organization_id)
     if not filters:

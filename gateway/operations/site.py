@@ -1,42 +1,43 @@
 """What an operation works on: a running gateway, or what one has left on disk."""
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from cloud_sync.notifier import Notifier
-from gateway.clock import Clock
-from gateway.commands import Commands
-from gateway.config import Settings
-from gateway.model.finding import Finding
-from gateway.model.status import DeviceActivity, GatewayStatus, IntegrationHealth
-from gateway.model.topics import KeptTopics
-from gateway.model.vitals import Trace, Vitals
-from gateway.storage.certificates import SiteCertificates
-from gateway.storage.log import Log
-from gateway.storage.log_reader import LogReader
-from gateway.storage.state import State
+if TYPE_CHECKING:  # most operations need few of these, and a command that asks for one has to import no more than that
+    from cloud_sync.notifier import Notifier
+    from gateway.clock import Clock
+    from gateway.commands import Commands
+    from gateway.config import Settings
+    from gateway.model.finding import Finding
+    from gateway.model.status import DeviceActivity, GatewayStatus, IntegrationHealth
+    from gateway.model.topics import KeptTopics
+    from gateway.model.vitals import Trace, Vitals
+    from gateway.storage.certificates import SiteCertificates
+    from gateway.storage.log import Log
+    from gateway.storage.log_reader import LogReader
+    from gateway.storage.state import State
 
 
 class Live(Protocol):
     """What only a running gateway knows and can do."""
 
-    async def status(self) -> GatewayStatus:
+    async def status(self) -> "GatewayStatus":
         """Return a snapshot of the whole."""
         ...
 
-    def activity(self, organization_id: str, device_id: str) -> DeviceActivity:
+    def activity(self, organization_id: str, device_id: str) -> "DeviceActivity":
         """Return what came from a device since the start, and whether it is connected."""
         ...
 
-    def vitals(self) -> Vitals:
+    def vitals(self) -> "Vitals":
         """Return how the process does."""
         ...
 
-    def trace(self) -> Trace:
+    def trace(self) -> "Trace":
         """Return what it has said lately, and what it does now."""
         ...
 
-    async def try_broker(self) -> list[Finding]:
+    async def try_broker(self) -> "list[Finding]":
         """Try the broker as its clients do: what they may, and what they may not."""
         ...
 
@@ -52,16 +53,16 @@ class Live(Protocol):
         """Bring into the state what is known of how credentials are used, and which devices were seen."""
         ...
 
-    async def forget_messages(self, topics: KeptTopics) -> None:
+    async def forget_messages(self, topics: "KeptTopics") -> None:
         """Let go of what is kept in memory under these topics; on return all of it that is on disk is there."""
         ...
 
-    async def end_retained(self, topics: KeptTopics) -> None:
+    async def end_retained(self, topics: "KeptTopics") -> None:
         """End the retained messages on these topics. Raises StoreFailed."""
         ...
 
     @property
-    def commands(self) -> Commands:
+    def commands(self) -> "Commands":
         """What tells devices what to do."""
         ...
 
@@ -75,7 +76,7 @@ class Live(Protocol):
         ...
 
     @property
-    def notifier(self) -> Notifier:
+    def notifier(self) -> "Notifier":
         """What sends notifications."""
         ...
 
@@ -94,7 +95,7 @@ class Live(Protocol):
         """Return what its owner must know of each integration that is in error, by id."""
         ...
 
-    def integration_health(self, integration_id: str) -> IntegrationHealth | None:
+    def integration_health(self, integration_id: str) -> "IntegrationHealth | None":
         """Return how an integration does; None when it does not run."""
         ...
 
@@ -107,12 +108,12 @@ class Site(Protocol):
     """A gateway and its data directory. The stores are opened when they are first asked for."""
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """The whole configuration."""
         ...
 
     @property
-    def clock(self) -> Clock:
+    def clock(self) -> "Clock":
         """The time."""
         ...
 
@@ -127,19 +128,19 @@ class Site(Protocol):
         ...
 
     @property
-    def certificates(self) -> SiteCertificates:
+    def certificates(self) -> "SiteCertificates":
         """The site's own certificates, on disk: to be asked in a thread."""
         ...
 
-    async def state(self) -> State:
+    async def state(self) -> "State":
         """Return the devices and credentials."""
         ...
 
-    async def log(self) -> LogReader:
+    async def log(self) -> "LogReader":
         """Return the readings. Raises NotFound when there are none yet."""
         ...
 
-    async def writable_log(self) -> Log:
+    async def writable_log(self) -> "Log":
         """Return the readings, for whoever changes what is kept of them. Raises NotFound when there are none yet."""
         ...
 
