@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config import Settings, load
+from tests.command_line import neurogate
 
 ROOT = Path(__file__).parents[1]
 WAIT_S = 30
@@ -62,13 +63,7 @@ class GatewayProcess:
         )
 
     def neurogate(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        with self.popen(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            try:
-                out, err = process.communicate(timeout=WAIT_S)
-            except BaseException:
-                process.kill()
-                raise
-        return subprocess.CompletedProcess(arguments, process.returncode, out.decode(), err.decode())
+        return neurogate(*arguments, folder=self.folder)
 
     def json(self, *arguments: str) -> Any:
         done = self.neurogate(*arguments, "--json")

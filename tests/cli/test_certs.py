@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway_here import GatewayHere
 from tests.gateway_process import CONNACK, WAIT_S, GatewayProcess, connect_packet
 from tests.ports import free_port
 
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
-    one = GatewayProcess(tmp_path)
+    one = GatewayHere(tmp_path)
     yield one
     one.kill()
 

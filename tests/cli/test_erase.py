@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway_here import GatewayHere
 from tests.gateway_process import GatewayProcess, reading
 
 
 @pytest.fixture(params=["running", "not running"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GatewayProcess]:
     """A site with readings of two boards."""
-    site = GatewayProcess(tmp_path)
+    site = GatewayHere(tmp_path)
     site.start()
     try:
         for name in ("bedroom", "hall"):

@@ -17,6 +17,7 @@ from gateway.model.reading import NewReading, TimeSource
 from gateway.operations.export import export_readings
 from gateway.storage.data_dir import DataDir
 from tests.cloud_sync.site import open_site
+from tests.gateway_here import GatewayHere
 from tests.gateway_process import GatewayProcess
 
 NOW_MS = 1_795_176_000_000
@@ -43,9 +44,10 @@ async def store(data_dir: Path, count: int) -> None:
         )
 
 
-@pytest.fixture(params=["running", "not running"])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GatewayProcess]:
-    site = GatewayProcess(tmp_path)
+@pytest.fixture(params=["running", "not running"], scope="module")
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """One for all: an export changes nothing."""
+    site = GatewayHere(tmp_path_factory.mktemp("site"))
     asyncio.run(store(site.data_dir, COUNT))
     if request.param == "running":
         site.start()

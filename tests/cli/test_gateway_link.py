@@ -5,6 +5,7 @@ import signal
 import socket
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,24 @@ from tests.gateway_process import WAIT_S, GatewayProcess, reading
 
 
 @pytest.fixture(params=["running", "not running"])
-def any_site(request: pytest.FixtureRequest, own_site: GatewayProcess) -> GatewayProcess:
+def any_site(request: pytest.FixtureRequest, own_process: GatewayProcess) -> GatewayProcess:
     """A site on which every command works the same."""
     if request.param == "running":
-        own_site.start()
-    return own_site
+        own_process.start()
+    return own_process
+
+
+@pytest.fixture(params=["running", "not running"], scope="module")
+def site_with_a_kitchen(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """One for all that only refuse."""
+    site = GatewayProcess(tmp_path_factory.mktemp("site"))
+    site.json("device", "add", "kitchen")
+    if request.param == "running":
+        site.start()
+    yield site
+    site.kill()
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -57,10 +71,9 @@ def test_a_board_is_added_shown_listed_rotated_and_revoked(any_site: GatewayProc
     ],
 )
 def test_an_error_is_the_same_wherever_it_arises(
-    any_site: GatewayProcess, arguments: tuple[str, ...], words: str
+    site_with_a_kitchen: GatewayProcess, arguments: tuple[str, ...], words: str
 ) -> None:
-    any_site.json("device", "add", "kitchen")
-    done = any_site.neurogate("device", *arguments)
+    done = site_with_a_kitchen.neurogate("device", *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith(words)
 
@@ -164,15 +177,15 @@ def test_a_path_longer_than_a_socket_address_works(tmp_path: Path) -> None:
         own_site.kill()
 
 
-def test_a_killed_gateway_is_no_obstacle(own_site: GatewayProcess) -> None:
-    own_site.start()
-    own_site.kill()
-    assert own_site.socket.exists()
-    added = own_site.json("device", "add", "kitchen")
-    assert own_site.json("device", "show", "kitchen")["connected"] is None
-    own_site.start()
-    own_site.mqtt(added["username"], added["password"]).close()
-    assert own_site.json("device", "show", "kitchen")["connected"] is not None
+def test_a_killed_gateway_is_no_obstacle(own_process: GatewayProcess) -> None:
+    own_process.start()
+    own_process.kill()
+    assert own_process.socket.exists()
+    added = own_process.json("device", "add", "kitchen")
+    assert own_process.json("device", "show", "kitchen")["connected"] is None
+    own_process.start()
+    own_process.mqtt(added["username"], added["password"]).close()
+    assert own_process.json("device", "show", "kitchen")["connected"] is not None
 
 
 def test_commands_at_once_wait_for_each_other(own_site: GatewayProcess) -> None:
@@ -182,30 +195,30 @@ def test_commands_at_once_wait_for_each_other(own_site: GatewayProcess) -> None:
     assert [one["device_id"] for one in own_site.json("device", "list")] == names
 
 
-async def test_a_gateway_that_hangs_is_told_from_one_that_does_not_run(own_site: GatewayProcess) -> None:
-    await asyncio.to_thread(own_site.start)
-    assert own_site.process is not None
-    own_site.process.send_signal(signal.SIGSTOP)
+async def test_a_gateway_that_hangs_is_told_from_one_that_does_not_run(own_process: GatewayProcess) -> None:
+    await asyncio.to_thread(own_process.start)
+    assert own_process.process is not None
+    own_process.process.send_signal(signal.SIGSTOP)
     loop = asyncio.get_running_loop()
     before = loop.time()
-    async with connect(own_site.settings, patience_s=0.5) as gateway:
+    async with connect(own_process.settings, patience_s=0.5) as gateway:
         with pytest.raises(GatewaySilent) as raised:
             await gateway.call(list_devices)
-    assert raised.value.message == f"The gateway (pid {own_site.process.pid}) runs, but did not answer within 0.5 s."
-    async with connect(own_site.settings, patience_s=0.5) as gateway:
+    assert raised.value.message == f"The gateway (pid {own_process.process.pid}) runs, but did not answer within 0.5 s."
+    async with connect(own_process.settings, patience_s=0.5) as gateway:
         with pytest.raises(GatewaySilent):
             await anext(gateway.stream(tail_readings, devices=[], sensors=[], last=0))
     assert 1 <= loop.time() - before < 3
 
 
-def test_a_command_does_not_wait_for_ever_for_a_gateway_that_hangs(own_site: GatewayProcess) -> None:
-    own_site.start()
-    assert own_site.process is not None
-    own_site.process.send_signal(signal.SIGSTOP)
-    done = own_site.neurogate("device", "list")
+def test_a_command_does_not_wait_for_ever_for_a_gateway_that_hangs(own_process: GatewayProcess) -> None:
+    own_process.start()
+    assert own_process.process is not None
+    own_process.process.send_signal(signal.SIGSTOP)
+    done = own_process.neurogate("device", "list")
     assert done.returncode == 1
     assert done.stderr.startswith(
-        f"Error: The gateway (pid {own_site.process.pid}) runs, but did not answer within 10 s."
+        f"Error: The gateway (pid {own_process.process.pid}) runs, but did not answer within 10 s."
     )
 
 

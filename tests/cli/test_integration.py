@@ -18,6 +18,7 @@ from cloud_sync.integrations.webhook import Webhook
 from gateway.cli import command_line
 from gateway.cli.integration_settings import settings_from
 from gateway.model.errors import BadInput, NeurogateError
+from tests.gateway_here import GatewayHere
 from tests.gateway_process import WAIT_S, GatewayProcess
 
 SECRET = "planted-kitchen-table-4711"
@@ -27,7 +28,7 @@ IN_THE_FILE = f'\n[[integrations]]\ntype = "webhook"\nname = "archive"\nurl = "{
 
 @pytest.fixture
 def own_site(tmp_path: Path) -> Iterator[GatewayProcess]:
-    own_site = GatewayProcess(tmp_path)
+    own_site = GatewayHere(tmp_path)
     with (tmp_path / "neurogate.toml").open("a") as config:
         config.write(IN_THE_FILE)
     yield own_site
