@@ -17,7 +17,8 @@ from gateway.clock import ManualClock
 from gateway.model.errors import BadInput
 from gateway.storage.data_dir import DataDir
 from gateway.storage.state import State
-from tests.gateway_process import WAIT_S, GatewayProcess, reading
+from tests.gateway_here import GatewayHere
+from tests.gateway_process import WAIT_S, reading
 from tests.operations.test_while_salvaging import UNFINISHED
 from tests.storage.repair.damaged import fill
 
@@ -29,7 +30,7 @@ class Backups:
 
     def __init__(self, folder: Path, *, readings: int = 500) -> None:
         (folder / "old").mkdir()
-        self.old = GatewayProcess(folder / "old")
+        self.old = GatewayHere(folder / "old")
         self.new_folder = folder / "new"
         self.file = folder / "site.backup"
         self.secret = folder / "passphrase"
@@ -51,10 +52,10 @@ class Backups:
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout, done.stderr
 
-    def restored(self) -> GatewayProcess:
+    def restored(self) -> GatewayHere:
         """Return the new machine, with the configuration that came out of the backup."""
         before = (self.new_folder / "neurogate.toml").read_bytes()
-        site = GatewayProcess(self.new_folder)
+        site = GatewayHere(self.new_folder)
         assert (self.new_folder / "neurogate.toml").read_bytes() == before
         return site
 

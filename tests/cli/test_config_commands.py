@@ -12,6 +12,7 @@ import pytest
 
 from gateway import __version__
 from gateway.storage.state_schema import STATE_MIGRATIONS
+from tests import command_line
 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -32,16 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def neurogate(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEUROGATE_")}
-    return subprocess.run(
-        [sys.executable, "-m", "gateway.cli", *arguments],
-        cwd=folder,
-        env=inherited | {"PYTHONPATH": str(ROOT)} | environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return command_line.neurogate(*arguments, folder=folder, environ=environ)
 
 
 def test_init_writes_a_configuration_that_check_accepts(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests import command_line
 from tests.broker.raw import ACCEPTED, RawClient, connect, puback, publish
 from tests.site import Site, reading
 
@@ -31,16 +32,22 @@ async def spawn(*arguments: str) -> asyncio.subprocess.Process:
 
 
 async def neurogate(*arguments: str) -> Ran:
-    process = await spawn(*arguments)
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode is not None
-    assert "Traceback" not in err.decode()
-    return Ran(process.returncode, out.decode(), err.decode())
+    """Run a command: `run` as a process, the others in this one."""
+    if arguments[0] == "run":
+        process = await spawn(*arguments)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                out, err = (said.decode() for said in await process.communicate())
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode is not None
+        code = process.returncode
+    else:
+        done = await asyncio.to_thread(command_line.neurogate, *arguments, folder=Path.cwd())
+        code, out, err = done.returncode, done.stdout, done.stderr
+    assert "Traceback" not in err
+    return Ran(code, out, err)
 
 
 def write_config(path: Path, data_dir: Path, mqtt_port: int = 0, http_port: int = 0) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.gateway_here import GatewayHere
 from tests.gateway_process import CONFIG, GatewayProcess, reading
 from tests.ports import free_port
 
@@ -29,7 +30,7 @@ timeout_s = 20
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[GatewayProcess]:
-    site = GatewayProcess(tmp_path)
+    site = GatewayHere(tmp_path)
     (tmp_path / "neurogate.toml").chmod(0o600)
     yield site
     site.kill()
@@ -126,17 +127,17 @@ def test_a_destination_that_is_away_is_told_while_deliveries_fail(site: GatewayP
     assert levels(found["delivery"]) in (["warning"], ["ok"])  # whether the first attempt is over is not waited for
 
 
-def test_a_gateway_that_hangs_is_told_in_time(site: GatewayProcess) -> None:
-    site.start()
-    assert site.process is not None
-    site.process.send_signal(signal.SIGSTOP)
+def test_a_gateway_that_hangs_is_told_in_time(own_process: GatewayProcess) -> None:
+    own_process.start()
+    assert own_process.process is not None
+    own_process.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
-    code, found = examined(site)
+    code, found = examined(own_process)
     assert time.monotonic() - began < 30
     assert code == 1
     assert len(found["gateway"]) == 1  # it is asked once
     assert "did not answer" in found["gateway"][0]["words"]
-    assert f"kill -KILL {site.process.pid}" in found["gateway"][0]["hint"]
+    assert f"kill -KILL {own_process.process.pid}" in found["gateway"][0]["hint"]
 
 
 def test_a_gateway_may_be_started_while_the_checks_still_run(site: GatewayProcess) -> None:

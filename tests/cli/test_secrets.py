@@ -3,14 +3,14 @@
 import json
 import os
 import pty
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.gateway_process import WAIT_S, GatewayProcess
+from tests.command_line import neurogate
+from tests.gateway_here import GatewayHere
+from tests.gateway_process import WAIT_S
 
 VALUE = "planted-kitchen-table-4711"
 TABLES = """
@@ -22,7 +22,7 @@ secret = "${vault:SIGN}"
 """
 
 
-class Vaults(GatewayProcess):
+class Vaults(GatewayHere):
     """A site whose integration names two secrets."""
 
     def __init__(self, folder: Path) -> None:
@@ -31,10 +31,8 @@ class Vaults(GatewayProcess):
             config.write(TABLES)
 
     def put(self, name: str, value: bytes) -> tuple[int, str, str]:
-        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        with self.popen("secrets", "set", name, **pipes) as process:
-            out, err = process.communicate(value, timeout=WAIT_S)
-        return process.returncode, out.decode(), err.decode()
+        done = neurogate("secrets", "set", name, folder=self.folder, typed=value)
+        return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture
