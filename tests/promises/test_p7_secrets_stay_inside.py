@@ -33,6 +33,7 @@ from gateway.operations.integrations import (
     list_integrations,
     try_integration,
 )
+from tests.command_line import neurogate
 from tests.gateway_process import CONFIG, ROOT, WAIT_S, GatewayProcess, connect_packet, reading
 from tests.ports import free_port
 from tests.promises.planted import Places, Plants
@@ -192,8 +193,9 @@ class Planted(GatewayProcess):
 
     def popen(self, *arguments: str, **pipes: Any) -> subprocess.Popen[bytes]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEUROGATE_")}
+        program = "tests.promises.gateway_with_a_crash" if arguments[0] == "run" else "gateway.cli"
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.promises.gateway_with_a_crash", *arguments],
+            [sys.executable, "-m", program, *arguments],
             cwd=self.folder,
             env=inherited | self.environ | {"PYTHONPATH": str(ROOT)},
             **pipes,
@@ -376,14 +378,15 @@ def fail_to_log_in(site: Planted) -> None:
 
 
 def try_wrong_configurations(site: Planted) -> None:
-    """Let `run` refuse each."""
+    """Let `run` refuse each: before it starts anything, so it needs no process."""
     for what, text in WRONG.items():
         planted = site.plants.new(f"wrong configuration's secret: {what}")
         short = site.plants.add(f"wrong configuration's short secret: {what}", f"short-{planted[-12:]}")
         path = site.out / "wrong.toml"
         path.write_text(text.replace("SHORT", short).replace("PLANTED", planted))
-        code, _ = site.command("run", "--config", str(path), place=f"what `run` says to {what}")
-        assert code == 78, what
+        done = neurogate("run", "--config", str(path), folder=site.folder, environ=site.environ)
+        site.places.note(f"what `run` says to {what}", done.stdout + done.stderr)
+        assert done.returncode == 78, what
 
 
 def run_every_command(site: Planted) -> None:
