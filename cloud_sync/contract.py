@@ -92,6 +92,11 @@ class IntegrationConfig(BaseModel):
     )
 
     @property
+    def takes_readings(self) -> bool:
+        """Whether one that forwards is handed readings: not, where its settings only say how others reach us."""
+        return True
+
+    @property
     def selection(self) -> Selection:
         """Which readings it wants."""
         return Selection(self.devices, frozenset(self.organizations), frozenset(self.sensors))
@@ -220,6 +225,11 @@ class Integration:
         self.config = config
         self.clock = clock
         self.egress = egress
+
+    @classmethod
+    def lacks(cls) -> str:
+        """Say what this machine lacks for it, and what to install; nothing when it can be started."""
+        return ""
 
     async def __aenter__(self) -> Self:
         """Open what is needed to talk to the other side; must not fail when it is away."""

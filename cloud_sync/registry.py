@@ -28,6 +28,7 @@ BUILT_IN = MappingProxyType(
         "aws_iot": "cloud_sync.integrations.aws_iot:AwsIot",
         "azure_iot": "cloud_sync.integrations.azure_iot:AzureIot",
         "email": "cloud_sync.integrations.email:Email",
+        "golioth": "cloud_sync.integrations.golioth:Golioth",
         "google_iot": "cloud_sync.integrations.google_iot:GoogleIot",
         "mqtt": "cloud_sync.integrations.mqtt:Mqtt",
         "slack": "cloud_sync.integrations.slack:Slack",

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from aiohttp.test_utils import TestServer
 
 from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected, RetryAfter, TooLarge, WrongAddress
-from tests.cloud_sync.integrations.clouds import aws, azure
+from tests.cloud_sync.integrations.clouds import aws, azure, golioth
 from tests.cloud_sync.integrations.clouds.google import fake_pubsub, made_account
 from tests.contract.other_side import SECRET
 
@@ -90,3 +90,38 @@ async def google_iot(_: Path) -> AsyncIterator[Cloud]:
             Rejected: (400, "INVALID_ARGUMENT"),
         }
         yield Cloud(fake, {"service_account_key": account.key_file}, fake.bodies, names)
+
+
+class Golioth:
+    """Answers as it is told, in codes of CoAP."""
+
+    answers: frozenset[type[Outcome]]
+
+    def __init__(self, fake: golioth.FakeGolioth) -> None:
+        self.settings: dict[str, Any] = {"host": "127.0.0.1", "port": fake.port, "psk_id": golioth.PSK_ID}
+        self.settings |= {"psk": SECRET, "webhook_secret": SECRET, "api_key": SECRET}
+        self.received = fake.bodies
+        self._fake = fake
+        self._codes: dict[type[Outcome], str] = {
+            AuthFailed: "4.03",
+            RetryAfter: "4.29",
+            NotConnected: "5.00",
+            WrongAddress: "4.04",
+            TooLarge: "4.13",
+            Rejected: "4.00",
+        }
+        self.answers = frozenset({Ok, *self._codes})
+
+    def answer(self, outcome: type[Outcome]) -> None:
+        self._fake.refuses.clear()
+        if outcome is not Ok:
+            self._fake.refuses.extend([(self._codes[outcome], None)] * 20)
+
+    async def go_away(self) -> None:
+        self._fake.transport.close()
+
+
+@asynccontextmanager
+async def golioth_side(_: Path) -> AsyncIterator[Golioth]:
+    async with golioth.fake_golioth(devices={golioth.PSK_ID: SECRET}) as fake:
+        yield Golioth(fake)

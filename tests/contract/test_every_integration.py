@@ -4,6 +4,7 @@ from cloud_sync.contract import capabilities
 from cloud_sync.integrations.aws_iot import AwsIot
 from cloud_sync.integrations.azure_iot import AzureIot
 from cloud_sync.integrations.email import Email
+from cloud_sync.integrations.golioth import Golioth
 from cloud_sync.integrations.google_iot import GoogleIot
 from cloud_sync.integrations.mqtt import Mqtt
 from cloud_sync.integrations.slack import Slack
@@ -62,6 +63,11 @@ class TestAzureIot(ConfigContract, ForwardsContract, TriedContract):
 class TestGoogleIot(ConfigContract, ForwardsContract, TriedContract):
     integration = GoogleIot
     other_side = staticmethod(clouds.google_iot)
+
+
+class TestGolioth(ConfigContract, ForwardsContract, TriedContract):
+    integration = Golioth
+    other_side = staticmethod(clouds.golioth_side)
 
 
 class TestSpool(ConfigContract, ForwardsContract, TriedContract):

@@ -1,7 +1,7 @@
 """Builds the wheel, looks for wheels of all that it needs on the machines it is for, and installs it here with pipx.
 
-A Pi must compile nothing: for Debian 12 (glibc 2.36, Python 3.11) on 64-bit ARM and on x86-64 every dependency has to
-have a wheel, or this ends with exit code 1. What 32-bit ARM lacks is only said: Raspberry Pi OS takes it from piwheels,
+A Pi must compile nothing: for Debian 12 (glibc 2.36, Python 3.11) on 64-bit ARM and on x86-64 every dependency, and those
+of the extra `golioth`, has to have a wheel, or this ends with exit code 1. What 32-bit ARM lacks is only said: Raspberry Pi OS takes it from piwheels,
 which is not asked here.
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
         print(f"{wheel.name} is built.", flush=True)
         needed: list[Needed] = []
         for machine, oldest in MACHINES.items():
-            needed = resolved([str(wheel)], platforms(machine, oldest))
+            needed = resolved([f"{wheel}[golioth]"], platforms(machine, oldest))
             print(f"{machine}: {len(needed)} dependencies, each has a wheel.", flush=True)
         for machine, oldest in ONLY_SAID.items():
             lacking = without_wheel([one.name for one in needed if not one.is_pure], platforms(machine, oldest))

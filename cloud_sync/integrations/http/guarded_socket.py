@@ -1,4 +1,4 @@
-"""A TCP connection that leads only to where egress allows: decided by the address, just before it is connected to."""
+"""A TCP or UDP socket that leads only to where egress allows: decided by the address, just before it is connected."""
 
 import asyncio
 import socket
@@ -8,11 +8,13 @@ from cloud_sync.integrations.http.guarded_connector import NotAllowed
 from gateway.daemon_thread import in_daemon_thread
 
 
-async def open_socket(host: str, port: int, egress: Egress) -> socket.socket:
+async def open_socket(
+    host: str, port: int, egress: Egress, kind: socket.SocketKind = socket.SOCK_STREAM
+) -> socket.socket:
     """Return a connected socket; has no time limit of its own. Raises OSError, NotAllowed among them, UnicodeError."""
-    found = await in_daemon_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    found = await in_daemon_thread(lambda: socket.getaddrinfo(host, port, type=kind))
     failure: OSError = NotAllowed(host)
-    for family, kind, protocol, _, address in found:
+    for family, _, protocol, _, address in found:
         if not egress.allows(host, str(address[0])):
             continue
         connection = socket.socket(family, kind, protocol)

@@ -35,23 +35,31 @@ class Reached:
     """Whether a request may be sent."""
     address: str = ""
     """To which of the host's addresses, which egress allows."""
+    allowed: list[str] = field(default_factory=list)
+    """The host's addresses that egress allows, the first few."""
 
 
 async def reach(
     host: str, port: int, egress: Egress, clock: Clock, *, uses_tls: bool, tls: ssl.SSLContext | None = None
 ) -> Reached:
     """Go as far as possible. Never raises for what the other side does. `tls` is what TLS needs besides the usual."""
-    reached = Reached()
-    addresses = await _resolved(host, port, reached)
-    allowed = [address for address in addresses if egress.allows(host, address)][:_ADDRESSES_AT_MOST]
-    if addresses and not allowed:
-        words = f"Egress does not allow the addresses of {host}."
-        reached.findings.append(broken(words, f'If it is right, set egress.allow = ["{host}"].'))
-    if not allowed:
+    reached = await addresses_of(host, port, egress)
+    if not reached.allowed:
         return reached
-    reached.is_connected = await _connected(host, port, allowed, reached)
+    reached.is_connected = await _connected(host, port, reached.allowed, reached)
     if reached.is_connected and uses_tls:
         reached.is_connected = await _secured(host, port, reached.address, clock, tls, reached)
+    return reached
+
+
+async def addresses_of(host: str, port: int, egress: Egress) -> Reached:
+    """Go as far as its addresses, of which egress must allow one."""
+    reached = Reached()
+    addresses = await _resolved(host, port, reached)
+    reached.allowed = [address for address in addresses if egress.allows(host, address)][:_ADDRESSES_AT_MOST]
+    if addresses and not reached.allowed:
+        words = f"Egress does not allow the addresses of {host}."
+        reached.findings.append(broken(words, f'If it is right, set egress.allow = ["{host}"].'))
     return reached
 
 
