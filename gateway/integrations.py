@@ -298,7 +298,10 @@ class RunningIntegrations:
     async def _begin(self, one: Wanted, config: IntegrationConfig) -> None:
         integration = class_of(one.type)(config, self._clock, self._egress)
         health, forwarder = Health(one.id, self._clock, self._metrics), None
-        if isinstance(integration, Forwards):
+        if one.forwards is False:
+            if await self._has_place(one.id):  # it had other settings
+                await self._give_up(one.id)
+        elif isinstance(integration, Forwards):
             await self._log.open_cursor(one.id, start=one.start, selection=one.selection)
             gateway_id, clock, metrics = self._settings.gateway.id, self._clock, self._metrics
             forwarder = Forwarder(integration, self._log, clock, metrics, gateway_id, health=health)
@@ -314,10 +317,13 @@ class RunningIntegrations:
         """Nothing is lost to it that it is to have, once it can be started."""
         if one.forwards is False:
             return
-        if one.forwards or any(cursor.name == one.id for cursor in await self._log.cursors()):
+        if one.forwards or await self._has_place(one.id):
             await self._log.open_cursor(one.id, start=one.start, selection=one.selection)
             self._metrics.forget_destination(one.id)
             self._metrics.delivery_state.labels(one.id, "stopped").set(1)
+
+    async def _has_place(self, name: str) -> bool:
+        return any(cursor.name == name for cursor in await self._log.cursors())
 
     async def _give_up(self, name: str) -> None:
         """Give up its place; should it come back, it begins anew."""

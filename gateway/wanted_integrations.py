@@ -65,14 +65,17 @@ async def wanted_by_file(table: IntegrationTable, state: State) -> Wanted:
         is_active=common.status == "active",
         start=common.start,
         selection=common.selection,
-        forwards=issubclass(known, Forwards),
     )
+    is_able = issubclass(known, Forwards)
     if common.status != "active":
-        return of_it(config=common)
+        return of_it(config=common, forwards=is_able)
+    if why := known.lacks():
+        return of_it(config=None, forwards=is_able and common.takes_readings, why=why)
     try:
-        return of_it(config=await config_of_table(table, state))
+        config = await config_of_table(table, state)
     except NeurogateError as error:
-        return of_it(config=None, why=str(error))
+        return of_it(config=None, forwards=is_able, why=str(error))
+    return of_it(config=config, forwards=is_able and config.takes_readings)
 
 
 async def wanted_by_row(row: IntegrationRow, state: State) -> Wanted:
@@ -80,15 +83,19 @@ async def wanted_by_row(row: IntegrationRow, state: State) -> Wanted:
     of_it = partial(Wanted, row.id, row.name, row.organization_id, "api", row.integration_type)
     alone = Selection(organizations=frozenset({row.organization_id}))
     try:
-        forwards = issubclass(class_of(row.integration_type), Forwards)
+        known = class_of(row.integration_type)
     except ConfigError as error:
         return of_it(config=None, is_active=row.is_wanted, selection=alone, why=str(error))
+    forwards = issubclass(known, Forwards)
     if not row.is_wanted:
         return of_it(config=None, is_active=False, forwards=forwards)
     try:
         config = await config_of_row(row, state)
     except NeurogateError as error:
         return of_it(config=None, is_active=True, selection=alone, forwards=forwards, why=str(error))
+    forwards = forwards and config.takes_readings
+    if why := known.lacks():
+        return of_it(config=None, is_active=True, selection=config.selection, forwards=forwards, why=why)
     return of_it(config=config, is_active=True, start=config.start, selection=config.selection, forwards=forwards)
 
 

@@ -228,7 +228,7 @@ class Golioth(Integration, Forwards, Tests):
         (name,) = part.key
         session = self._sessions.get(name)
         if session is None:
-            return Rejected(f"nothing in device_keys is for the device {name}", part.rows)
+            return Rejected(f"nothing in device_keys is for the device {name}", part.rows, is_certain=True)
         now_ms = self.clock.monotonic_ms()
         if name and now_ms - self._refused.get(name, now_ms - _REFUSED_FOR_MS) < _REFUSED_FOR_MS:
             return Rejected(f"Golioth does not take the key of the device {name}", part.rows)

@@ -12,7 +12,7 @@ import typer
 from pydantic import AnyUrl
 
 from cloud_sync.egress import Egress
-from cloud_sync.registry import check_config
+from cloud_sync.registry import check_config, integration_class
 from gateway.cli.options import ConfigFile
 from gateway.config import IntegrationTable, LoadedConfig, SerialTable, TlsSettings, load
 from gateway.config.substitution import vault_names
@@ -65,6 +65,8 @@ def _checks(loaded: LoadedConfig) -> Iterator[tuple[str, Callable[[], str]]]:
 
 def _integration(table: IntegrationTable, loaded: LoadedConfig) -> str:
     config = check_config(table, loaded.origins)
+    if config.status == "active" and (lacks := integration_class(table).lacks()):
+        raise ConfigError(lacks)
     egress = Egress(loaded.settings.egress)
     for _, value in config:
         host = value.host if isinstance(value, AnyUrl) else None

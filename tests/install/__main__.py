@@ -1,8 +1,8 @@
 """Builds the wheel, looks for wheels of all that it needs on the machines it is for, and installs it here with pipx.
 
-A Pi must compile nothing: for Debian 12 (glibc 2.36, Python 3.11) on 64-bit ARM and on x86-64 every dependency, and those
-of the extra `golioth`, has to have a wheel, or this ends with exit code 1. What 32-bit ARM lacks is only said: Raspberry Pi OS takes it from piwheels,
-which is not asked here.
+A Pi must compile nothing: for Debian 12 (glibc 2.36, Python 3.11) on 64-bit ARM and on x86-64 every dependency, those
+of the extra `golioth` too, has to have a wheel, or this ends with exit code 1. What 32-bit ARM lacks is only said:
+Raspberry Pi OS takes it from piwheels, which is not asked here.
 """
 
 import json

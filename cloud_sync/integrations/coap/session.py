@@ -74,8 +74,7 @@ class CoapSession:
             self._last_s = loop.time() - self._least_s
 
     async def post(self, path: str, content_format: int, payload: bytes) -> Response:
-        """Send it, in blocks if need be, and return the answer to all of it. Raises as `open`."""
-        await self.open()
+        """Send it, in blocks if need be, and return the answer to all of it; after `open`. Raises OSError."""
         options = [(URI_PATH, part.encode()) for part in path.split("/")]
         options.append((CONTENT_FORMAT, number(content_format)))
         try:

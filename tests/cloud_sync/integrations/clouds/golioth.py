@@ -68,6 +68,8 @@ class FakeGolioth(asyncio.DatagramProtocol):
     bodies: list[bytes] = field(default_factory=list)
     refuses: deque[tuple[str, int | None]] = field(default_factory=deque)
     """Code, and Max-Age, of the next answers."""
+    throttles_from: int = 0
+    """The request of this number is one too many."""
     handshakes: int = 0
     requests: int = 0
     """Each once, however often it came."""
@@ -147,8 +149,8 @@ class FakeGolioth(asyncio.DatagramProtocol):
         return Message(Kind.ACKNOWLEDGEMENT, code(text), request.id, request.token, options, words.encode())
 
     def _said(self, peer: Peer, request: Message) -> Said:
-        if self._is_too_fast(peer.identity):
-            return "4.29", "more than 20 requests in a second", ()
+        if self._is_too_fast(peer.identity) or self.requests == self.throttles_from:
+            return "4.29", "more than 20 requests in a second", ((MAX_AGE, number(2)),)
         if self.refuses:
             text, max_age = self.refuses.popleft()
             options = () if max_age is None else ((MAX_AGE, number(max_age)),)

@@ -1,0 +1,339 @@
+"""Golioth as a strict stand-in has it: what is sent, as whom, how fast, how it is refused, and what that means."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cloud_sync.contract import (
+    AuthFailed,
+    Batch,
+    NotConnected,
+    Ok,
+    Outcome,
+    Rejected,
+    RetryAfter,
+    TooLarge,
+    WrongAddress,
+)
+from cloud_sync.egress import Egress
+from cloud_sync.integrations import golioth
+from cloud_sync.integrations.coap import session
+from cloud_sync.integrations.golioth import Golioth
+from gateway.clock import ManualClock
+from gateway.config.settings import EgressSettings
+from gateway.model.reading import NewReading, TimeSource
+from tests.cloud_sync.dead_letters import letters
+from tests.cloud_sync.integrations.clouds.golioth import PROJECT, PSK, PSK_ID, FakeGolioth, fake_golioth
+from tests.cloud_sync.integrations.coap_server import coap_client
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS, batch, batch_of, stored
+from tests.cloud_sync.site import Site, running, until
+from tests.ports import free_port
+
+BASE = {"type": "golioth", "name": "test", "timeout_s": 5.0, "host": "127.0.0.1"}
+MINE = {"psk_id": PSK_ID, "psk": PSK}
+
+
+def made(
+    fake: FakeGolioth | None = None, clock: ManualClock | None = None, egress: Egress = ANYWHERE, **settings: Any
+) -> Golioth:
+    raw = BASE | ({} if fake is None else {"port": fake.port}) | settings
+    if "mode" not in settings:
+        raw = MINE | raw
+    return Golioth(Golioth.Config.model_validate(raw), clock or ManualClock(NOW_MS), egress)
+
+
+def per_device(*devices: str, **keys: str) -> dict[str, Any]:
+    key_of = {name: keys.get(name, PSK) for name in devices}
+    table = {name: {"psk_id": f"{name}@{PROJECT}", "psk": key} for name, key in key_of.items()}
+    return {"mode": "per_device", "device_keys": table}
+
+
+def known(*devices: str) -> dict[str, str]:
+    return {f"{name}@{PROJECT}": PSK for name in devices}
+
+
+async def sent(it: Golioth, given: Batch) -> Outcome:
+    return await it.send(given, it.encode(given))
+
+
+async def test_libcoaps_client_gets_along_with_our_fake() -> None:
+    async with fake_golioth() as fake:
+        said = await coap_client(fake.port, ".s/position", '[{"t":21.5}]', identity=PSK_ID, key=PSK)
+        assert fake.streamed == [(PSK_ID, ".s/position", [{"t": 21.5}])]
+        assert "2.04" in said
+        fake.refuses.append(("4.29", 7))
+        said = await coap_client(fake.port, ".s/position", "[]", identity=PSK_ID, key=PSK)
+        assert "4.29" in said
+        assert "Max-Age:7" in said
+        await coap_client(fake.port, ".s/position", "[]", identity=PSK_ID, key="another key")
+        assert (len(fake.streamed), fake.handshakes) == (1, 2)
+
+
+async def test_a_message_is_an_array_of_readings_below_the_limit_and_their_time_is_where_golioth_looks() -> None:
+    async with fake_golioth() as fake, made(fake, path="site/readings") as it:
+        given = batch(20)
+        assert await sent(it, given) == Ok()
+    assert {(who, path) for who, path, _ in fake.streamed} == {(PSK_ID, ".s/site/readings")}
+    assert max(map(len, fake.bodies)) <= 1024
+    readings = [reading for *_, readings in fake.streamed for reading in readings]
+    assert [reading["seq"] for reading in readings] == [*range(1, 21)]
+    assert {"t", "ts", "time", "timestamp"} & readings[0].keys() == {"time"}
+    assert readings[0]["time"] == "2026-11-20T12:00:00.250Z"
+    assert fake.handshakes == 1, "a session is kept"
+
+
+async def test_what_a_sensor_calls_t_stays_with_it() -> None:
+    async with fake_golioth() as fake, made(fake) as it:
+        given = Batch("m", [stored(1, {"sensors": {"air": {"t": 21.5, "ts": 1}}})], "site-1", "log-1")
+        assert await sent(it, given) == Ok()
+    [(*_, [reading])] = fake.streamed
+    assert reading["sensors"] == {"air": {"t": 21.5, "ts": 1}}
+
+
+@pytest.mark.parametrize("exponent", [6, 4])
+async def test_a_reading_that_is_larger_goes_out_in_blocks_as_large_as_they_may_be(exponent: int) -> None:
+    async with fake_golioth(block_exponent=exponent) as fake, made(fake) as it:
+        given = Batch("m", [stored(1, {"sensors": {"camera": {"seen": "x" * 3_000}}}), stored(2)], "site-1", "log-1")
+        assert await sent(it, given) == Ok()
+    large, small = fake.bodies
+    assert len(large) > 3_000
+    assert len(small) < 1_024
+    assert [reading["seq"] for *_, readings in fake.streamed for reading in readings] == [1, 2]
+    assert fake.requests == (5 if exponent == 6 else 11)
+
+
+async def test_a_device_makes_no_more_than_twenty_requests_a_second() -> None:
+    """The stand-in refuses the 21st of a second."""
+    async with fake_golioth() as fake, made(fake, rate_limit_per_minute=0) as it:
+        assert await sent(it, batch(75)) == Ok()
+        assert fake.requests == 25
+
+
+async def test_each_device_has_its_own_session_and_key() -> None:
+    async with fake_golioth(devices=known("d1", "d2")) as fake, made(fake, **per_device("d1", "d2")) as it:
+        assert await sent(it, batch_of("d1", "d2", "d1")) == Ok()
+        assert it.config.selection.devices == ("d1", "d2")
+    assert [(who, [one["seq"] for one in readings]) for who, _, readings in fake.streamed] == [
+        (f"d1@{PROJECT}", [1, 3]),
+        (f"d2@{PROJECT}", [2]),
+    ]
+
+
+async def test_a_device_whose_key_is_wrong_holds_up_no_other_and_is_left_alone_for_a_while() -> None:
+    clock = ManualClock(NOW_MS)
+    keys = per_device("d1", "d2", d1="another key")
+    async with fake_golioth(devices=known("d1", "d2")) as fake, made(fake, clock, **keys, timeout_s=0.4) as it:
+        outcome = await sent(it, batch_of("d1", "d2", "d3"))
+        assert isinstance(outcome, Rejected)
+        assert outcome.rows == [1, 3]
+        assert "device d1" in outcome.reason
+        assert [who for who, *_ in fake.streamed] == [f"d2@{PROJECT}"]
+        before = fake.datagrams
+        assert await sent(it, batch_of("d1", message_id="msg_2", first_row=4)) != Ok()
+        assert fake.datagrams == before
+        clock.advance(6 * 60_000)
+        fake.devices[f"d1@{PROJECT}"] = "another key"
+        assert await sent(it, batch_of("d1", message_id="msg_2", first_row=4)) == Ok()
+
+
+@pytest.mark.parametrize(
+    ("code", "max_age", "expected"),
+    [
+        ("4.01", None, AuthFailed),
+        ("4.03", None, AuthFailed),
+        ("4.04", None, WrongAddress),
+        ("4.05", None, WrongAddress),
+        ("4.08", None, NotConnected),
+        ("4.13", None, TooLarge),
+        ("4.00", None, Rejected),
+        ("4.15", None, Rejected),
+        ("4.29", 7, RetryAfter),
+        ("5.03", 0, RetryAfter),
+        ("5.00", None, NotConnected),
+        ("5.04", None, NotConnected),
+        ("3.01", None, NotConnected),
+    ],
+)
+async def test_a_refusal_is_known_by_its_code(code: str, max_age: int | None, expected: type[Outcome]) -> None:
+    async with fake_golioth() as fake, made(fake) as it:
+        fake.refuses.append((code, max_age))
+        outcome = await sent(it, batch())
+        assert type(outcome) is expected
+        assert code in getattr(outcome, "reason", "")
+        assert PSK not in repr(outcome)
+        assert getattr(outcome, "seconds", None) == max_age
+        assert await sent(it, batch()) == Ok()
+
+
+async def test_a_key_that_golioth_does_not_have_is_said_as_such_although_golioth_says_nothing() -> None:
+    for wrong in ({"psk": "another key"}, {"psk_id": f"nobody@{PROJECT}"}):
+        async with fake_golioth() as fake, made(fake, **wrong, timeout_s=0.4) as it:
+            outcome = await sent(it, batch())
+            assert isinstance(outcome, AuthFailed)
+            assert "psk_id or psk" in outcome.reason
+            assert fake.handshakes == 0
+
+
+async def test_one_that_is_silent_or_gone_is_told_from_one_that_refuses() -> None:
+    async with fake_golioth(is_deaf=True) as fake, made(fake, timeout_s=0.3) as it:
+        outcome = await sent(it, batch())
+        assert outcome == NotConnected(f"127.0.0.1, UDP port {fake.port}, does not answer")
+        assert isinstance(outcome, NotConnected)
+        assert not outcome.sent
+    async with made(port=free_port(), timeout_s=5) as it, asyncio.timeout(2):
+        outcome = await sent(it, batch())
+        assert isinstance(outcome, NotConnected)
+        assert "refused" in outcome.reason
+
+
+async def test_egress_holds_for_udp() -> None:
+    async with fake_golioth() as fake, made(fake, egress=Egress(EgressSettings(policy="public"))) as it:
+        outcome = await sent(it, batch())
+        assert isinstance(outcome, WrongAddress)
+        assert "egress" in outcome.reason
+        assert [finding.level for finding in await it.check()] == ["broken"]
+        assert fake.datagrams == 0
+
+
+async def test_one_that_hangs_is_left_in_time_and_a_new_session_follows() -> None:
+    async with fake_golioth() as fake, made(fake, timeout_s=0.4) as it:
+        assert await sent(it, batch()) == Ok()
+        fake.hangs = True
+        async with asyncio.timeout(2):
+            outcome = await sent(it, batch(message_id="msg_2"))
+        assert isinstance(outcome, NotConnected)
+        assert outcome.sent
+        fake.hangs = False
+        assert await sent(it, batch(message_id="msg_2")) == Ok()
+        assert fake.handshakes == 2
+
+
+async def test_a_server_that_has_forgotten_the_session_is_shaken_hands_with_again() -> None:
+    async with fake_golioth() as fake, made(fake, timeout_s=0.4) as it:
+        assert await sent(it, batch()) == Ok()
+        fake.forget()
+        assert await sent(it, batch(message_id="msg_2")) != Ok()
+        assert await sent(it, batch(message_id="msg_2")) == Ok()
+
+
+async def test_after_a_pause_that_a_nat_may_not_survive_there_is_a_new_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fake_golioth() as fake, made(fake) as it:
+        assert await sent(it, batch()) == Ok()
+        fake.forget()
+        monkeypatch.setattr(session, "_KEPT_S", 0.05)
+        await asyncio.sleep(0.1)
+        assert await sent(it, batch(message_id="msg_2")) == Ok()
+        assert fake.handshakes == 2
+
+
+async def test_what_is_lost_is_sent_again_and_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_ACK_TIMEOUT_S", 0.02)
+    async with fake_golioth(loses=2) as fake, made(fake) as it:
+        assert await sent(it, batch()) == Ok()
+        assert fake.requests == 1
+
+
+async def test_an_answer_may_come_after_its_acknowledgement_and_others_are_not_taken_for_it() -> None:
+    async with fake_golioth(is_slow=True) as fake, made(fake) as it:
+        assert await sent(it, batch()) == Ok()
+        fake.refuses.append(("4.29", 3))
+        assert await sent(it, batch(message_id="msg_2")) == RetryAfter(
+            3, "CoAP 4.29 (its answer repeats a secret and is withheld)"
+        )
+
+
+async def test_a_reset_is_a_failure_that_may_pass() -> None:
+    async with fake_golioth(resets=1) as fake, made(fake) as it:
+        assert isinstance(await sent(it, batch()), NotConnected)
+        assert await sent(it, batch()) == Ok()
+
+
+async def test_a_batch_that_was_throttled_goes_on_where_it_was() -> None:
+    async with fake_golioth() as fake, made(fake) as it:
+        given = batch(9)
+        body = it.encode(given)
+        fake.throttles_from = 2
+        assert isinstance(await it.send(given, body), RetryAfter)
+        assert fake.requests == 2
+        assert await it.send(given, body) == Ok()
+    assert [one["seq"] for *_, readings in fake.streamed for one in readings] == [*range(1, 10)]
+
+
+async def test_p4_the_engine_delivers_in_order_through_throttling_and_sets_aside_what_is_refused(site: Site) -> None:
+    devices = [*["d1", "d2", "d3"] * 4, "d1"]
+    stream = {name: site.log.stream("default", name, "boot-1") for name in set(devices)}
+    payload = b'{"sensors":{"pir":{"motion_detected":true}}}'
+    await site.log.append(
+        [
+            NewReading(stream[name], seq, NOW_MS, TimeSource.DEVICE, NOW_MS, 0, payload)
+            for seq, name in enumerate(devices)
+        ]
+    )
+    keys = per_device("d1", "d2", d2="another key")
+    async with fake_golioth(devices=known("d1", "d2")) as fake:
+        fake.refuses.append(("4.29", 1))
+        settings = {"start": "oldest", "timeout_s": 0.4, "devices": ["*"]}
+        async with made(fake, site.clock, **keys, **settings) as it, running(site.forwarder(it)) as forwarder:
+            await until(lambda: forwarder._live.position == len(devices))
+            refused = await letters(site)
+    assert [one["seq"] for who, _, readings in fake.streamed for one in readings] == [0, 3, 6, 9, 12]
+    assert refused == [row for row, device in enumerate(devices, 1) if device != "d1"]
+
+
+async def test_a_check_says_what_works_and_what_does_not() -> None:
+    async with fake_golioth(devices=known("d1", "d2")) as fake:
+        async with made(fake, **per_device("d1", "d2", d2="another key"), timeout_s=0.4) as it:
+            fine, broken = await it.check()
+        assert (fine.level, broken.level) == ("ok", "broken")
+        assert "d1" in fine.words
+        assert "d2" in broken.words
+        assert fake.requests == 0
+    async with fake_golioth(is_deaf=True) as fake, made(fake, timeout_s=0.3) as it:
+        (silent,) = await it.check()
+        assert "does not answer" in silent.words
+        assert "UDP" in silent.hint
+
+
+async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Golioth.lacks() == ""
+    monkeypatch.setattr(golioth, "NOT_INSTALLED", "pyOpenSSL is not installed")
+    assert "pip install 'neurogate[golioth]'" in Golioth.lacks()
+    (finding,) = await made().check()
+    assert (finding.level, "neurogate[golioth]" in finding.hint) == ("broken", True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"psk_id": PSK_ID}, "both or neither"),
+        ({}, "nothing is said of how to send"),
+        (MINE | {"mode": "per_device"}, "leave out psk_id"),
+        (per_device("d1") | {"mode": "gateway"}, "are for mode"),
+        (MINE | {"project_id": "another"}, "another"),
+        (MINE | {"psk": "x" * 200}, "1 to 128"),
+        (MINE | {"path": "/a"}, "path"),
+        (MINE | {"webhook_secret": "short"}, "16 to 255"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Golioth.Config.model_validate(BASE | settings)
+    assert words in str(refused.value)
+    assert PSK not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"webhook_secret": "a secret for the way in"}, {"api_key": "k", "project_id": "p"}]
+)
+def test_one_that_only_hears_takes_no_readings(settings: dict[str, Any]) -> None:
+    assert not Golioth.Config.model_validate(BASE | settings).takes_readings
+    assert Golioth.Config.model_validate(BASE | MINE | settings | {"project_id": PROJECT}).takes_readings
+
+
+def test_the_devices_keys_are_secret() -> None:
+    config = Golioth.Config.model_validate(BASE | per_device("d1"))
+    assert PSK not in repr(config) + config.model_dump_json()
+    assert json.loads(config.model_dump_json())["device_keys"]["d1"]["psk_id"] == f"d1@{PROJECT}"
