@@ -27,6 +27,7 @@ from gateway.callers import Callers
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.control import ControlServer
+from gateway.golioth_doors import golioth_webhook
 from gateway.http_listeners import HttpListeners
 from gateway.ingest import Ingest
 from gateway.integrations import RunningIntegrations
@@ -248,6 +249,15 @@ class Gateway:
                 publisher.publish,
                 organization_id=settings.gateway.organization_id,
                 secret=settings.ingest.hook_secret.get_secret_value(),
+            ),
+            golioth_webhook(
+                settings,
+                Authorization(callers, _hook_limits(settings, clock), door.login_delay),
+                integrations,
+                access,
+                ingest,
+                log,
+                clock,
             ),
             *site_routes(authorization, site),
         ]

@@ -349,7 +349,7 @@ class IngestSettings(Section):
         Secret(""), description="What a broker's HTTP hook signs with, 24 characters or more; empty: tokens only."
     )
     hook_rate_limit_per_minute: int = Field(
-        6_000, ge=0, description="Requests of one HTTP hook to `mqtt-listener`; 0 lifts the limit."
+        6_000, ge=0, description="Requests of one HTTP hook (`mqtt-listener`, `golioth-webhook`); 0 lifts the limit."
     )
 
     @field_validator("hook_secret")

@@ -15,7 +15,17 @@ from pydantic import TypeAdapter
 from gateway import __version__
 from gateway.web.errors import Error
 from gateway.web.requests import Query
-from gateway.web.routes import BEARER, CLIENT_CERTIFICATE, DEVICE_KEY, JSON, SIGNATURE, Content, Route, Signature
+from gateway.web.routes import (
+    BEARER,
+    CLIENT_CERTIFICATE,
+    DEVICE_KEY,
+    JSON,
+    PIPELINE,
+    SIGNATURE,
+    Content,
+    Route,
+    Signature,
+)
 
 _Schema = dict[str, Any]
 _Mode = Literal["validation", "serialization"]
@@ -37,6 +47,12 @@ _SCHEMES: dict[str, _Schema] = {
         "in": "header",
         "name": "X-Webhook-Signature",
         "description": "`sha256=` and the HMAC-SHA256 of the body with `ingest.hook_secret`, in hex.",
+    },
+    PIPELINE: {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "The `webhook_secret` of an integration.",
     },
 }
 _ERROR = ("", "error")

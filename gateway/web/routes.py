@@ -32,6 +32,7 @@ BEARER = "bearer"
 DEVICE_KEY = "device_key"
 CLIENT_CERTIFICATE = "client_certificate"
 SIGNATURE = "signature"
+PIPELINE = "pipeline"
 """Names of the ways to say who asks; `openapi.py` says what they are."""
 
 _ALWAYS = (500, 503)

@@ -289,7 +289,7 @@ def bodies(site: Planted, path: str) -> Iterator[str]:
     """Yield what is asked of each route: right for some of them, and a secret in the wrong place for all."""
     yield "{}"
     yield json.dumps(reading("kitchen", 7))
-    if path.endswith(("/sensor-data", "/mqtt-listener")):
+    if path.endswith(("/sensor-data", "/mqtt-listener", "/golioth-webhook")):
         return  # what is sent there is kept as it came, for whoever looks into the quarantine
     yield site.wrong
     yield json.dumps({"operation": "publish", "password": site.wrong, "api_key": {"x": site.wrong}, "secret": 1})

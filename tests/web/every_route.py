@@ -104,5 +104,7 @@ DOCUMENT = {"/api/openapi.json"}
 """For whoever has a token; it says nothing of anybody."""
 BY_PASSWORD = {"/api/v1/sensor-data", "/functions/v1/sensor-data"}
 """For a device's password, and no token."""
+BY_SECRET = {"/api/v1/golioth-webhook", "/functions/v1/golioth-webhook"}
+"""For an integration's secret, and no token."""
 LIVE = {"/ws"}
 """A WebSocket: see test_live.py."""

@@ -99,6 +99,10 @@ def test_both_prefixes_answer_the_same(document: dict[str, Any]) -> None:
     assert under("/api/v1/") == under("/functions/v1/") != {}
 
 
+_WHO = {"sensor-data": "a device's password", "golioth-webhook": "a pipeline of Golioth"}
+"""Who asks, where it is nobody with a token."""
+
+
 def test_every_example_of_the_document_works(gateway: TwoOrganizations, document: dict[str, Any]) -> None:
     """The examples are those of the README: with the right token they do what they say."""
     askers = gateway.organizations[0].headers
@@ -110,7 +114,7 @@ def test_every_example_of_the_document_works(gateway: TwoOrganizations, document
             assert examples, f"{method} {path} has none"
             if method == "DELETE" or path.endswith("transfer"):  # it would be gone for what comes next
                 continue
-            who = askers["a device's password" if path.endswith("sensor-data") else "admin"]
+            who = askers[_WHO.get(path.rpartition("/")[2], "admin")]
             if "organizations" in path:
                 who = gateway.headers
             for example in examples:

@@ -35,7 +35,16 @@ from_email = "gateway@example.org"
 [ingest]
 hook_secret = "{HOOK_SECRET}"
 hook_rate_limit_per_minute = 0
+""" + "".join(
+    f"""
+[[integrations]]
+type = "golioth"
+name = "pipeline-of-{name}"
+organizations = ["{name}"]
+webhook_secret = "whsec_a-recognisable-secret-of-{name}"
 """
+    for name in ("alpha", "beta")
+)
 _FORWARDED = '[http]\ntrusted_proxies = ["127.0.0.1"]'
 """So that those who show something wrong are many, and do not wait longer each time."""
 
@@ -113,7 +122,9 @@ async def _organizations(process: GatewayProcess, site: TwoOrganizations) -> Non
             hub = await link.call(add_credential, name=one.mark, organization_id=name)
             one.headers["a device's password"] = {"x-api-key": device.password}
             one.headers["a hub's password"] = {"x-api-key": hub.password}
-            site.secrets |= {device.password, hub.password}
+            shown = f"whsec_a-recognisable-secret-of-{name}"
+            one.headers["a pipeline of Golioth"] = {"x-api-key": shown, "Ce-Source": one.mark}
+            site.secrets |= {device.password, hub.password, shown}
             site.organizations.append(one)
         of_site = (await link.call(create_token, name="site", organization_id=None, role="owner")).token
         site.headers = {"Authorization": f"Bearer {of_site}"}

@@ -37,7 +37,7 @@ MINE = {"psk_id": PSK_ID, "psk": PSK}
 
 
 def made(
-    fake: FakeGolioth | None = None, clock: ManualClock | None = None, egress: Egress = ANYWHERE, **settings: Any
+    fake: FakeGolioth | None = None, clock: ManualClock | None = None, *, egress: Egress = ANYWHERE, **settings: Any
 ) -> Golioth:
     raw = BASE | ({} if fake is None else {"port": fake.port}) | settings
     if "mode" not in settings:
@@ -169,8 +169,9 @@ async def test_a_refusal_is_known_by_its_code(code: str, max_age: int | None, ex
 
 
 async def test_a_key_that_golioth_does_not_have_is_said_as_such_although_golioth_says_nothing() -> None:
-    for wrong in ({"psk": "another key"}, {"psk_id": f"nobody@{PROJECT}"}):
-        async with fake_golioth() as fake, made(fake, **wrong, timeout_s=0.4) as it:
+    for key, wrong in (("psk", "another key"), ("psk_id", f"nobody@{PROJECT}")):
+        settings: dict[str, Any] = {key: wrong, "timeout_s": 0.4}
+        async with fake_golioth() as fake, made(fake, **settings) as it:
             outcome = await sent(it, batch())
             assert isinstance(outcome, AuthFailed)
             assert "psk_id or psk" in outcome.reason
@@ -275,7 +276,7 @@ async def test_p4_the_engine_delivers_in_order_through_throttling_and_sets_aside
     keys = per_device("d1", "d2", d2="another key")
     async with fake_golioth(devices=known("d1", "d2")) as fake:
         fake.refuses.append(("4.29", 1))
-        settings = {"start": "oldest", "timeout_s": 0.4, "devices": ["*"]}
+        settings: dict[str, Any] = {"start": "oldest", "timeout_s": 0.4, "devices": ["*"]}
         async with made(fake, site.clock, **keys, **settings) as it, running(site.forwarder(it)) as forwarder:
             await until(lambda: forwarder._live.position == len(devices))
             refused = await letters(site)
