@@ -13,17 +13,20 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import ECONNRESET
-from importlib.util import find_spec
 from typing import Any
 
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.guarded_socket import open_socket
 
-with suppress(ModuleNotFoundError):
-    from OpenSSL import SSL
-
-NOT_INSTALLED = "" if find_spec("OpenSSL") else "pyOpenSSL is not installed; CoAP over DTLS needs it"
+NOT_INSTALLED = ""
 """What is missing on this machine; empty when nothing is."""
+try:
+    from OpenSSL import SSL
+except Exception as error:  # noqa: BLE001 - whatever a version raises that does not fit the cryptography here
+    NOT_INSTALLED = f"pyOpenSSL, which CoAP over DTLS needs, is not installed or does not fit ({error})"
+else:
+    if not hasattr(vars(SSL)["_lib"], "SSL_CTX_set_psk_client_callback"):
+        NOT_INSTALLED = "The OpenSSL of the package cryptography here was built without pre-shared keys"
 INSTALL = "Install it: pipx inject neurogate 'pyopenssl>=25,<27' (or pip install 'neurogate[golioth]')."
 
 _SUITES = (
@@ -60,8 +63,8 @@ class DtlsSocket:
         context = SSL.Context(SSL.DTLS_METHOD)
         context.set_min_proto_version(_DTLS_1_2)
         context.set_cipher_list(_SUITES.encode())
-        bindings: Any = SSL
-        bindings._lib.SSL_CTX_set_psk_client_callback(context._context, self._callback)  # noqa: SLF001 - see the module's own words
+        handle = context._context  # noqa: SLF001 - see the module's own words
+        vars(SSL)["_lib"].SSL_CTX_set_psk_client_callback(handle, self._callback)
         self._dtls = SSL.Connection(context, None)
         self._dtls.set_ciphertext_mtu(_MTU)
         self._dtls.set_connect_state()
@@ -161,8 +164,7 @@ class DtlsSocket:
 
 def _key_callback(psk: Psk, tell: Any) -> Any:  # noqa: ANN401 - of cffi
     """Return what OpenSSL calls when the server has asked who we are."""
-    bindings: Any = SSL
-    ffi = bindings._ffi  # noqa: SLF001 - see the module's own words
+    ffi = vars(SSL)["_ffi"]
     identity, key = psk.identity.encode() + b"\0", psk.key.encode()
 
     def say(_: Any, __: Any, to_identity: Any, most: int, to_key: Any, most_key: int) -> int:  # noqa: ANN401 - of cffi
