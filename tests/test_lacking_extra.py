@@ -30,7 +30,7 @@ async def test_it_is_in_error_keeps_its_place_and_stops_no_other(tmp_path: Path)
         (lacking,) = integrations.not_started()
         assert (lacking.id, INSTALL in lacking.why) == ("golioth", True)
         assert {cursor.name for cursor in await site.log.cursors()} >= {"golioth", "hook"}
-        settings = {"psk_id": "a@p", "psk": "a key"}
+        settings: dict[str, Any] = {"psk_id": "a@p", "psk": "a key"}
         new = await site.command(
             add_integration, organization_id="acme", integration_type="golioth", name="theirs", settings=settings
         )

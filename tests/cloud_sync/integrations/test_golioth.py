@@ -5,6 +5,8 @@ import json
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from pydantic import ValidationError
 
 from cloud_sync.contract import (
@@ -296,6 +298,46 @@ async def test_a_check_says_what_works_and_what_does_not() -> None:
         (silent,) = await it.check()
         assert "does not answer" in silent.words
         assert "UDP" in silent.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "level", "words"),
+    [(200, "ok", "takes the API key"), (401, "broken", "does not take the API key"), (404, "warning", "unexpected")],
+)
+async def test_a_check_asks_the_management_api_as_well(status: int, level: str, words: str) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.path, request.headers["x-api-key"]))
+        return web.json_response({"code": 5, "message": f"no {request.headers['x-api-key']}"}, status=status)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with fake_golioth() as fake, TestServer(app) as server:
+        api = {"api_key": "planted-api-key", "project_id": PROJECT, "base_url": str(server.make_url("/v1"))}
+        async with made(fake, **api) as it:
+            handshake, found = await it.check()
+    assert (handshake.level, found.level) == ("ok", level)
+    assert words in found.words
+    assert "planted" not in repr(found)
+    assert asked == [(f"/v1/projects/{PROJECT}", "planted-api-key")]
+
+
+async def test_a_new_key_takes_over_a_batch_that_waits_for_it(site: Site) -> None:
+    stream = site.log.stream("default", "d1", "boot-1")
+    payload = b'{"sensors":{"pir":{"motion_detected":true}}}'
+    new = [NewReading(stream, seq, NOW_MS, TimeSource.DEVICE, NOW_MS, 0, payload) for seq in range(5)]
+    await site.log.append(new)
+    async with fake_golioth(devices={PSK_ID: "the new key"}) as fake:
+        async with made(fake, site.clock, start="oldest", timeout_s=0.3) as it:
+            async with running(site.forwarder(it)) as forwarder:
+                await until(lambda: forwarder._standing.failures > 0)
+            first = (await forwarder.status()).last_error
+        it = made(fake, site.clock, start="oldest", psk="the new key")
+        async with it, running(site.forwarder(it)) as forwarder:
+            await until(lambda: forwarder._live.position == 5)
+    assert "psk_id or psk" in first
+    assert [one["seq"] for *_, readings in fake.streamed for one in readings] == [0, 1, 2, 3, 4]
 
 
 async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
