@@ -4,33 +4,73 @@ import getpass
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cloud_sync.integrations.certificates import Authority
 from tests.ports import free_port
 
 WAIT_S = 30
 
 
+@dataclass(frozen=True)
+class Mosquitto:
+    """One that runs."""
+
+    ports: Mapping[str, int]
+    """By `mqtt`, `ws`, `mqtts`, `wss`, and `mutual`: TLS with a certificate of the client's."""
+    log: Path
+    ca: str
+
+
 @contextmanager
 def broker(folder: Path, *, username: str, password: str, readable: str = "#") -> Iterator[tuple[int, int, Path]]:
     """Run one with one user, who may read what a filter matches; yield its ports (TCP, WebSocket) and its log."""
-    mqtt, websocket = free_port(), free_port()
-    users = folder / "users"
-    subprocess.run(["mosquitto_passwd", "-b", "-c", str(users), username, password], check=True, timeout=WAIT_S)
-    (folder / "acl").write_text(f"user {username}\ntopic read {readable}\n")
+    rights = f"user {username}\ntopic read {readable}\n"
+    listeners = {"mqtt": "", "ws": "protocol websockets\n"}
+    with _running(folder, {username: password}, rights, listeners) as (ports, log):
+        yield ports["mqtt"], ports["ws"], log
+
+
+@contextmanager
+def mosquitto(folder: Path, *, users: Mapping[str, str], rights: str, more: str = "") -> Iterator[Mosquitto]:
+    """Run one by all transports, with these users and their passwords, and rights as its `acl_file` says them."""
+    authority = Authority(folder)
+    certificate, key = authority.identity("127.0.0.1")
+    (folder / "server.crt").write_text(certificate)
+    (folder / "server.key").write_text(key)
+    tls = f"certfile {folder}/server.crt\nkeyfile {folder}/server.key\n"
+    mutual = f"{tls}cafile {authority.file}\nrequire_certificate true\n"
+    websocket = "protocol websockets\n"
+    listeners = {"mqtt": "", "ws": websocket, "mqtts": tls, "wss": tls + websocket, "mutual": mutual}
+    with _running(folder, users, rights, listeners, more) as (ports, log):
+        yield Mosquitto(ports, log, authority.file.read_text())
+
+
+@contextmanager
+def _running(
+    folder: Path, users: Mapping[str, str], rights: str, listeners: Mapping[str, str], more: str = ""
+) -> Iterator[tuple[dict[str, int], Path]]:
+    ports = {name: free_port() for name in listeners}
+    (folder / "users").touch(mode=0o600)
+    for username, password in users.items():
+        command = ["mosquitto_passwd", "-b", str(folder / "users"), username, password]
+        subprocess.run(command, check=True, timeout=WAIT_S)
+    (folder / "acl").write_text(rights)
     (folder / "mosquitto.conf").write_text(
-        f"listener {mqtt} 127.0.0.1\nlistener {websocket} 127.0.0.1\nprotocol websockets\nallow_anonymous false\n"
-        f"password_file {users}\nacl_file {folder}/acl\n"
+        "".join(f"listener {ports[name]} 127.0.0.1\n{said}" for name, said in listeners.items())
+        + f"allow_anonymous false\npassword_file {folder}/users\nacl_file {folder}/acl\n"
         f"user {getpass.getuser()}\n"  # or it becomes one of its own, who may not look into the folder
+         + more
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["mosquitto", "-c", str(folder / "mosquitto.conf"), "-v"], stdout=log, stderr=log)
     try:
-        for port in (mqtt, websocket):
+        for port in ports.values():
             _await(port)
-        yield mqtt, websocket, folder / "log"
+        yield ports, folder / "log"
     finally:
         process.terminate()
         process.wait(WAIT_S)

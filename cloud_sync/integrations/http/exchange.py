@@ -152,7 +152,7 @@ class Exchange:
                 reason = self._reason(answer, text)
                 return Answer(answer.status, answer.headers, text, reason, _patience_s(answer.headers, self._clock))
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
-            return _failure(error, patience_s)
+            return failure_of(error, patience_s)
 
     def _reason(self, answer: aiohttp.ClientResponse, text: str) -> str:
         """Return the status with the beginning of what the server said: one line, nothing private."""
@@ -181,7 +181,8 @@ async def _beginning(answer: aiohttp.ClientResponse) -> str:
         return ""
 
 
-def _failure(error: Exception, timeout_s: float) -> NotConnected | WrongAddress:
+def failure_of(error: Exception, timeout_s: float) -> NotConnected | WrongAddress:
+    """Say what it means that no connection was there, or none was left."""
     match error:
         case TimeoutError():
             return NotConnected(f"no answer within {timeout_s:g} s")
