@@ -23,6 +23,8 @@ class Mosquitto:
     """By `mqtt`, `ws`, `mqtts`, `wss`, and `mutual`: TLS with a certificate of the client's."""
     log: Path
     ca: str
+    identity: tuple[str, str]
+    """A certificate for `mutual`, and its key."""
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def mosquitto(folder: Path, *, users: Mapping[str, str], rights: str, more: str 
     websocket = "protocol websockets\n"
     listeners = {"mqtt": "", "ws": websocket, "mqtts": tls, "wss": tls + websocket, "mutual": mutual}
     with _running(folder, users, rights, listeners, more) as (ports, log):
-        yield Mosquitto(ports, log, authority.file.read_text())
+        yield Mosquitto(ports, log, authority.file.read_text(), authority.identity("gateway"))
 
 
 @contextmanager

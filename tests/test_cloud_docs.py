@@ -12,34 +12,42 @@ from tests.cloud_sync.integrations.certificates import Authority
 from tests.cloud_sync.integrations.clouds import aws, azure
 from tests.cloud_sync.integrations.clouds.google import made_account
 
-PAGE = (Path(__file__).parent.parent / "cloud_sync" / "clouds.md").read_text("utf-8")
+FOLDER = Path(__file__).parent.parent / "cloud_sync"
 CLOUDS = ("aws_iot", "azure_iot", "google_iot")
+PAGES = {"clouds.md": CLOUDS, "mqtt.md": ("mqtt",)}
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": aws.KEY_ID,
     "AWS_SECRET_ACCESS_KEY": aws.SECRET_KEY,
+    "MQTT_PASSWORD": "secret",
+    "THINGSBOARD_GATEWAY_TOKEN": "token",
     "IOTHUB_CONNECTION_STRING": azure.POLICY.replace("hub.", "your-iot-hub.", 1),
 }
 
 
-def test_every_example_is_good(tmp_path: Path) -> None:
+def text_of(page: str) -> str:
+    return (FOLDER / page).read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_example_is_good(page: str, tmp_path: Path) -> None:
     certificate, key = Authority(tmp_path).identity("gateway")
     files = {"gateway.pem.crt": certificate, "gateway.pem.key": key, "google-key.json": made_account().key_file}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     path = tmp_path / "neurogate.toml"
     seen = []
-    for example in re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+    for example in re.findall(r"^```toml\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL):
         path.write_text(example, "utf-8")
         for table in load(path, ENVIRONMENT).settings.integrations:
             seen.append(check_config(table).type)
             assert isinstance(check_config(table), integration_classes()[seen[-1]].Config)
-    assert set(seen) == set(CLOUDS)
+    assert set(seen) == set(PAGES[page])
 
 
-@pytest.mark.parametrize("cloud", CLOUDS)
-def test_every_setting_is_named(cloud: str) -> None:
-    for setting in integration_classes()[cloud].Config.model_fields.keys() - IntegrationConfig.model_fields:
-        assert f"`{setting}`" in PAGE, setting
+@pytest.mark.parametrize(("page", "kind"), [(page, kind) for page, kinds in PAGES.items() for kind in kinds])
+def test_every_setting_is_named(page: str, kind: str) -> None:
+    for setting in integration_classes()[kind].Config.model_fields.keys() - IntegrationConfig.model_fields:
+        assert f"`{setting}`" in text_of(page), setting
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)

@@ -35,6 +35,7 @@ from gateway.storage.commit_thread import CommitThread
 from gateway.storage.integrations import Integrations
 from gateway.storage.state import State
 from gateway.wanted_integrations import Wanted
+from tests.cloud_sync.integrations.mqtt_client.fake_broker import fake_broker
 from tests.site import PATIENCE_S, FailingDisk, Site, reading, running_site, until
 
 SECRET = "planted-kitchen-table-4711"
@@ -208,6 +209,24 @@ async def test_an_inactive_one_gives_up_its_place(tmp_path: Path, receiver: Rece
         await change(here, one, fields=INACTIVE)
     async with site(tmp_path, receiver, first=here) as again:
         assert one.id not in await cursors(again)
+
+
+async def test_one_that_is_to_forward_nothing_takes_no_place(tmp_path: Path, receiver: Receiver) -> None:
+    async with fake_broker(level=4) as broker, site(tmp_path, receiver) as here:
+        new = await here.command(
+            add_integration,
+            organization_id="default",
+            integration_type="mqtt",
+            name="Broker",
+            settings={"broker_url": "127.0.0.1", "port": broker.port},
+        )
+        assert new.id not in await cursors(here)
+        await change(here, new, settings={"topic": "readings/{device_id}"})
+        assert new.id in await cursors(here)
+        await send(here)
+        await until(lambda: [one.topic for one in broker.came] == ["readings/kitchen"], "the reading")
+        await change(here, new, settings={"topic": None})
+        assert new.id not in await cursors(here)
 
 
 async def test_one_that_was_told_to_stop_goes_on_from_its_place_when_its_owner_says_so(

@@ -37,6 +37,7 @@ from cloud_sync.integrations.http.part_sender import PartSender
 from cloud_sync.integrations.http.server_check import PATIENCE_S, check_server, clock_words
 from cloud_sync.payload.in_parts import Frame, Key, Part, in_parts, parts_of
 from cloud_sync.payload.readings_batch import as_json
+from cloud_sync.payload.topic_template import TopicTemplate
 from cloud_sync.signing import sigv4
 from gateway.clock import Clock
 from gateway.model.finding import Finding, broken, fine, warning
@@ -48,7 +49,6 @@ _MAX_BYTES = 128 * 1024
 _TOPIC_BYTES = 256
 _SLASHES = 7
 _BASIC_INGEST = re.compile(r"\$aws/rules/[A-Za-z0-9_]+/")
-_FIELDS = ("{device_id}", "{organization_id}", "{gateway_id}")
 _USUAL_PORT = 443
 _SHOWS_CERTIFICATE = "x-amzn-http-ca"
 """What is said to be spoken on the usual port, where AWS asks others for no certificate."""
@@ -146,6 +146,7 @@ class AwsIot(Integration, Forwards, Tests):
         super().__init__(config, clock, egress)
         self._config = config
         self._base = config.base()
+        self._topic = TopicTemplate(config.topic)
         key, token = _text(config.secret_access_key), _text(config.session_token)
         self._keys = sigv4.Keys(config.access_key_id or "", key, token) if config.access_key_id and key else None
         alpn = _SHOWS_CERTIFICATE if self._keys is None and self._base.port == _USUAL_PORT else None
@@ -218,22 +219,14 @@ class AwsIot(Integration, Forwards, Tests):
 
     def _topic_of(self, batch: Batch) -> Callable[[StoredReading], Key]:
         def topic_of(reading: StoredReading) -> Key:
-            fields = (reading.device_id, reading.organization_id, batch.gateway_id)
-            topic = self._config.topic
-            for name, value in zip(_FIELDS, fields, strict=True):
-                topic = topic.replace(name, value)
-            return (topic,)
+            return (self._topic.filled(reading, batch.gateway_id),)
 
         return topic_of
 
 
 def _check_topic(topic: str) -> None:
     """Raise ValueError for a topic that AWS does not publish to."""
-    rest = topic
-    for field in _FIELDS:
-        rest = rest.replace(field, "x")
-    if "{" in rest or "}" in rest:
-        raise ValueError(f"in braces there may be {', '.join(_FIELDS)}.")
+    rest = TopicTemplate(topic).example
     rest = _BASIC_INGEST.sub("", rest, count=1) if rest.startswith("$aws/") else rest
     if rest.startswith("$"):
         raise ValueError("of the topics with $ only $aws/rules/NAME/… can be published to.")

@@ -1,61 +1,56 @@
-"""An MQTT broker that is not the gateway's own: where it is, and whether it would let us in.
+"""Publish readings to an MQTT broker that is not the gateway's own.
 
-Its settings are as the platform's documents call them. That it forwards or reads is not built yet: `check` logs in and
-subscribes, and that is all there is.
+By TCP or WebSocket, with or without TLS, and MQTT 3.1.1 or 5. Each message is published at QoS 1: the broker has it
+when it answers. By default a message is one reading as a webhook gets it; its `id` tells a repetition.
+
+Sources: https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html and
+https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html.
 """
 
 import asyncio
-import re
 import secrets
-import ssl
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
-import aiohttp
-from pydantic import ConfigDict, Field, field_validator, model_validator
-from yarl import URL
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from cloud_sync.contract import Integration, IntegrationConfig, Tests
+from cloud_sync.contract import Batch, Forwards, Integration, Outcome, Tests
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.http.reach import reach
-from cloud_sync.integrations.mqtt_client.login import Broker, NoMqtt, Refused, log_in
+from cloud_sync.integrations.http.line import HttpConfig, Line, certificate_pem, private_key_pem
+from cloud_sync.integrations.http.server_check import reach_server
+from cloud_sync.integrations.mqtt_client.address import Address, address_of
+from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
+from cloud_sync.integrations.mqtt_client.packets import MQTT_5, MQTT_311, Login
+from cloud_sync.integrations.mqtt_client.properties import LONGEST_TEXT, Property, Value
+from cloud_sync.integrations.mqtt_client.publisher import Limits, Publisher, Status
+from cloud_sync.integrations.mqtt_client.reasons import Failed
+from cloud_sync.payload.in_parts import Part
+from cloud_sync.payload.messages import Messages
+from cloud_sync.payload.template import Template
+from cloud_sync.payload.topic_template import READING_FIELDS, TopicTemplate
+from cloud_sync.rate_limit import RateLimit
 from gateway.clock import Clock
 from gateway.model.finding import Finding, broken, fine
 from gateway.model.secret import Secret
 from gateway.model.topics import is_topic_filter
 
-_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _PATIENCE_S = 5.0
-_REFUSALS = {
-    1: ("It does not speak MQTT 3.1.1.", "Is it a broker for MQTT 5 only? That is not spoken yet."),
-    2: ("It refuses the client id.", "Set another `client_id`, or leave it out."),
-    3: ("It says that it is not available.", "See the broker's own log."),
-    4: ("It refuses the username or the password.", "Correct `username` and `password`."),
-    5: ("It does not let us in.", "Set `username` and `password`, or look at what they may at the broker."),
-}
+_JSON = "application/json"
+_FIELDS = (*READING_FIELDS, "sensor")
+_LEVELS = {"3.1.1": MQTT_311, "5": MQTT_5}
 
 
-@dataclass(slots=True, frozen=True)
-class Address:
-    """Where a broker is."""
-
-    host: str
-    port: int
-    uses_tls: bool
-    websocket_path: str | None
-
-
-class Mqtt(Integration, Tests):
-    """An MQTT broker of yours. So far it can be tested; it neither forwards nor reads yet."""
+class Mqtt(Integration, Forwards, Tests):
+    """Publish readings to an MQTT broker of yours."""
 
     type = "mqtt"
 
-    class Config(IntegrationConfig):
+    class Config(HttpConfig):
         """Settings of a broker."""
 
         model_config = ConfigDict(hide_input_in_errors=True)
 
-        leads_by: ClassVar[tuple[str, ...]] = ("broker_url", "protocol", "use_tls")
+        leads_by: ClassVar[tuple[str, ...]] = ("broker_url", "protocol", "use_tls", "proxy", "ca")
 
         broker_url: str = Field(
             min_length=1,
@@ -66,12 +61,51 @@ class Mqtt(Integration, Tests):
         protocol: Literal["mqtt", "mqtts", "ws", "wss"] | None = Field(
             None, description="How it is spoken to; by default what `broker_url` begins with, else `mqtt`."
         )
+        use_tls: bool | None = Field(None, description="Speak TLS; by default as `protocol` says.")
+        version: Literal["3.1.1", "5"] = Field(
+            "3.1.1", description="Of MQTT. By 5 the broker says why it refuses a message."
+        )
         username: str | None = Field(None, min_length=1, max_length=500, description="Who we are there.")
         password: Secret | None = Field(None, description="Its password.")
         client_id: str | None = Field(
-            None, min_length=1, max_length=200, description="What it knows us as; by default a name of chance."
+            None,
+            min_length=1,
+            max_length=200,
+            description="What it knows us as; by default a name of chance. Where `topics` are heard as well, what is "
+            "published comes from this name and `-out`.",
         )
-        use_tls: bool | None = Field(None, description="Speak TLS; by default as `protocol` says.")
+        client_cert: str | None = Field(
+            None, description="A certificate that the broker asks for, in PEM, by `${file:…}`."
+        )
+        client_key: Secret | None = Field(None, description="The private key of that certificate, in PEM.")
+        keepalive_s: int = Field(
+            60, ge=5, le=65_535, description="A broker that is silent for half as long again is gone."
+        )
+        topic: str | None = Field(
+            None,
+            description="Where readings are published, such as `neurogate/{organization_id}/{device_id}`; "
+            "`{device_id}`, `{organization_id}`, `{gateway_id}` and `{sensor}` are filled in. With `{sensor}` each "
+            "sensor of a reading has a message of its own. Without a topic no reading is forwarded.",
+        )
+        payload_template: JsonValue = Field(
+            None,
+            description="A message as the receiver wants it: JSON with fields such as `{{device_id}}`; by default it "
+            "is one reading, as a webhook gets it. With `$each_reading` a message holds all of a topic.",
+        )
+        retain: bool = Field(default=False, description="The broker keeps the last message of each topic.")
+        max_message_bytes: int = Field(
+            131_072, ge=1_000, le=268_435_455, description="What the broker takes as one message, at most."
+        )
+        in_flight_max: int = Field(
+            100, ge=1, le=65_535, description="Messages on their way that it has not acknowledged, at most."
+        )
+        rate_limit_per_minute: int = Field(0, ge=0, description="Messages per minute; 0 lifts the limit.")
+        status_topic: str | None = Field(
+            None,
+            description="Where it is told, retained, whether the gateway is connected; `{gateway_id}` is filled in.",
+        )
+        birth: str = Field('{"status":"online"}', max_length=1_000, description="What is said there when it is.")
+        will: str = Field('{"status":"offline"}', max_length=1_000, description="What is said there when it is not.")
         topics: tuple[str, ...] = Field((), description="Topic filters to hear: a list, or a text with commas.")
 
         @field_validator("topics", mode="before")
@@ -87,72 +121,146 @@ class Mqtt(Integration, Tests):
                     raise ValueError(f"{one[:100]!r} is no topic filter.")
             return topics
 
+        @field_validator("topic")
+        @classmethod
+        def _can_be_published_to(cls, topic: str | None) -> str | None:
+            return topic if topic is None else _published(topic, _FIELDS)
+
+        @field_validator("status_topic")
+        @classmethod
+        def _can_be_told(cls, status_topic: str | None) -> str | None:
+            return status_topic if status_topic is None else _published(status_topic, ("gateway_id",))
+
+        @field_validator("payload_template")
+        @classmethod
+        def _is_a_template(cls, template: JsonValue) -> JsonValue:
+            if template is not None:
+                Template(template)
+            return template
+
+        @field_validator("client_cert")
+        @classmethod
+        def _is_a_certificate(cls, client_cert: str | None) -> str | None:
+            return None if client_cert is None else certificate_pem(client_cert)
+
+        @field_validator("client_key")
+        @classmethod
+        def _is_a_key(cls, client_key: Secret | None) -> Secret | None:
+            return None if client_key is None else private_key_pem(client_key)
+
         @model_validator(mode="after")
         def _leads_somewhere(self) -> Self:
-            _ = self.address
-            if self.password is not None and self.username is None:
+            address = self.address
+            if self.password is not None and self.username is None and self.version == "3.1.1":
                 raise ValueError("a password needs a username (MQTT 3.1.1, 3.1.2.9).")
+            if (self.client_cert is None) != (self.client_key is None):
+                raise ValueError("a certificate needs its key: set client_cert and client_key.")
+            if not address.uses_tls and (self.ca or self.client_cert):
+                raise ValueError("certificates are for TLS: set protocol to mqtts or wss.")
+            if self.proxy is not None and address.websocket_path is not None and not address.uses_tls:
+                raise ValueError("a proxy leads to mqtt, mqtts and wss; ws without TLS does not go by one.")
+            self.way().tls()
             return self
 
         @property
         def address(self) -> Address:
             """Where it is. Raises ValueError."""
-            scheme, mark, rest = self.broker_url.partition("://")
-            if not mark:
-                scheme, rest = "", self.broker_url
-            url = URL(f"mqtt://{rest}")
-            if url.user or url.password:
-                raise ValueError("broker_url contains credentials: use username and password.")
-            if not url.host or not re.fullmatch(r"[^\s/?#@\[\]]+", url.host):
-                raise ValueError("broker_url names no host.")
-            protocol = _one("protocol", scheme.lower() or None, self.protocol) or "mqtt"
-            if protocol not in _PORTS:
-                raise ValueError(f"broker_url begins with {protocol[:20]}://, not {', '.join(_PORTS)}.")
-            uses_tls = protocol in ("mqtts", "wss")
-            if uses_tls and self.use_tls is False:
-                raise ValueError(f"{protocol} speaks TLS, and use_tls says that it does not.")
-            is_websocket = protocol in ("ws", "wss")
-            port = _one("port", url.explicit_port, self.port) or _PORTS[protocol]
-            path = (url.raw_path_qs if url.raw_path != "/" else "/mqtt") if is_websocket else None
-            return Address(url.host, port, uses_tls or bool(self.use_tls), path)
+            return address_of(self.broker_url, port=self.port, protocol=self.protocol, use_tls=self.use_tls)
+
+        @property
+        def takes_readings(self) -> bool:
+            """Whether readings go to it."""
+            return self.topic is not None
+
+        def way(self) -> Line:
+            """Return the way there."""
+            key = None if self.client_key is None else self.client_key.get_secret_value()
+            return self.line(client_cert=self.client_cert, client_key=key)
+
+        def broker(self, client_id: str | None) -> Broker:
+            """Return whom to connect to, and who we are there; without a name it is one of chance."""
+            at = self.address
+            password = None if self.password is None else self.password.get_secret_value()
+            login = Login(client_id or _by_chance(), self.username, password, keepalive_s=self.keepalive_s)
+            return Broker(
+                at.host, at.port, at.uses_tls, at.websocket_path, login, _LEVELS[self.version], line=self.way()
+            )
 
     def __init__(self, config: Config, clock: Clock, egress: Egress) -> None:
         super().__init__(config, clock, egress)
         self._config = config
+        topic = TopicTemplate(config.topic or "x", _FIELDS)
+        template = None if config.payload_template is None else Template(config.payload_template)
+        self._messages = Messages(topic, template, config.max_message_bytes)
+        name = f"{config.client_id}-out" if config.client_id and config.topics else config.client_id
+        self._publisher = Publisher(
+            config.broker(name),
+            egress,
+            RateLimit(clock, asyncio.sleep, per_minute=config.rate_limit_per_minute),
+            Limits(config.timeout_s, config.in_flight_max, config.max_message_bytes),
+            retain=config.retain,
+            one_topic=not topic.has("device_id", "organization_id", "sensor"),
+        )
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Say that we go, and close the connection."""
+        await self._publisher.close()
+
+    def encode(self, batch: Batch) -> bytes:
+        """Return the messages, a line each."""
+        return self._messages.encode(batch)
+
+    async def send(self, batch: Batch, body: bytes) -> Outcome:
+        """Publish what the broker does not have yet, and classify what it says."""
+
+        def told(part: Part) -> Sequence[tuple[Property, Value]]:
+            said: list[tuple[Property, Value]] = [(Property.CONTENT_TYPE, _JSON)]
+            if len(part.rows) == 1:
+                reading_id = f"{batch.gateway_id}:{batch.log_uuid}:{part.rows[0]}"
+                said.append((Property.USER, ("id", reading_id)))
+            return said
+
+        return await self._publisher.send(self._messages.of(batch, body), told, self._status(batch.gateway_id))
+
+    def _status(self, gateway_id: str) -> Status | None:
+        config = self._config
+        if config.status_topic is None:
+            return None
+        topic = config.status_topic.replace("{gateway_id}", gateway_id)
+        return Status(topic, config.birth.encode(), config.will.encode())
 
     async def check(self) -> list[Finding]:
         """Log in as the settings say, subscribe to the topics, and leave."""
-        at = self._config.address
-        reached = await reach(at.host, at.port, self.egress, self.clock, uses_tls=at.uses_tls)
+        config, patience_s = self._config, min(_PATIENCE_S, self._config.timeout_s)
+        reached = await reach_server(config.address.url, config.way(), self.egress, self.clock)
         if not reached.is_connected:
             return reached.findings
+        # Never under the real name: the broker would end the connection that is there under it.
+        name = f"{config.client_id or 'neurogate'}-test-{secrets.token_hex(3)}"
         try:
-            async with asyncio.timeout(min(_PATIENCE_S, self._config.timeout_s)):
-                refused = await log_in(self._broker(at, reached.address), self._config.topics, self.egress)
-        except Refused as error:
-            words, hint = _REFUSALS.get(error.code, (f"It refuses us with the code {error.code}.", "See its log."))
-            return [*reached.findings, broken(words, hint)]
+            connection = await open_connection(config.broker(name), self.egress, timeout_s=patience_s)
+            try:
+                async with asyncio.timeout(patience_s):
+                    answers = await connection.subscribe(config.topics) if config.topics else []
+            finally:
+                await connection.aclose()
         except TimeoutError:
-            return [*reached.findings, broken("It takes connections, but does not answer.", "Is it a broker?")]
-        except (NoMqtt, OSError, aiohttp.ClientError):
-            hint = "Is it a broker, and are `protocol`, `port` and `use_tls` right? See its log."
-            return [*reached.findings, broken("It ends the connection when MQTT is spoken to it.", hint)]
+            return [*reached.findings, broken("It lets us in, and then it does not answer.", "See its own log.")]
+        except Failed as error:
+            return [*reached.findings, broken(f"{error.reason[0].upper()}{error.reason[1:]}.", error.hint)]
+        refused = [one for one, answer in zip(config.topics, answers, strict=True) if answer.is_refusal]
         found = [broken(f"It does not let us hear {one}.", "Correct `topics`, or its rights.") for one in refused]
-        heard = " and hear the topics" if self._config.topics else ""
+        heard = " and hear the topics" if config.topics else ""
         return [*reached.findings, *(found or [fine(f"It lets us in{heard}.")])]
 
-    def _broker(self, at: Address, address: str) -> Broker:
-        config = self._config
-        # Never under the real name: the broker would end the connection that is there under it.
-        client_id = f"{config.client_id or 'neurogate'}-test-{secrets.token_hex(3)}"
-        password = None if config.password is None else config.password.get_secret_value()
-        tls = ssl.create_default_context() if at.uses_tls else None
-        return Broker(at.host, at.port, address, tls, at.websocket_path, client_id, config.username, password)
+
+def _published(topic: str, fields: Sequence[str]) -> str:
+    """Return a template of topics. Raises ValueError for one of topics that nothing can be published to."""
+    example = TopicTemplate(topic, fields).example
+    if not is_topic_filter(example) or {"+", "#"} & {*example} or len(example.encode()) > LONGEST_TEXT:
+        raise ValueError("it is empty, or has a wildcard or another part that no topic can have.")
+    return topic
 
 
-def _one(what: str, *said: Any) -> Any:  # noqa: ANN401 - a name or a number
-    """Return the one that is said. Raises ValueError where there are two."""
-    told = {one for one in said if one is not None}
-    if len(told) > 1:
-        raise ValueError(f"broker_url and {what} say different things.")
-    return told.pop() if told else None
+def _by_chance() -> str:
+    return f"neurogate-{secrets.token_hex(6)}"

@@ -5,7 +5,9 @@
 - `"motion in {{device_metadata.location}}"` becomes a text; what is not there is left out
 - `{"$each_reading": tree}` becomes a list with the tree filled in for each reading. Without it the whole template is
   filled in for one reading, and a request carries one
-- keys, and all else, stay as they are written
+- so does a key, as a text: `{"{{device_id}}": [{"ts": "{{time_ms}}", "values": "{{values}}"}]}`; but not outside of
+  `$each_reading`, where there is no reading
+- all else stays as it is written
 """
 
 import re
@@ -25,9 +27,10 @@ BATCH_FIELDS = ("gateway_id", "batch_id", "count")
 READING_FIELDS = (
     *("id", "organization_id", "device_id", "time", "time_source", "received_at", "late", "historical"),
     *("boot_id", "seq", "firmware", "sensors", "health", "device_metadata"),
-    *("reading", "gateway_id", "batch_id"),
+    *("time_ms", "values", "reading", "gateway_id", "batch_id"),
 )
-"""What there is for a reading; `reading` is all of it, with whatever else the device has sent."""
+"""What there is for a reading; `values` are all values of its sensors, by `sensor.field`, and `time_ms` is its time in
+Unix milliseconds; `reading` is all of it, with whatever else the device has sent."""
 
 _REFERENCE = re.compile(r"\{\{\s*([^{}\s]*)\s*\}\}")
 _INDEX_DIGITS = 6
@@ -50,8 +53,21 @@ class Template:
     def encode(self, batch: Batch) -> bytes:
         """Return the body."""
         common = {"gateway_id": batch.gateway_id, "batch_id": batch.id}
-        readings = [{**reading, **common, "reading": reading} for reading in wire_readings(batch)]
+        wire = zip(batch.readings, wire_readings(batch), strict=True)
+        readings = [
+            {**one, **common, "time_ms": stored.time_ms, "values": _values(one["sensors"]), "reading": one}
+            for stored, one in wire
+        ]
         return self._write({**common, "count": len(readings)}, readings)
+
+
+def _values(sensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{sensor}.{name}": value
+        for sensor, fields in sensors.items()
+        if isinstance(fields, dict)
+        for name, value in fields.items()
+    }
 
 
 def _parsed(text: str) -> object:
@@ -106,8 +122,8 @@ def _all(items: Iterator[bytes]) -> bytes:
 def filled(tree: object, known: Sequence[str]) -> _Fill:
     """Return what fills in a tree, with these fields. Raises ValueError."""
     if isinstance(tree, dict):
-        table = {_key(key): filled(value, known) for key, value in tree.items()}
-        return lambda fields: {key: fill(fields) for key, fill in table.items()}
+        pairs = [(filled_text(_no_command(key), known), filled(value, known)) for key, value in tree.items()]
+        return lambda fields: {key(fields): fill(fields) for key, fill in pairs}
     if isinstance(tree, list):
         items = [filled(value, known) for value in tree]
         return lambda fields: [fill(fields) for fill in items]
@@ -176,9 +192,13 @@ def _as_text(value: object) -> str:
     return value if isinstance(value, str) else as_json(value).decode()
 
 
-def _key(key: str) -> str:
+def _no_command(key: str) -> str:
     if key.startswith("$each"):
         raise ValueError(f'"{key}" cannot stand here; the readings are "{EACH}", which is not inside of another.')
-    if "{{" in key:
-        raise ValueError(f'"{key}" is a key: keys stay as they are, and hold no reference.')
+    return key
+
+
+def _key(key: str) -> str:
+    if "{{" in _no_command(key):
+        raise ValueError(f'"{key}" is a key outside of "{EACH}": there it stays as it is, and holds no reference.')
     return key

@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestServer
 from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected, RetryAfter, TooLarge, WrongAddress
 from tests.cloud_sync.integrations.clouds import aws, azure, golioth
 from tests.cloud_sync.integrations.clouds.google import fake_pubsub, made_account
+from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fake_broker
 from tests.contract.other_side import SECRET
 
 Error = tuple[int, str, str]
@@ -125,3 +126,34 @@ class Golioth:
 async def golioth_side(_: Path) -> AsyncIterator[Golioth]:
     async with golioth.fake_golioth(devices={golioth.PSK_ID: SECRET}) as fake:
         yield Golioth(fake)
+
+
+class MqttBroker:
+    """A broker; what it has taken of a batch of three readings counts as one body."""
+
+    answers = frozenset({Ok, AuthFailed, RetryAfter, NotConnected, WrongAddress, TooLarge, Rejected})
+
+    def __init__(self, fake: FakeBroker) -> None:
+        self.settings: dict[str, Any] = {"broker_url": "127.0.0.1", "port": fake.port, "version": "5", "topic": "t"}
+        self.settings |= {"username": "gateway", "password": SECRET}
+        self._fake = fake
+
+    @property
+    def received(self) -> list[bytes]:
+        payloads = [one.payload for one in self._fake.came]
+        return [b"\n".join(payloads[at : at + 3]) for at in range(0, len(payloads), 3)]
+
+    def answer(self, outcome: type[Outcome]) -> None:
+        names = {AuthFailed: 0x87, RetryAfter: 0x97, WrongAddress: 0x9A, Rejected: 0x99}
+        self._fake.refuses = {"*": names[outcome]} if outcome in names else {}
+        self._fake.goes = {NotConnected: 0x98, TooLarge: 0x95}.get(outcome)
+
+    async def go_away(self) -> None:
+        self._fake.server.close()
+        await self._fake.cut()
+
+
+@asynccontextmanager
+async def mqtt(_: Path) -> AsyncIterator[MqttBroker]:
+    async with fake_broker(says="no") as fake:
+        yield MqttBroker(fake)

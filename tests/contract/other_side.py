@@ -1,7 +1,7 @@
 """What an integration talks to, as the suites need it: it answers as it is told, and keeps what came."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -23,7 +23,6 @@ from cloud_sync.contract import (
 )
 from gateway.clock import ManualClock
 from tests.cloud_sync.samples import ANYWHERE, NOW_MS
-from tests.mosquitto import broker
 
 SECRET = "planted-in-a-contract-4711"
 
@@ -145,32 +144,3 @@ async def folder(path: Path) -> AsyncIterator[OtherSide]:
     """A folder, for a spool."""
     (path / "spool").mkdir()
     yield Folder(path / "spool")
-
-
-class Broker:
-    """A mosquitto, which is tried."""
-
-    answers: frozenset[type[Outcome]] = frozenset()
-
-    def __init__(self, running: ExitStack, port: int, log: Path) -> None:
-        self.settings: dict[str, Any] = {"broker_url": "127.0.0.1", "port": port, "username": "hub", "password": SECRET}
-        self._running = running
-        self._log = log
-
-    @property
-    def received(self) -> list[bytes]:
-        return [line for line in self._log.read_bytes().splitlines() if b"Received PUBLISH" in line]
-
-    def answer(self, outcome: type[Outcome]) -> None:
-        raise NotImplementedError(outcome)
-
-    async def go_away(self) -> None:
-        self._running.close()
-
-
-@asynccontextmanager
-async def mosquitto(path: Path) -> AsyncIterator[OtherSide]:
-    """A mosquitto, for an MQTT broker."""
-    with ExitStack() as running:
-        port, _, log = running.enter_context(broker(path, username="hub", password=SECRET))
-        yield Broker(running, port, log)

@@ -15,7 +15,7 @@ from tests.contract import clouds
 from tests.contract.configured import ConfigContract
 from tests.contract.forwards import ForwardsContract
 from tests.contract.notifies import NotifiesContract
-from tests.contract.other_side import Contract, folder, http_receiver, mosquitto
+from tests.contract.other_side import Contract, folder, http_receiver
 from tests.contract.receivers import mail_receiver, mail_side, slack_receiver, slack_side, webhook_receiver
 from tests.contract.tests_itself import TriedContract
 
@@ -45,9 +45,9 @@ class TestWebhook(ConfigContract, ForwardsContract, NotifiesContract, TriedContr
     receiver = staticmethod(webhook_receiver)
 
 
-class TestMqtt(ConfigContract, TriedContract):
+class TestMqtt(ConfigContract, ForwardsContract, TriedContract):
     integration = Mqtt
-    other_side = staticmethod(mosquitto)
+    other_side = staticmethod(clouds.mqtt)
 
 
 class TestAwsIot(ConfigContract, ForwardsContract, TriedContract):

@@ -58,7 +58,7 @@ class PartSender:
             else:
                 self._taken.update(part.rows)
         if refused:
-            return refused[0][1] if len(parts) == 1 else _named(refused)
+            return refused[0][1] if len(parts) == 1 else named(refused)
         for part in parts:
             self._taken.difference_update(part.rows)
         return Ok()
@@ -70,7 +70,7 @@ class PartSender:
         return outcome
 
 
-def _named(refused: Sequence[tuple[Part, Rejected | TooLarge]]) -> Rejected:
+def named(refused: Sequence[tuple[Part, Rejected | TooLarge]]) -> Rejected:
     """Name the culprits, if all are known. A request with several readings may have been refused for one of them."""
     reason = refused[0][1].reason
     rows: list[int] = []

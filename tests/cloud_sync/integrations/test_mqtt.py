@@ -1,21 +1,20 @@
 """A broker is tried as far as its rights go: a real mosquitto, over TCP, TLS and WebSocket."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.mqtt import Address, Mqtt
+from cloud_sync.integrations.mqtt import Mqtt
+from cloud_sync.integrations.mqtt_client.address import Address
 from gateway.clock import ManualClock
 from gateway.config.settings import EgressSettings
 from gateway.model.finding import Finding
+from tests.cloud_sync.integrations.conftest import PASSWORD
 from tests.cloud_sync.samples import ANYWHERE
-from tests.mosquitto import broker
-
-PASSWORD = "only-in-the-password-file"
+from tests.mosquitto import Mosquitto
 
 
 def config(**settings: Any) -> Mqtt.Config:
@@ -27,29 +26,35 @@ async def check(egress: Egress = ANYWHERE, **settings: Any) -> list[Finding]:
         return await it.check()
 
 
-@pytest.fixture(scope="module")
-def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
-    """Yield the ports of plain MQTT and WebSocket; `hub` may hear `devices/#` and nothing else."""
-    folder = tmp_path_factory.mktemp("mosquitto")
-    with broker(folder, username="hub", password=PASSWORD, readable="devices/#") as (mqtt, websocket, _):
-        yield mqtt, websocket
-
-
-@pytest.mark.parametrize("protocol", ["mqtt", "ws"])
-async def test_a_broker_says_whether_it_lets_us_in(mosquitto: tuple[int, int], protocol: str) -> None:
-    port = mosquitto[protocol == "ws"]
-    at: dict[str, Any] = {"broker_url": "127.0.0.1", "protocol": protocol, "port": port, "username": "hub"}
-    assert [one.level for one in await check(**at, password=PASSWORD)] == ["ok", "ok"]
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+@pytest.mark.parametrize("protocol", ["mqtt", "wss"])
+async def test_a_broker_says_whether_it_lets_us_in(real: Mosquitto, protocol: str, version: str) -> None:
+    at: dict[str, Any] = {"broker_url": "127.0.0.1", "protocol": protocol, "port": real.ports[protocol]}
+    at |= {"username": "hub", "version": version} | ({"ca": real.ca} if protocol == "wss" else {})
+    assert {one.level for one in await check(**at, password=PASSWORD)} == {"ok"}
     *_, found = await check(**at, password="wrong")
     assert (found.level, "wrong" in str(found)) == ("broken", False)
     assert "password" in found.words + found.hint
-    *_, found = await check(**at, password=PASSWORD, client_id="panel", topics="devices/+/telemetry")
+    *_, found = await check(**at, password=PASSWORD, client_id="panel", topics="site/+/telemetry")
     assert found.words == "It lets us in and hear the topics."
-    found = (await check(**at, password=PASSWORD, topics=["devices/#", "$SYS/broker/uptime"]))[-1]
+    found = (await check(**at, password=PASSWORD, topics=["site/#", "$SYS/broker/uptime"]))[-1]
     assert found.words in {"It does not let us hear $SYS/broker/uptime.", "It lets us in and hear the topics."}
 
 
-async def test_what_is_no_broker_is_told(mosquitto: tuple[int, int]) -> None:
+async def test_a_broker_of_another_authority_or_that_wants_a_certificate_is_told(
+    real: Mosquitto, identity: tuple[str, str]
+) -> None:
+    at: dict[str, Any] = {"broker_url": "127.0.0.1", "protocol": "mqtts", "username": "hub", "password": PASSWORD}
+    *_, found = await check(**at, port=real.ports["mqtts"])
+    assert found.words.startswith("The certificate of 127.0.0.1 is of nobody that this machine trusts")
+    at |= {"port": real.ports["mutual"], "ca": real.ca}
+    *_, found = await check(**at)
+    assert (found.level, "`client_cert`" in found.hint) == ("broken", True)
+    certificate, key = identity
+    assert {one.level for one in await check(**at, client_cert=certificate, client_key=key)} == {"ok"}
+
+
+async def test_what_is_no_broker_is_told(real: Mosquitto) -> None:
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example.com ESMTP\r\n")
         writer.close()
@@ -59,15 +64,15 @@ async def test_what_is_no_broker_is_told(mosquitto: tuple[int, int]) -> None:
     async with server:
         *_, found = await check(broker_url="127.0.0.1", port=port)
     assert found.words == "It ends the connection when MQTT is spoken to it."
-    *_, found = await check(broker_url="127.0.0.1", port=mosquitto[0], use_tls=True)
+    *_, found = await check(broker_url="127.0.0.1", port=real.ports["mqtt"], use_tls=True)
     assert found.words.startswith("TLS with 127.0.0.1 fails")
-    *_, found = await check(broker_url="ws://127.0.0.1/mqtt", port=mosquitto[0])
+    *_, found = await check(broker_url="ws://127.0.0.1/mqtt", port=real.ports["mqtt"])
     assert found.level == "broken"
 
 
-async def test_p9_egress_is_asked_before_a_connection_is_made(mosquitto: tuple[int, int]) -> None:
+async def test_p9_egress_is_asked_before_a_connection_is_made(real: Mosquitto) -> None:
     public = Egress(EgressSettings(policy="public"))
-    (found,) = await check(public, broker_url="127.0.0.1", port=mosquitto[0])
+    (found,) = await check(public, broker_url="127.0.0.1", port=real.ports["mqtt"])
     assert found.words == "Egress does not allow the addresses of 127.0.0.1."
 
 

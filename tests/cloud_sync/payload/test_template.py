@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cloud_sync.contract import Batch
 from cloud_sync.payload.readings_batch import wire_readings
 from cloud_sync.payload.template import BATCH_FIELDS, READING_FIELDS, Template
-from tests.cloud_sync.samples import batch, stored
+from tests.cloud_sync.samples import NOW_MS, batch, stored
 
 BODY = {
     "sensors": {"pir": {"motion_detected": True, "pulses": 2}, "gates": {"energy": [7, 8.5]}},
@@ -57,6 +57,9 @@ def each(template: object, **fields: object) -> Any:
         (None, None),
         ([1.5, "{{seq}}"], [1.5, 1]),
         ({"a": {"b": ["{{seq}}"]}}, {"a": {"b": [1]}}),
+        ({"{{device_id}}-{{seq}}": "{{seq}}"}, {"esp32-kitchen-1": 1}),
+        ("{{time_ms}}", NOW_MS),
+        ("{{values}}", {"pir.motion_detected": True, "pir.pulses": 2, "gates.energy": [7, 8.5]}),
     ],
 )
 def test_a_reference_becomes_the_value_with_its_type_or_a_part_of_a_text(reference: object, value: object) -> None:
@@ -117,7 +120,8 @@ def test_p4_values_are_data_and_are_not_filled_in_again() -> None:
         ({"a": {"$each_reading": 1}, "b": "{{seq}}"}, '{{seq}} is a field of a reading: it stands inside of "$each_'),
         ({"a": {"$each_reading": 1}, "b": "{{x}}"}, "{{x}} is an unknown field. There are: gateway_id, batch_id, "),
         ({"$each_reading": "{{count}}"}, "{{count}} is an unknown field."),
-        ({"{{device_id}}": 1}, '"{{device_id}}" is a key'),
+        ({"{{gateway_id}}": {"$each_reading": 1}}, '"{{gateway_id}}" is a key outside of "$each_reading"'),
+        ({"{{devce_id}}": 1}, "{{devce_id}} is an unknown field. Did you mean device_id?"),
         (["{{device_id"], "a text has braces that are no reference; write one as {{id}}."),
         (["{{a b}}"], "has braces that are no reference"),
         (["{{{{seq}}}}"], "has braces that are no reference"),
@@ -140,5 +144,5 @@ def test_a_text_that_is_no_json_says_so(text: str) -> None:
 
 def test_the_fields_are_those_that_destinations_see() -> None:
     (reading,) = wire_readings(Batch("msg_1", [stored(1, {"firmware": "1"})], "site-1", "log-1"))
-    assert set(READING_FIELDS) == set(reading) | {"reading", "gateway_id", "batch_id"}
+    assert set(READING_FIELDS) == set(reading) | {"reading", "time_ms", "values", "gateway_id", "batch_id"}
     assert set(BATCH_FIELDS) - set(READING_FIELDS) == {"count"}

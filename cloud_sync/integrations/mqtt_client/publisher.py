@@ -1,0 +1,233 @@
+"""Publishes batches of messages to a broker, at QoS 1: to the engine each is one request.
+
+- In order, a window of them at once. The batch is done when the broker has acknowledged every message.
+- When that fails in the middle, the retry goes on behind what was acknowledged; what was on its way is sent again. A
+  message that was refused for a while takes those behind it along, so that the newest of a topic comes last.
+- A message that is refused for good holds up no other: it is named, and the engine cuts it out.
+- A broker of MQTT 3.1.1 can only end the connection where it will not have a message. So one at which the connection
+  has ended is sent alone; when that has happened three times in a row, it is refused.
+- The connection is made when there is something to send and kept then; the engine waits before another is made.
+- With a status topic, the broker tells who is there: we say so when we have come and when we go, and it does, retained,
+  when we are gone without a word.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected, TooLarge
+from cloud_sync.egress import Egress
+from cloud_sync.integrations.http.part_sender import named
+from cloud_sync.integrations.mqtt_client.connection import Broker, Connection, open_connection
+from cloud_sync.integrations.mqtt_client.packets import Answer, Will
+from cloud_sync.integrations.mqtt_client.properties import Property, Value
+from cloud_sync.integrations.mqtt_client.reasons import Failed, outcome_of_message
+from cloud_sync.payload.in_parts import Key, Part
+from cloud_sync.rate_limit import RateLimit
+from gateway.model.topics import is_topic_filter
+
+_ENDINGS = 3
+_GOODBYE_S = 1.0
+_LONGEST_TOPIC = 65_535
+
+Told = Sequence[tuple[Property, Value]]
+_Mark = tuple[Key, tuple[int, ...]]
+
+
+@dataclass(slots=True, frozen=True)
+class Status:
+    """Where the broker is told whether we are there, and in which words."""
+
+    topic: str
+    birth: bytes
+    will: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Limits:
+    """What one destination is to be spared."""
+
+    timeout_s: float
+    """So long without any answer, and the connection is given up."""
+    window: int
+    max_bytes: int
+    """Of a payload."""
+
+
+class Publisher:
+    """See the module's own words; for one destination."""
+
+    def __init__(
+        self, broker: Broker, egress: Egress, rate: RateLimit, limits: Limits, *, retain: bool, one_topic: bool
+    ) -> None:
+        """`one_topic`: all messages have the same, so what is not allowed there is no message's own fault."""
+        self._broker = broker
+        self._egress = egress
+        self._rate = rate
+        self._limits = limits
+        self._retain = retain
+        self._one_topic = one_topic
+        self._status: Status | None = None
+        self._connection: Connection | None = None
+        self._taken: set[_Mark] = set()
+        """What the broker has, of batches that are not done."""
+        self._begun: set[_Mark] = set()
+        """What may have left, of batches that are not done."""
+        self._suspect: _Mark | None = None
+        self._endings = 0
+        """How often in a row the connection has ended at the suspect."""
+
+    async def send(self, parts: Sequence[Part], told: Callable[[Part], Told], status: Status | None) -> Outcome:
+        """Try once. `told` returns the properties of a message, for MQTT 5."""
+        attempt = _Attempt()
+        try:
+            connection = await self._connected(status)
+            attempt.has_begun = True
+            async with asyncio.timeout(self._limits.timeout_s) as limit:
+                for part in parts:
+                    if _mark(part) not in self._taken:
+                        await self._publish(connection, part, told(part), attempt, limit)
+                await self._collect(attempt, limit, waits=True)
+        except TimeoutError:
+            reason = f"it has not answered for {self._limits.timeout_s:g} s"
+            return await self._broken(NotConnected(reason), attempt, parts)
+        except Failed as error:
+            return await self._broken(error.outcome, attempt, parts)
+        if attempt.refused:
+            return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)
+        marks = [_mark(part) for part in parts]
+        self._taken.difference_update(marks)
+        self._begun.difference_update(marks)
+        return Ok()
+
+    async def close(self) -> None:
+        """Say that we go, and end the connection."""
+        connection, status = self._connection, self._status
+        if connection is not None and connection.ended is None and status is not None:
+            with suppress(Failed, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await (await connection.publish(status.topic, status.will, retain=True))
+        await self._drop()
+
+    async def _connected(self, status: Status | None) -> Connection:
+        if self._connection is not None and self._connection.ended is None:
+            return self._connection
+        await self._drop()
+        broker = self._broker
+        if status is not None:
+            broker = replace(broker, login=replace(broker.login, will=Will(status.topic, status.will)))
+        limits = self._limits
+        connection = await open_connection(broker, self._egress, timeout_s=limits.timeout_s, window=limits.window)
+        self._connection, self._status = connection, status
+        if status is not None:
+            async with asyncio.timeout(limits.timeout_s):
+                answer = await (await connection.publish(status.topic, status.birth, retain=True))
+            if answer.is_refusal:
+                raise Failed(AuthFailed(f"{_reason(outcome_of_message(answer))}, for the topic {status.topic}"))
+        return connection
+
+    async def _drop(self) -> None:
+        if self._connection is not None:
+            await self._connection.aclose()
+        self._connection = None
+
+    async def _publish(
+        self, connection: Connection, part: Part, properties: Told, attempt: "_Attempt", limit: asyncio.Timeout
+    ) -> None:
+        if (fault := self._fault(connection, part, properties)) is not None:
+            attempt.refused.append((part, fault))
+            return
+        is_suspect = _mark(part) == self._suspect
+        await self._collect(attempt, limit, waits=is_suspect)
+        limit.reschedule(None)  # that the rate is limited is no silence of the broker's
+        await self._rate.take()
+        limit.reschedule(self._until_s())
+        self._begun.add(_mark(part))
+        (topic,) = part.key
+        future = await connection.publish(topic, part.body, retain=self._retain, properties=properties)
+        attempt.pending.append((part, future))
+        await self._collect(attempt, limit, waits=is_suspect)
+
+    async def _collect(self, attempt: "_Attempt", limit: asyncio.Timeout, *, waits: bool) -> None:
+        """Take the answers that have come; all, if it waits. Raises Failed for what a later attempt may mend."""
+        while attempt.pending and (waits or attempt.pending[0][1].done()):
+            part, future = attempt.pending[0]
+            limit.reschedule(self._until_s())
+            if not future.done():
+                await asyncio.wait((future,))  # awaited itself, it would be cancelled when the time is over
+            answer = future.result()
+            attempt.pending.popleft()
+            outcome = outcome_of_message(answer)
+            if isinstance(outcome, AuthFailed) and not self._one_topic:
+                outcome = Rejected(outcome.reason)
+            self._keep(part, outcome, attempt)
+
+    def _keep(self, part: Part, outcome: Outcome, attempt: "_Attempt") -> None:
+        if _mark(part) == self._suspect:
+            self._suspect, self._endings = None, 0
+        match outcome:
+            case Ok():
+                self._taken.add(_mark(part))
+            case Rejected() | TooLarge():
+                attempt.refused.append((part, outcome))
+            case _:
+                attempt.pending.clear()  # they are sent again, behind this one
+                raise Failed(outcome)
+
+    def _fault(self, connection: Connection, part: Part, properties: Told) -> Rejected | TooLarge | None:
+        (topic,) = part.key
+        if not is_topic_filter(topic) or {"+", "#"} & {*topic} or len(topic.encode()) > _LONGEST_TOPIC:
+            return Rejected(f"nothing can be published to {topic[:100]!r}")
+        size, most = len(part.body), self._limits.max_bytes
+        if size <= most and connection.largest_packet is not None:
+            size, most = connection.size_of(topic, part.body, properties), connection.largest_packet
+        if size > most:
+            return TooLarge(f"a message has {size:,} bytes, and {most:,} are the most")
+        return None
+
+    async def _broken(self, outcome: Outcome, attempt: "_Attempt", parts: Sequence[Part]) -> Outcome:
+        ended = self._connection is not None and self._connection.ended is not None
+        while attempt.pending and attempt.pending[0][1].done() and attempt.pending[0][1].exception() is None:
+            part, future = attempt.pending.popleft()
+            with suppress(Failed):  # what it says is said by the outcome
+                self._keep(part, outcome_of_message(future.result()), attempt)
+        if isinstance(outcome, NotConnected):
+            await self._drop()
+            if attempt.has_begun and ended and attempt.pending and self._is_at_fault(attempt.pending[0][0]):
+                words = f"{outcome.reason}, {_ENDINGS} times in a row when it was sent this alone"
+                attempt.refused.append((attempt.pending[0][0], Rejected(words)))
+                return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)
+            return replace(outcome, sent=any(_mark(part) in self._begun for part in parts))
+        return outcome
+
+    def _is_at_fault(self, part: Part) -> bool:
+        """Whether it is time to think that the connection ends because of this message."""
+        if _mark(part) != self._suspect:
+            self._suspect, self._endings = _mark(part), 0
+        self._endings += 1
+        if self._endings <= _ENDINGS:
+            return False
+        self._suspect, self._endings = None, 0
+        return True
+
+    def _until_s(self) -> float:
+        return asyncio.get_running_loop().time() + self._limits.timeout_s
+
+
+@dataclass(slots=True)
+class _Attempt:
+    pending: deque[tuple[Part, asyncio.Future[Answer]]] = field(default_factory=deque)
+    """On their way, in order."""
+    refused: list[tuple[Part, Rejected | TooLarge]] = field(default_factory=list)
+    has_begun: bool = False
+    """Whether it has come as far as to publish."""
+
+
+def _mark(part: Part) -> _Mark:
+    return part.key, part.rows
+
+
+def _reason(outcome: Outcome) -> str:
+    return "" if isinstance(outcome, Ok) else outcome.reason
