@@ -15,7 +15,7 @@ long and, as paho does, resolves the broker's name itself and reads packets of a
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import aiohttp
@@ -135,7 +135,7 @@ class Connection:
         await self._write(packets.connect(self._level, login, longest=self._longest))
         connack = await self._connack
         if connack.answer.code:
-            self._end(failure := refused_login(self._level, connack.answer))
+            self._end(failure := refused_login(self._level, self._shown(connack.answer)))
             raise failure
         self.properties = said = connack.properties
         self.session_present = connack.session_present
@@ -263,16 +263,23 @@ class Connection:
                 self._keep(first, packets.read_publish(self._level, first, body, cut_bytes))
             case Kind.PUBACK:
                 packet_id, answer = packets.read_puback(self._level, body)
-                _answer(self._publishes, packet_id, answer)
+                _answer(self._publishes, packet_id, self._shown(answer))
             case Kind.SUBACK:
                 packet_id, answers = packets.read_suback(self._level, body)
-                _answer(self._subscriptions, packet_id, answers)
+                _answer(self._subscriptions, packet_id, [self._shown(one) for one in answers])
             case Kind.PINGRESP:
                 pass
             case Kind.DISCONNECT if self._level == MQTT_5:
-                raise told_to_go(packets.read_disconnect(body))
+                raise told_to_go(self._shown(packets.read_disconnect(body)))
             case _:
                 raise Malformed(f"a packet of kind {kind}")
+
+    def _shown(self, answer: Answer) -> Answer:
+        """Return what it says without our password, should it repeat that."""
+        password = self._broker.login.password
+        if password and password in answer.reason:
+            return replace(answer, reason="it repeats a secret, and is withheld")
+        return answer
 
     def _keep(self, first: int, message: Message) -> None:
         waiting = self._waiting
@@ -329,7 +336,7 @@ class Connection:
 
     def _check(self) -> None:
         if self._ended is not None:
-            raise Failed(self._ended.outcome, self._ended.hint)
+            raise _copy(self._ended)
 
     def _fail(self, error: Exception) -> NoReturn:
         self._end(self._failure(error))
@@ -345,7 +352,8 @@ class Connection:
             # What TLS 1.3 says about our certificate comes after its handshake, and a reset may be faster.
             hint = _CERTIFICATE_HINT if self._broker.uses_tls else _NO_BROKER_HINT
             return Failed(NotConnected("it ends the connection when MQTT is spoken to it"), hint)
-        return failed(error, self._broker.host, self._broker.port)
+        found = failed(error, self._broker.host, self._broker.port)
+        return Failed(found.outcome, found.hint, blames_packet=isinstance(error, ConnectionError))
 
     def _end(self, failure: Failed) -> None:
         if self._ended is not None:
@@ -354,10 +362,15 @@ class Connection:
         waits: list[asyncio.Future[Any]] = [self._connack, *self._publishes.values(), *self._subscriptions.values()]
         for future in waits:
             if not future.done():
-                future.set_exception(Failed(failure.outcome, failure.hint))
+                future.set_exception(_copy(failure))
                 future.exception()  # whoever has given up waiting needs no complaint
         self._changed.set()
         self._taken.set()
+
+
+def _copy(failure: Failed) -> Failed:
+    """Return one to raise: an exception that is raised twice keeps the frames of both."""
+    return Failed(failure.outcome, failure.hint, blames_packet=failure.blames_packet)
 
 
 def _answer(waits: dict[int, Any], packet_id: int, answer: Any) -> None:  # noqa: ANN401 - of the one kind or the other

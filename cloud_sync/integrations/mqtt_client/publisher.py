@@ -188,14 +188,15 @@ class Publisher:
         return None
 
     async def _broken(self, outcome: Outcome, attempt: "_Attempt", parts: Sequence[Part]) -> Outcome:
-        ended = self._connection is not None and self._connection.ended is not None
+        ended = None if self._connection is None else self._connection.ended
         while attempt.pending and attempt.pending[0][1].done() and attempt.pending[0][1].exception() is None:
             part, future = attempt.pending.popleft()
             with suppress(Failed):  # what it says is said by the outcome
                 self._keep(part, outcome_of_message(future.result()), attempt)
         if isinstance(outcome, NotConnected):
             await self._drop()
-            if attempt.has_begun and ended and attempt.pending and self._is_at_fault(attempt.pending[0][0]):
+            blames = attempt.has_begun and ended is not None and ended.blames_packet
+            if blames and attempt.pending and self._is_at_fault(attempt.pending[0][0]):
                 words = f"{outcome.reason}, {_ENDINGS} times in a row when it was sent this alone"
                 attempt.refused.append((attempt.pending[0][0], Rejected(words)))
                 return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)

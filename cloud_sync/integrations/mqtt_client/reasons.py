@@ -13,6 +13,7 @@ _LOGIN_HINT = "Correct `username` and `password`."
 _RIGHTS_HINT = "Look at what this user may at the broker."
 _LOG_HINT = "See the broker's own log."
 _REASON_CHARACTERS = 200
+_TOO_LARGE = 0x95
 
 _Make = Callable[[str], Outcome]
 
@@ -31,9 +32,11 @@ class _Meaning:
 class Failed(Exception):
     """There is no connection, or no longer: what that is for the engines, and what to do next."""
 
-    def __init__(self, outcome: Outcome, hint: str = _LOG_HINT) -> None:
+    def __init__(self, outcome: Outcome, hint: str = _LOG_HINT, *, blames_packet: bool = False) -> None:
         assert not isinstance(outcome, Ok)
         super().__init__(outcome.reason)
+        self.blames_packet = blames_packet
+        """Whether something that was sent may be why the connection has ended: it says so, or says nothing."""
         self.outcome = outcome
         self.reason = outcome.reason
         """Begins with a small letter, and has no full stop."""
@@ -69,7 +72,7 @@ _MEANINGS: Mapping[int, _Meaning] = {
     0x90: _Meaning("it does not take this topic", WrongAddress, "Correct the topic."),
     0x91: _Meaning("it says that a packet id is in use", NotConnected),
     0x93: _Meaning("it says that too much was on its way", NotConnected),
-    0x95: _Meaning("it says that a packet is too large", TooLarge),
+    _TOO_LARGE: _Meaning("it says that a packet is too large", TooLarge),
     0x96: _Meaning("it says that too many messages come", _patience, "Set `rate_limit_per_minute` lower."),
     0x97: _Meaning("its quota is used up", _patience),
     0x98: _Meaning("somebody there has ended the connection", NotConnected),
@@ -83,12 +86,10 @@ _MEANINGS: Mapping[int, _Meaning] = {
 _UNKNOWN = _Meaning("it refuses", NotConnected)
 
 _OF_A_MESSAGE: Mapping[int, _Make] = {
-    0x80: Rejected,
-    0x83: Rejected,
-    0x90: Rejected,
-    0x95: TooLarge,
-    0x99: Rejected,
+    **dict.fromkeys((0x80, 0x81, 0x82, 0x83, 0x90, 0x99), Rejected),
+    _TOO_LARGE: TooLarge,
 }
+"""What is wrong with one message, where it is said of one."""
 
 
 def refused_login(level: Level, answer: Answer) -> Failed:
@@ -101,7 +102,11 @@ def refused_login(level: Level, answer: Answer) -> Failed:
 
 def told_to_go(answer: Answer) -> Failed:
     """Return what a DISCONNECT says."""
-    return _failed(_MEANINGS.get(answer.code, _UNKNOWN), answer)
+    meaning = _MEANINGS.get(answer.code, _UNKNOWN)
+    if answer.code in _OF_A_MESSAGE and answer.code != _TOO_LARGE:
+        reason = _said(meaning.words, answer)
+        return Failed(NotConnected(reason), meaning.hint, blames_packet=True)
+    return _failed(meaning, answer)
 
 
 def outcome_of_message(answer: Answer) -> Outcome:

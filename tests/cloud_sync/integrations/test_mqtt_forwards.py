@@ -221,6 +221,23 @@ async def test_p4_a_message_that_ends_the_connection_each_time_is_refused_in_the
         assert seqs(fake) == [1, 2, 4]
 
 
+async def test_one_that_says_what_is_wrong_is_believed() -> None:
+    for code, last in ((0x99, Rejected), (0x8E, NotConnected), (0x98, NotConnected)):
+        async with fake_broker(goes=code) as fake, made(fake.port) as it:
+            assert [type(await sent(it, batch(2))) for _ in range(4)][-1] is last
+
+
+async def test_p7_a_broker_that_repeats_the_password_is_not_repeated() -> None:
+    login: dict[str, Any] = {"username": "gateway", "password": "planted-4711"}
+    async with fake_broker(accepts=0x86, says="no, and you said") as fake, made(fake.port, **login) as it:
+        outcome = await sent(it, batch())
+        found = (await it.check())[-1]
+    assert isinstance(outcome, AuthFailed)
+    for said in (repr(outcome), repr(found)):
+        assert "planted-4711" not in said
+        assert "repeats a secret" in said
+
+
 async def test_a_broker_that_is_gone_at_each_message_makes_none_suspicious() -> None:
     async with fake_broker(level=4, cuts_at=b"seq") as fake, made(fake.port, version="3.1.1") as it:
         fake.accepts = 3
