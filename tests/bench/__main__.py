@@ -2,6 +2,7 @@
 
 `rates` is what the gateway takes in, into a log that is not empty, and what it delivers, from a board to a receiver.
 `destinations` is what five destinations that fail cost five others.
+`clouds` is what three destinations that fail cost four others, one of each kind, and the memory of a million readings.
 `peers` is what the gateway takes in beside others that do the same work, as ratios.
 `latency` is how long a reading takes to its acknowledgement and to a webhook, and the memory of many connections.
 `disk` is what is written to disk for each reading.
@@ -27,6 +28,7 @@ from rich.table import Table
 from tests.bench.backlog import backlog
 from tests.bench.broker import broker
 from tests.bench.brokers import NotInstalled
+from tests.bench.clouds import clouds
 from tests.bench.destinations import destinations
 from tests.bench.disk import NotOnDisk, disk
 from tests.bench.fanout import fanout
@@ -39,6 +41,7 @@ _TURN_S = 5.0
 _PEERS_TURN_S = 3.0
 """Of which there are 24 in a round."""
 _LATENCY_TURN_S = 10.0
+_CLOUDS_TURN_S = 20.0
 _DISK_TURN_S = 15.0
 """With one reading a second."""
 
@@ -51,7 +54,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=_MEASURES, default="rates", help="by default rates")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: does it run?")
     parser.add_argument("--seconds", type=float, default=60, help="length of the ingest measurement of rates")
-    parser.add_argument("--turn-seconds", type=float, help="length of each turn of peers, latency and disk")
+    parser.add_argument("--turn-seconds", type=float, help="length of each turn of peers, latency, clouds and disk")
     parser.add_argument("--rows", type=int, default=1_000_000, help="readings in the log before")
     parser.add_argument("--readings", type=int, default=300_000, help="readings sent end to end by rates")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each comparison and of latency")
@@ -104,6 +107,12 @@ _MEASURES: dict[str, _Measure] = {
         connections=1_000 // scale,
         seconds=(options.turn_seconds or _LATENCY_TURN_S) / scale,
         rounds=1 if options.quick else options.rounds,
+    ),
+    "clouds": lambda folder, options, scale: clouds(
+        folder,
+        seconds=(options.turn_seconds or _CLOUDS_TURN_S) / scale,
+        rounds=1 if options.quick else options.rounds,
+        readings=options.rows // scale,
     ),
     "disk": lambda folder, options, scale: disk(folder, seconds=(options.turn_seconds or _DISK_TURN_S) / scale),
     "backlog": lambda folder, options, scale: backlog(

@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.clock import SystemClock
 from gateway.config import StorageSettings
@@ -157,12 +158,19 @@ def _reading(log: Log, device_id: str, number: int, received_ms: int) -> NewRead
 
 
 @asynccontextmanager
-async def gateway(folder: Path, *destinations: Destination | None, commit_max_delay_ms: int = 0) -> AsyncIterator[Site]:
+async def gateway(
+    folder: Path,
+    *destinations: Destination | None,
+    commit_max_delay_ms: int = 0,
+    integrations: Sequence[Mapping[str, Any]] = (),
+) -> AsyncIterator[Site]:
     """Run the gateway on a prepared folder."""
     config = folder / "neurogate.toml"
     text = _CONFIG.format(data_dir=folder, commit_max_delay_ms=commit_max_delay_ms)
     for destination in filter(None, destinations):
         text += _WEBHOOK.format(**asdict(destination), secret=folder / "webhook.secret")
+    for settings in integrations:
+        text += "[[integrations]]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
     config.write_text(text)
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.cli", "run", "-c", str(config)), stderr=asyncio.subprocess.PIPE

@@ -314,7 +314,11 @@ async def test_a_check_asks_the_management_api_as_well(status: int, level: str, 
     app = web.Application()
     app.router.add_get("/{path:.*}", answer)
     async with fake_golioth() as fake, TestServer(app) as server:
-        api = {"api_key": "planted-api-key", "project_id": PROJECT, "base_url": str(server.make_url("/v1"))}
+        api: dict[str, Any] = {
+            "api_key": "planted-api-key",
+            "project_id": PROJECT,
+            "base_url": str(server.make_url("/v1")),
+        }
         async with made(fake, **api) as it:
             handshake, found = await it.check()
     assert (handshake.level, found.level) == ("ok", level)
