@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway.storage.data_dir import DataDir
 from gateway.storage.log_reader import LogReader
+from tests import command_line
 from tests.bench.site import prepare
 from tests.cloud_sync.samples import append
 from tests.cloud_sync.site import Site, open_site, running, until, webhook
@@ -188,14 +189,8 @@ async def gateway(config: Path) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 async def neurogate(config: Path, *words: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.cli", *words, "-c", str(config)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, output.decode()
+    done = await asyncio.to_thread(command_line.neurogate, *words, "-c", str(config), folder=config.parent)
+    return done.returncode, done.stdout + done.stderr
 
 
 async def stored(data_dir: DataDir) -> tuple[int, list[dict[str, Any]]]:
