@@ -12,7 +12,7 @@ from gateway.model.errors import BadInput
 class Request(BaseModel):
     """What every request may name, as those of the platform do; unknown fields and other types are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)  # a gateway starts without being asked
 
     organization_id: str | None = None
 
@@ -20,7 +20,7 @@ class Request(BaseModel):
 class Query(BaseModel):
     """The parameters behind the `?`; unknown ones are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     organization_id: str | None = Field(
         None, description="For tokens of the site: in which organisation; without it, the gateway's own."
