@@ -15,6 +15,7 @@ long and, as paho does, resolves the broker's name itself and reads packets of a
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -214,14 +215,18 @@ class Connection:
             self._check()
             await self._write(b"".join(map(packets.puback, ready)))
 
+    async def gone(self) -> None:
+        """Return when it has ended."""
+        with suppress(Failed):
+            while True:
+                await self._change()
+
     async def aclose(self) -> None:
         """Say goodbye, so that no will is published, and end."""
         if self._ended is None and self._connack.done():
-            try:
+            with suppress(OSError, aiohttp.ClientError):  # then it is gone anyhow
                 async with asyncio.timeout(_GOODBYE_S):
                     await self._stream.write(packets.DISCONNECT)
-            except (OSError, aiohttp.ClientError):
-                pass  # then it is gone anyhow
         self._end(Failed(NotConnected("the connection was closed here")))
         for task in self._tasks:
             task.cancel()

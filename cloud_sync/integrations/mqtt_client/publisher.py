@@ -6,17 +6,20 @@
 - A message that is refused for good holds up no other: it is named, and the engine cuts it out.
 - A broker of MQTT 3.1.1 can only end the connection where it will not have a message. So one at which the connection
   has ended is sent alone; when that has happened three times in a row, it is refused.
-- The connection is made when there is something to send and kept then; the engine waits before another is made.
+- The connection is made when there is something to send, and kept.
 - With a status topic, the broker tells who is there: we say so when we have come and when we go, and it does, retained,
-  when we are gone without a word.
+  when we are gone without a word. So that it does not say for hours that we are gone, another connection is then made
+  also when there is nothing to send.
 """
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from cloud_sync.backoff import Backoff
 from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected, TooLarge
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.part_sender import named
@@ -29,6 +32,8 @@ from cloud_sync.rate_limit import RateLimit
 from gateway.model.topics import is_topic_filter
 
 _ENDINGS = 3
+_LASTS_S = 60.0
+"""A connection that has lasted so long was none of the failures in a row."""
 _GOODBYE_S = 1.0
 _LONGEST_TOPIC = 65_535
 
@@ -60,7 +65,15 @@ class Publisher:
     """See the module's own words; for one destination."""
 
     def __init__(
-        self, broker: Broker, egress: Egress, rate: RateLimit, limits: Limits, *, retain: bool, one_topic: bool
+        self,
+        broker: Broker,
+        egress: Egress,
+        rate: RateLimit,
+        limits: Limits,
+        *,
+        retain: bool,
+        one_topic: bool,
+        random: Callable[[], float] = random.random,
     ) -> None:
         """`one_topic`: all messages have the same, so what is not allowed there is no message's own fault."""
         self._broker = broker
@@ -69,8 +82,11 @@ class Publisher:
         self._limits = limits
         self._retain = retain
         self._one_topic = one_topic
+        self._backoff = Backoff(random)
         self._status: Status | None = None
         self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._stays: asyncio.Task[None] | None = None
         self._taken: set[_Mark] = set()
         """What the broker has, of batches that are not done."""
         self._begun: set[_Mark] = set()
@@ -83,8 +99,7 @@ class Publisher:
         """Try once. `told` returns the properties of a message, for MQTT 5."""
         attempt = _Attempt()
         try:
-            connection = await self._connected(status)
-            attempt.has_begun = True
+            attempt.connection = connection = await self._connected(status)
             async with asyncio.timeout(self._limits.timeout_s) as limit:
                 for part in parts:
                     if _mark(part) not in self._taken:
@@ -104,34 +119,72 @@ class Publisher:
 
     async def close(self) -> None:
         """Say that we go, and end the connection."""
+        if self._stays is not None:
+            self._stays.cancel()
+            await asyncio.wait((self._stays,))
+            self._stays = None
         connection, status = self._connection, self._status
         if connection is not None and connection.ended is None and status is not None:
             with suppress(Failed, TimeoutError):
                 async with asyncio.timeout(_GOODBYE_S):
                     await (await connection.publish(status.topic, status.will, retain=True))
-        await self._drop()
+        await self._drop(connection)
 
     async def _connected(self, status: Status | None) -> Connection:
-        if self._connection is not None and self._connection.ended is None:
-            return self._connection
-        await self._drop()
-        broker = self._broker
-        if status is not None:
-            broker = replace(broker, login=replace(broker.login, will=Will(status.topic, status.will)))
-        limits = self._limits
-        connection = await open_connection(broker, self._egress, timeout_s=limits.timeout_s, window=limits.window)
-        self._connection, self._status = connection, status
-        if status is not None:
-            async with asyncio.timeout(limits.timeout_s):
-                answer = await (await connection.publish(status.topic, status.birth, retain=True))
-            if answer.is_refusal:
-                raise Failed(AuthFailed(f"{_reason(outcome_of_message(answer))}, for the topic {status.topic}"))
+        async with self._connecting:
+            connection = await self._kept_or_new(status)
+        if status is not None and self._stays is None:
+            self._stays = asyncio.create_task(self._stay(status))
         return connection
 
-    async def _drop(self) -> None:
-        if self._connection is not None:
-            await self._connection.aclose()
-        self._connection = None
+    async def _stay(self, status: Status) -> None:
+        """Come back whenever the connection has ended; the longer it has not lasted, the later."""
+        loop = asyncio.get_running_loop()
+        outcome: Outcome = NotConnected("it has ended")
+        failures = 0
+        while True:
+            since_s = loop.time()
+            if self._connection is not None:
+                await self._connection.gone()
+            failures = 1 if loop.time() - since_s > _LASTS_S else failures + 1
+            await asyncio.sleep(self._backoff.seconds(outcome, failures))
+            outcome = NotConnected("it has ended")
+            with suppress(TimeoutError):
+                try:
+                    async with self._connecting:
+                        await self._kept_or_new(status)
+                except Failed as error:
+                    outcome = error.outcome
+
+    async def _kept_or_new(self, status: Status | None) -> Connection:
+        if self._connection is not None and self._connection.ended is None:
+            return self._connection
+        await self._drop(self._connection)
+        broker, limits = self._broker, self._limits
+        if status is not None:
+            broker = replace(broker, login=replace(broker.login, will=Will(status.topic, status.will)))
+        connection = await open_connection(broker, self._egress, timeout_s=limits.timeout_s, window=limits.window)
+        try:
+            if status is not None:
+                await self._say_we_are_there(connection, status)
+        except BaseException:
+            await connection.aclose()
+            raise
+        self._connection, self._status = connection, status
+        return connection
+
+    async def _say_we_are_there(self, connection: Connection, status: Status) -> None:
+        async with asyncio.timeout(self._limits.timeout_s):
+            answer = await (await connection.publish(status.topic, status.birth, retain=True))
+        if answer.is_refusal:
+            raise Failed(AuthFailed(f"{_reason(outcome_of_message(answer))}, for the topic {status.topic}"))
+
+    async def _drop(self, connection: Connection | None) -> None:
+        """Close it; another that has taken its place stays."""
+        if connection is not None:
+            await connection.aclose()
+        if self._connection is connection:
+            self._connection = None
 
     async def _publish(
         self, connection: Connection, part: Part, properties: Told, attempt: "_Attempt", limit: asyncio.Timeout
@@ -188,14 +241,14 @@ class Publisher:
         return None
 
     async def _broken(self, outcome: Outcome, attempt: "_Attempt", parts: Sequence[Part]) -> Outcome:
-        ended = None if self._connection is None else self._connection.ended
+        connection = attempt.connection
         while attempt.pending and attempt.pending[0][1].done() and attempt.pending[0][1].exception() is None:
             part, future = attempt.pending.popleft()
             with suppress(Failed):  # what it says is said by the outcome
                 self._keep(part, outcome_of_message(future.result()), attempt)
         if isinstance(outcome, NotConnected):
-            await self._drop()
-            blames = attempt.has_begun and ended is not None and ended.blames_packet
+            blames = connection is not None and connection.ended is not None and connection.ended.blames_packet
+            await self._drop(connection)
             if blames and attempt.pending and self._is_at_fault(attempt.pending[0][0]):
                 words = f"{outcome.reason}, {_ENDINGS} times in a row when it was sent this alone"
                 attempt.refused.append((attempt.pending[0][0], Rejected(words)))
@@ -222,8 +275,8 @@ class _Attempt:
     pending: deque[tuple[Part, asyncio.Future[Answer]]] = field(default_factory=deque)
     """On their way, in order."""
     refused: list[tuple[Part, Rejected | TooLarge]] = field(default_factory=list)
-    has_begun: bool = False
-    """Whether it has come as far as to publish."""
+    connection: Connection | None = None
+    """None as long as there is none to publish by."""
 
 
 def _mark(part: Part) -> _Mark:

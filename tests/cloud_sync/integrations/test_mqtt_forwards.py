@@ -8,12 +8,17 @@ from uuid import uuid4
 
 import aiomqtt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud_sync.backoff import Backoff
 from cloud_sync.contract import AuthFailed, Batch, NotConnected, Ok, Outcome, Rejected, RetryAfter, WrongAddress
+from cloud_sync.egress import Egress
 from cloud_sync.integrations.mqtt import Mqtt
 from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Login
 from gateway.clock import ManualClock
+from gateway.config.settings import EgressSettings
 from gateway.model.reading import wire_reading
 from tests.cloud_sync.integrations.conftest import PASSWORD
 from tests.cloud_sync.integrations.http.serving import proxy
@@ -315,13 +320,41 @@ async def test_the_broker_tells_whether_we_are_there() -> None:
                 pass
         status = [(one.topic, one.payload, one.retain) for one in fake.came if one.retain]
     assert status == [("status/site-1", word, True) for word in (b"on", b"on", b"off")]
-    assert {(one["will_topic"], one["will"]) for one in fake.logins} == {("status/site-1", "off")}
+    assert {(one["will_topic"], one["will"], one["will_retain"]) for one in fake.logins} == {
+        ("status/site-1", "off", True)
+    }
+
+
+async def test_with_a_status_it_comes_back_while_there_is_nothing_to_send() -> None:
+    async with fake_broker() as fake, made(fake.port, status_topic="status") as it:
+        it._publisher._backoff = Backoff(lambda: 0.001)
+        assert await sent(it, batch(1)) == Ok()
+        for _ in range(2):
+            await fake.cut()
+            before = len(fake.came)
+            async with asyncio.timeout(10):
+                while len(fake.came) == before:
+                    await fake.something.wait()
+        assert [one.topic for one in fake.came] == ["status", "r/esp32-kitchen", "status", "status"]
+        assert await sent(it, batch(1)) == Ok()
+        assert len(fake.logins) == 3
 
 
 async def test_a_status_that_is_not_allowed_is_said() -> None:
     async with fake_broker(refuses={"status": 0x87}) as fake, made(fake.port, status_topic="status") as it:
-        outcome = await sent(it, batch(1))
-        assert outcome == AuthFailed("it does not allow it (code 0x87), for the topic status")
+        for _ in range(2):
+            outcome = await sent(it, batch(1))
+            assert outcome == AuthFailed("it does not allow it (code 0x87), for the topic status")
+
+
+async def test_a_proxy_is_no_way_around_egress() -> None:
+    egress = Egress(EgressSettings(policy="public", allow=["127.0.0.1"]))
+    for protocol in ("mqtt", "wss"):
+        config = made(1, broker_url="10.1.2.3", protocol=protocol, proxy="http://127.0.0.1:9")._config
+        async with Mqtt(config, ManualClock(NOW_MS), egress) as it:
+            outcome = await sent(it, batch(1))
+            assert isinstance(outcome, WrongAddress)
+            assert "10.1.2.3 is not allowed by egress" in outcome.reason
 
 
 async def test_what_is_heard_under_the_same_name_is_not_thrown_out() -> None:
@@ -355,9 +388,13 @@ def test_a_setting_that_cannot_work_is_refused(settings: dict[str, Any], words: 
 
 def test_a_certificate_needs_tls_and_its_own_key(identity: tuple[str, str]) -> None:
     certificate, key = identity
+    another = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     for settings, words in (
         ({"client_cert": certificate, "protocol": "mqtts"}, "needs its key"),
         ({"client_cert": certificate, "client_key": key}, "for TLS"),
+        ({"client_cert": certificate, "client_key": another.decode(), "protocol": "mqtts"}, "cannot be used"),
     ):
         with pytest.raises(ValueError, match=words):
             made(1, **settings)

@@ -55,6 +55,8 @@ class FakeBroker:
     """What it could not read."""
     server: asyncio.Server = field(init=False)
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    something: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set with each message."""
     serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,6 +113,7 @@ class FakeBroker:
         login: dict[str, Any] = {"client_id": client_id, "keepalive_s": keepalive_s, "clean": bool(flags & 2)} | said
         if flags & 4:
             _, at = self._properties(PacketTypes.WILLMESSAGE, body, at)
+            login["will_retain"] = bool(flags & 0x20)
             login["will_topic"], at = _text(body, at)
             login["will"], at = _text(body, at)
         if flags & 0x80:
@@ -152,6 +155,8 @@ class FakeBroker:
         code = self.refuses.get(topic, self.refuses.get("*", 0)) if self.level == 5 else 0
         if not code:
             self.came.append(came)
+            self.something.set()
+            self.something.clear()  # whoever waits is woken all the same
         answer = _PROPERTIES(PacketTypes.PUBACK)
         if code and self.says:
             answer.ReasonString = self.says

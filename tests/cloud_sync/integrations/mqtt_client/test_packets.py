@@ -60,6 +60,16 @@ def test_what_is_no_packet_is_malformed(stream: bytes) -> None:
         list(Framer(1_000).feed(stream))
 
 
+@pytest.mark.parametrize(
+    "body", [b"\x00\x05abc", b"\x00\x02\xff\xff\x00\x07", b"\x00\x01a\x00\x00", b"\x00\x01a\x00\x07\x02\x1f"]
+)
+def test_a_message_that_does_not_fit_into_its_packet_is_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        packets.read_publish(MQTT_5, 0x32, body, 0)
+    with pytest.raises(Malformed):
+        packets.read_publish(MQTT_311, 0x30, b"\x00\x05abc", 0)
+
+
 def test_pahos_properties_are_ours() -> None:
     paho = MADE(PacketTypes.CONNACK)
     paho.ReceiveMaximum, paho.MaximumPacketSize, paho.ReasonString = 20, 100_000, "ü"
