@@ -14,10 +14,11 @@ from tests.cloud_sync.integrations.clouds.google import made_account
 
 FOLDER = Path(__file__).parent.parent / "cloud_sync"
 CLOUDS = ("aws_iot", "azure_iot", "google_iot")
-PAGES = {"clouds.md": CLOUDS, "mqtt.md": ("mqtt",)}
+PAGES = {"clouds.md": (*CLOUDS, "golioth"), "mqtt.md": ("mqtt",)}
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": aws.KEY_ID,
     "AWS_SECRET_ACCESS_KEY": aws.SECRET_KEY,
+    "GOLIOTH_PSK": "a key shared before",
     "MQTT_PASSWORD": "secret",
     "THINGSBOARD_GATEWAY_TOKEN": "token",
     "IOTHUB_CONNECTION_STRING": azure.POLICY.replace("hub.", "your-iot-hub.", 1),
