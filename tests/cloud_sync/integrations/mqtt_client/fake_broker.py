@@ -51,6 +51,7 @@ class FakeBroker:
     unanswered: int = 0
     most_unanswered: int = 0
     goodbyes: int = 0
+    pings: int = 0
     wrong: list[str] = field(default_factory=list)
     """What it could not read."""
     server: asyncio.Server = field(init=False)
@@ -96,6 +97,7 @@ class FakeBroker:
             )
             return True
         if kind == PacketTypes.PINGREQ:
+            self.pings += 1
             if not self.hangs:
                 writer.write(b"\xd0\0")
             return True
