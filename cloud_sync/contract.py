@@ -227,8 +227,8 @@ class Integration:
         self.egress = egress
 
     @classmethod
-    def lacks(cls) -> str:
-        """Say what this machine lacks for it, and what to install; nothing when it can be started."""
+    def lacks(cls, config: IntegrationConfig) -> str:  # noqa: ARG003 - for those that lack something
+        """Say what this machine lacks for these settings, and what to install; nothing when it can be started."""
         return ""
 
     async def __aenter__(self) -> Self:

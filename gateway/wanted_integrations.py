@@ -69,13 +69,12 @@ async def wanted_by_file(table: IntegrationTable, state: State) -> Wanted:
     is_able = issubclass(known, Forwards)
     if common.status != "active":
         return of_it(config=common, forwards=is_able)
-    if why := known.lacks():
-        return of_it(config=None, forwards=is_able and common.takes_readings, why=why)
     try:
         config = await config_of_table(table, state)
     except NeurogateError as error:
         return of_it(config=None, forwards=is_able, why=str(error))
-    return of_it(config=config, forwards=is_able and config.takes_readings)
+    why = known.lacks(config)
+    return of_it(config=None if why else config, forwards=is_able and config.takes_readings, why=why)
 
 
 async def wanted_by_row(row: IntegrationRow, state: State) -> Wanted:
@@ -93,10 +92,15 @@ async def wanted_by_row(row: IntegrationRow, state: State) -> Wanted:
         config = await config_of_row(row, state)
     except NeurogateError as error:
         return of_it(config=None, is_active=True, selection=alone, forwards=forwards, why=str(error))
-    forwards = forwards and config.takes_readings
-    if why := known.lacks():
-        return of_it(config=None, is_active=True, selection=config.selection, forwards=forwards, why=why)
-    return of_it(config=config, is_active=True, start=config.start, selection=config.selection, forwards=forwards)
+    why = known.lacks(config)
+    return of_it(
+        config=None if why else config,
+        is_active=True,
+        start=config.start,
+        selection=config.selection,
+        forwards=forwards and config.takes_readings,
+        why=why,
+    )
 
 
 def notice_of(one: Wanted) -> str:

@@ -40,6 +40,13 @@ async def test_it_is_in_error_keeps_its_place_and_stops_no_other(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("_without_extra")
+async def test_what_only_hears_needs_no_extra(tmp_path: Path) -> None:
+    hears = {"type": "golioth", "name": "golioth", "webhook_secret": "a secret for them"}
+    async with running_site(tmp_path, integrations=[hears]) as site:
+        assert [one.id for one in site.gateway._running.integrations.running()] == ["golioth"]
+
+
+@pytest.mark.usefixtures("_without_extra")
 def test_check_says_so(tmp_path: Path) -> None:
     file = tmp_path / "neurogate.toml"
     lines = "\n".join(f'{key} = "{value}"' for key, value in GOLIOTH.items())

@@ -177,9 +177,9 @@ class Golioth(Integration, Forwards, Tests):
         """Devices whose key was refused, and when."""
 
     @classmethod
-    def lacks(cls) -> str:
-        """Say what has to be installed first."""
-        return f"{NOT_INSTALLED}. {INSTALL}" if NOT_INSTALLED else ""
+    def lacks(cls, config: IntegrationConfig) -> str:
+        """Say what has to be installed first; data comes in without it."""
+        return f"{NOT_INSTALLED}. {INSTALL}" if NOT_INSTALLED and config.takes_readings else ""
 
     async def __aexit__(self, *exc: object) -> None:
         """End the sessions."""
@@ -200,7 +200,7 @@ class Golioth(Integration, Forwards, Tests):
 
     async def check(self) -> list[Finding]:
         """Shake hands as each of the first few devices, and ask the management API for the project."""
-        if NOT_INSTALLED:
+        if NOT_INSTALLED and self._sessions:
             return [broken(f"{NOT_INSTALLED}.", INSTALL)]
         found: list[Finding] = []
         if self._sessions:

@@ -65,7 +65,7 @@ def _checks(loaded: LoadedConfig) -> Iterator[tuple[str, Callable[[], str]]]:
 
 def _integration(table: IntegrationTable, loaded: LoadedConfig) -> str:
     config = check_config(table, loaded.origins)
-    if config.status == "active" and (lacks := integration_class(table).lacks()):
+    if config.status == "active" and (lacks := integration_class(table).lacks(config)):
         raise ConfigError(lacks)
     egress = Egress(loaded.settings.egress)
     for _, value in config:

@@ -239,9 +239,13 @@ async def test_what_is_lost_is_sent_again_and_counts_once(monkeypatch: pytest.Mo
         assert fake.requests == 1
 
 
-async def test_an_answer_may_come_after_its_acknowledgement_and_others_are_not_taken_for_it() -> None:
-    async with fake_golioth(is_slow=True) as fake, made(fake) as it:
+async def test_an_answer_may_come_after_its_acknowledgement_and_others_are_not_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "_ACK_TIMEOUT_S", 0.02)
+    async with fake_golioth(slow_s=0.15) as fake, made(fake) as it:
         assert await sent(it, batch()) == Ok()
+        assert (fake.requests, fake.repeats) == (1, 0), "what is acknowledged is not sent again"
         fake.refuses.append(("4.29", 3))
         assert await sent(it, batch(message_id="msg_2")) == RetryAfter(
             3, "CoAP 4.29 (its answer repeats a secret and is withheld)"
@@ -345,9 +349,11 @@ async def test_a_new_key_takes_over_a_batch_that_waits_for_it(site: Site) -> Non
 
 
 async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Golioth.lacks() == ""
+    config = made().config
+    assert Golioth.lacks(config) == ""
     monkeypatch.setattr(golioth, "NOT_INSTALLED", "pyOpenSSL is not installed")
-    assert "pip install 'neurogate[golioth]'" in Golioth.lacks()
+    assert "pip install 'neurogate[golioth]'" in Golioth.lacks(config)
+    assert Golioth.lacks(Golioth.Config.model_validate(BASE | {"webhook_secret": "a secret for them"})) == ""
     (finding,) = await made().check()
     assert (finding.level, "neurogate[golioth]" in finding.hint) == ("broken", True)
 

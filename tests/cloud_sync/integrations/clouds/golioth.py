@@ -82,8 +82,10 @@ class FakeGolioth(asyncio.DatagramProtocol):
     """So many of the next requests are lost on the way."""
     resets: int = 0
     """So many of the next requests are answered with a reset."""
-    is_slow: bool = False
-    """It acknowledges first, and answers then."""
+    slow_s: float = 0.0
+    """It acknowledges first, and answers so much later."""
+    repeats: int = 0
+    """Of requests that had been answered, or acknowledged."""
     block_exponent: int = 6
     peers: dict[Address, Peer] = field(default_factory=dict)
     transport: asyncio.DatagramTransport = field(init=False)
@@ -106,11 +108,18 @@ class FakeGolioth(asyncio.DatagramProtocol):
                 peer.is_secured = True
                 self.handshakes += 1
             while True:
-                self._take(peer, peer.dtls.recv(65_535))
+                self._take(peer, address, peer.dtls.recv(65_535))
         except SSL.WantReadError:
             pass
         except SSL.Error:  # it takes leave, or is nobody
             self.peers.pop(address)
+        self._flush(peer, address)
+
+    def _send(self, peer: Peer, address: Address, data: bytes) -> None:
+        peer.dtls.send(data)
+        self._flush(peer, address)
+
+    def _flush(self, peer: Peer, address: Address) -> None:
         while True:
             try:
                 self.transport.sendto(peer.dtls.bio_read(65_535), address)
@@ -121,11 +130,12 @@ class FakeGolioth(asyncio.DatagramProtocol):
         """Forget every session, as a server does that is started anew."""
         self.peers.clear()
 
-    def _take(self, peer: Peer, data: bytes) -> None:
+    def _take(self, peer: Peer, address: Address, data: bytes) -> None:
         message = Message.decode(data)
         if message.kind != Kind.CONFIRMABLE:
             return
         if message.id in peer.answered:
+            self.repeats += 1
             peer.dtls.send(peer.answered[message.id])
             return
         if self.loses or self.hangs:
@@ -137,10 +147,13 @@ class FakeGolioth(asyncio.DatagramProtocol):
             peer.dtls.send(Message(Kind.RESET, 0, message.id).encode())
             return
         answer = self._answer(peer, message)
-        if self.is_slow:
-            peer.dtls.send(Message(Kind.ACKNOWLEDGEMENT, 0, message.id).encode())
+        if self.slow_s:
+            peer.answered[message.id] = Message(Kind.ACKNOWLEDGEMENT, 0, message.id).encode()
+            peer.dtls.send(peer.answered[message.id])
             peer.dtls.send(Message(Kind.CONFIRMABLE, code("2.05"), 1, b"else", (), b"of somebody else").encode())
             answer = Message(Kind.CONFIRMABLE, answer.code, 7, answer.token, answer.options, answer.payload)
+            asyncio.get_running_loop().call_later(self.slow_s, self._send, peer, address, answer.encode())
+            return
         peer.answered[message.id] = answer.encode()
         peer.dtls.send(peer.answered[message.id])
 
