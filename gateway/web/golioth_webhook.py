@@ -116,7 +116,7 @@ class GoliothWebhook:
         ],
     ) -> GoliothAnswer:
         """Take data in; answered when all of it is on disk."""
-        event = Event(*(request.headers.get(name, "") for name in ("Ce-Source", "Ce-Subject", "Ce-Type")))
+        event = Event(*(_header(request, name) for name in ("Ce-Source", "Ce-Subject", "Ce-Type")))
         value: Any = None
         with suppress(BadInput):
             value = load_json(body)
@@ -147,7 +147,7 @@ class GoliothWebhook:
                 "The secret is missing, or no integration has it.",
                 hint="Let the pipeline send the header x-api-key with the webhook_secret of an integration golioth.",
             )
-        project_id = request.headers.get("Ce-Subject", "")
+        project_id = _header(request, "Ce-Subject")
         door = next((door for door in theirs if door.project_id in {None, project_id}), None)
         if door is None:
             raise Forbidden(
@@ -166,6 +166,11 @@ class GoliothWebhook:
     def _forget_failed(self, name: _Name, one: _HandedIn, task: "asyncio.Task[list[Verdict]]") -> None:
         if (task.cancelled() or task.exception() is not None) and self._handed_in.get(name) is one:
             del self._handed_in[name]
+
+
+def _header(request: web.Request, name: str) -> str:
+    """Return a header; bytes that are no UTF-8 are question marks."""
+    return request.headers.get(name, "").encode(errors="replace").decode()
 
 
 def _answer(verdicts: list[Verdict]) -> GoliothAnswer:

@@ -65,6 +65,18 @@ async def test_a_device_is_known_by_golioths_id_or_discovered_with_it(site: Site
     assert [one.device_id for one in await site.log.read(0, limit=5)] == [WHO, "kitchen"]
 
 
+async def test_p4_headers_of_any_bytes_do_no_harm(site: Site) -> None:
+    port = int(site.url("").rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST {API} HTTP/1.1\r\nHost: x\r\nx-api-key: {SECRET}\r\nCe-Subject: our-project\r\nConnection: close\r\n"
+    writer.write(head.encode() + b"Ce-Source: \xff\xfe\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n32")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200")
+    (kept,) = await site.quarantined()
+    assert (kept.code, kept.payload) == ("invalid_device_id", b"32")
+
+
 async def test_several_at_once_are_a_reading_each(site: Site) -> None:
     status, answer = await handed_in(site, [{"temp": 1}, {"temp": 2}, None])
     assert (status, [one["reading"] for one in answer["results"]]) == (200, ["quarantined"])
