@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_sync.egress import Egress
 from gateway.clock import Clock
+from gateway.config import routes
 from gateway.model.finding import Finding
 from gateway.model.priorities import Priority
 from gateway.model.reading import StoredReading
@@ -269,6 +270,76 @@ class Notifies(Protocol):
         ...
 
 
+@dataclass(slots=True, frozen=True)
+class Hearing:
+    """What is listened to, and how it is read."""
+
+    topics: tuple[str, ...]
+    """Topic filters; what matches none of them is an older subscription's."""
+    parser: routes.ParserName = "standard"
+    mapping: routes.Mapping | None = None
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Incoming:
+    """One message that has come. It comes again until it is acknowledged."""
+
+    topic: str
+    payload: bytes
+    maybe_repeated: bool = False
+    """Whether it may have come before: sent again, or kept by the other side for whoever asks."""
+    cut_bytes: int = 0
+    """More than 0: it had so many bytes, too many to keep, and the payload is left out."""
+    source: object = None
+    """What the integration knows it by."""
+
+
+class Line(Protocol):
+    """The connection that messages come by. When it has ended, nothing is sent, and they come again by the next."""
+
+    async def acknowledge(self, messages: Sequence[Incoming]) -> bool:
+        """Let the other side forget these, in the order in which they came; return False when the line has ended."""
+        ...
+
+    async def reply(self, topic: str, payload: bytes) -> bool:
+        """Answer; returns, within `config.timeout_s`, whether the other side has the answer."""
+        ...
+
+
+class Inbox(Protocol):
+    """Where an integration hands in what comes by one connection."""
+
+    gateway_id: str
+
+    def opened(self, line: Line, problem: str = "") -> None:
+        """Hear that messages can come from now on; `problem` is what its owner must mend all the same."""
+        ...
+
+    async def take(self, messages: Sequence[Incoming]) -> None:
+        """Take these in, and acknowledge each when it is on disk. Returns when there is room for more."""
+        ...
+
+    async def settled(self) -> None:
+        """Return when nothing is owed any more, soon: for whoever is about to close the line in peace."""
+        ...
+
+
+@runtime_checkable
+class Receives(Protocol):
+    """Gets messages from elsewhere that become readings."""
+
+    def hears(self) -> Hearing:
+        """Return what it listens to; without topics it receives nothing."""
+        ...
+
+    async def receive(self, inbox: Inbox) -> Outcome:
+        """Connect once, hand in what comes, and return why that has ended. Never raises for what the other side does.
+
+        While it waits for the inbox it reads nothing more, so that the other side waits, too.
+        """
+        ...
+
+
 @runtime_checkable
 class Tests(Protocol):
     """Can be tried, without sending anything that its destination would take for a reading."""
@@ -282,7 +353,7 @@ class Tests(Protocol):
 
 
 CAPABILITIES: Mapping[str, builtins.type] = MappingProxyType(
-    {"forwards": Forwards, "notifies": Notifies, "tests": Tests}
+    {"forwards": Forwards, "receives": Receives, "notifies": Notifies, "tests": Tests}
 )
 """Every capability, by what the API and the documentation call it."""
 

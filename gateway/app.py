@@ -29,6 +29,7 @@ from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.golioth_doors import golioth_webhook
 from gateway.http_listeners import HttpListeners
+from gateway.inbound.engine import receiver
 from gateway.ingest import Ingest
 from gateway.integrations import RunningIntegrations
 from gateway.live_feed import LiveFeed
@@ -266,7 +267,7 @@ class Gateway:
         control = ControlServer(data_dir, OPERATIONS, site)
         listeners.push_async_callback(control.stop)  # first in, so last out: who follows sees what still comes in
         listeners.callback(stopping.set)
-        await integrations.open(log)
+        await integrations.open(log, receiver(settings, access, ingest, clock, metrics))
         self._alerts = alert_engine(
             watched_integrations(integrations, log),
             tls,
@@ -422,6 +423,7 @@ class Gateway:
             buffer=buffer,
             devices=[device_activity(device, connections) for device in parts.access.devices if device.readings],
             destinations=destinations,
+            receiving=parts.integrations.receiving(),
             notices=[
                 *parts.log.care.notices,
                 *parts.integrations.notices,

@@ -93,6 +93,10 @@ class Ingest:
             self._log.submit(entry, None)
         self._log.submit(last, owner)
 
+    def put_aside(self, organization_id: str, data: bytes, problem: BadInput, owner: Owner, *, source: str) -> None:
+        """Quarantine one message that nobody is to read; its owner hears when that is on disk."""
+        self._log.submit(self._quarantine(Device(organization_id, ""), data, problem, source), owner)
+
     async def take_message(self, routed: Routed, data: bytes, *, source: str) -> list[Verdict]:
         """Take one message in that a parser reads; returns one verdict for each reading, when all is on disk.
 

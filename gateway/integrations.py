@@ -12,22 +12,24 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from cloud_sync.contract import Forwards, Integration, IntegrationConfig
+from cloud_sync.contract import Forwards, Integration, IntegrationConfig, Receives
 from cloud_sync.egress import Egress
 from cloud_sync.forwarder import Forwarder
 from cloud_sync.health import Health
 from cloud_sync.registry import class_of, known_integrations
 from gateway.clock import Clock
 from gateway.config import Settings
+from gateway.first_of import first_of
+from gateway.inbound.engine import Inbound, Source
 from gateway.metrics import Metrics
 from gateway.model.errors import NeurogateError
-from gateway.model.status import DestinationStatus, IntegrationHealth
+from gateway.model.status import DestinationStatus, IntegrationHealth, ReceivingStatus
 from gateway.storage.integrations import Integrations
 from gateway.storage.log import Log
 from gateway.storage.state import State
@@ -44,6 +46,9 @@ _ENDS_WITHIN_S = 10.0
 KeepRunning = Callable[[str, Callable[[], Awaitable[None]]], Awaitable[None]]
 """The supervisor's: runs a part under its name, and again after a crash."""
 
+Receiver = Callable[[Source, str, Health], Inbound]
+"""(integration, whose readings it brings, how it does) → what receives through it."""
+
 OnChange = Callable[[str], Awaitable[None]]
 """Hears the id of an integration. May raise NeurogateError: then the change is made again, and it hears again."""
 
@@ -57,6 +62,8 @@ class Running:
     integration: Integration
     forwarder: Forwarder | None
     """None for one that does not forward."""
+    inbound: Inbound | None
+    """None for one that does not receive."""
     health: Health
     """How it does, as whoever sends through it says."""
     entered: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,6 +95,20 @@ class Running:
         """What the supervisor calls it."""
         return f"{'integration' if self.forwarder is None else 'forwarder'} {self.id}"
 
+    def engines(self) -> Iterator[Awaitable[None]]:
+        """Yield what is to go on while it is entered: at least something."""
+        if self.forwarder is not None:
+            yield self.forwarder.deliver()
+        if self.inbound is not None:
+            yield self.inbound.run()
+        if self.forwarder is None and self.inbound is None:
+            yield asyncio.get_running_loop().create_future()
+
+    @property
+    def error(self) -> str:
+        """What its owner must mend; empty when nothing."""
+        return next((one.error for one in (self.forwarder, self.inbound) if one is not None and one.error), "")
+
     def serves(self, organization_id: str) -> bool:
         """Whether that organisation may use it."""
         if self.origin == "api":
@@ -116,6 +137,7 @@ class RunningIntegrations:
         self._keep_running = keep_running
         self._files: dict[str, Wanted] = {}
         self._log: Log
+        self._receiver: Receiver
         self._current: dict[str, Wanted] = {}
         self._running: dict[str, Running] = {}
         self._failed: dict[str, NeurogateError] = {}
@@ -141,12 +163,12 @@ class RunningIntegrations:
         wanted = await self._wanted()
         return [one.id for one in wanted.values() if one.is_active and one.forwards is not False]
 
-    async def open(self, log: Log) -> None:
+    async def open(self, log: Log, receiver: Receiver) -> None:
         """Give each its place in the log, before anything can come in: a new one begins with the first reading.
 
         Raises StoreFailed.
         """
-        self._log = log
+        self._log, self._receiver = log, receiver
         await self.apply()
         for error in self._failed.values():
             raise error
@@ -210,6 +232,14 @@ class RunningIntegrations:
             if one.forwarder is not None
         ]
 
+    def receiving(self) -> list[ReceivingStatus]:
+        """Return how it goes with each that receives."""
+        return [
+            replace(one.inbound.status(), label="" if one.name == one.id else one.name)
+            for one in self.running()
+            if one.inbound is not None
+        ]
+
     def health(self, integration_id: str) -> IntegrationHealth | None:
         """Return how one does; None when it does not run."""
         one = self._running.get(integration_id)
@@ -222,9 +252,7 @@ class RunningIntegrations:
     def errors(self) -> dict[str, str]:
         """Return what its owner must know of each that is in error, by id."""
         found = {one.id: one.why for one in self.not_started()}
-        found |= {
-            one.id: one.forwarder.error for one in self.running() if one.forwarder is not None and one.forwarder.error
-        }
+        found |= {one.id: one.error for one in self.running() if one.error}
         return found | {name: f"A change could not take effect yet: {error}" for name, error in self._failed.items()}
 
     @property
@@ -305,13 +333,20 @@ class RunningIntegrations:
             await self._log.open_cursor(one.id, start=one.start, selection=one.selection)
             gateway_id, clock, metrics = self._settings.gateway.id, self._clock, self._metrics
             forwarder = Forwarder(integration, self._log, clock, metrics, gateway_id, health=health)
-        self._running[one.id] = running = Running(one, config, integration, forwarder, health)
+        inbound = None
+        if isinstance(integration, Receives) and integration.hears().topics:
+            inbound = self._receiver(integration, self._receives_for(one, config), health)
+        self._running[one.id] = running = Running(one, config, integration, forwarder, inbound, health)
         if self._start(running):
             with suppress(TimeoutError):  # it may also crash; that is not for whoever has changed it to wait for
                 async with asyncio.timeout(_BEGINS_WITHIN_S):
                     await running.entered.wait()
             for hear in self.on_begin:
                 await hear(one.id)
+
+    def _receives_for(self, one: Wanted, config: IntegrationConfig) -> str:
+        """Return whose readings one brings: its organisation's, or of one of the file the first that it is for."""
+        return one.organization_id or next(iter(config.organizations), self._settings.gateway.organization_id)
 
     async def _keep_place(self, one: Wanted) -> None:
         """Nothing is lost to it that it is to have, once it can be started."""
@@ -375,10 +410,7 @@ class RunningIntegrations:
         await one.integration.__aenter__()
         try:
             one.entered.set()
-            if one.forwarder is not None:
-                await one.forwarder.deliver()
-            else:
-                await asyncio.get_running_loop().create_future()
+            await first_of(*one.engines())
         finally:
             one.entered.clear()
             await self._leave(one)
@@ -415,8 +447,9 @@ class RunningIntegrations:
             one.task.cancel()
             await asyncio.wait([one.task])
         self._metrics.forget_part(one.part)
-        if one.forwarder is not None:
-            one.forwarder.forget()
+        for engine in (one.forwarder, one.inbound):
+            if engine is not None:
+                engine.forget()
 
 
 async def _to_its_end(work: Awaitable[None]) -> None:

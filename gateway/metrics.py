@@ -154,6 +154,18 @@ class Metrics:
             ["integration"],
             registry=registry,
         )
+        self.receiving = Gauge(
+            "neurogate_receiving",
+            "1 while messages can come through an integration that receives.",
+            ["integration"],
+            registry=registry,
+        )
+        self.received = Counter(
+            "neurogate_received_messages_total",
+            "Messages that came through an integration and are on disk.",
+            ["integration"],
+            registry=registry,
+        )
         self.notification_attempts = Counter(
             "neurogate_notification_attempts_total",
             "Attempts to send a notification, or several in one message.",
@@ -240,6 +252,8 @@ class Metrics:
             self.integration_errors,
             self.integration_request,
             self.integration_uptime,
+            self.receiving,
+            self.received,
             self.notification_attempts,
             self.notification_latency,
         )

@@ -90,6 +90,27 @@ class DestinationStatus:
 
 
 @dataclass(slots=True, frozen=True)
+class ReceivingStatus:
+    """How it goes with receiving through one integration."""
+
+    name: str
+    type: str
+    state: str
+    """`connecting`, `receiving`, `retrying` (waiting after a failure), `error` (its owner must act) or `full` (the
+    store takes nothing: what comes waits on the other side)."""
+    received: int
+    """Messages on disk since the gateway started, or it began anew."""
+    failures: int
+    """Since it last received for a while."""
+    next_attempt_s: float | None = None
+    """How long until the next attempt; None unless it waits."""
+    last_error: str = ""
+    label: str = ""
+    """What its owner calls one whose name is only an id; not for whom it does not belong to."""
+    health: IntegrationHealth | None = None
+
+
+@dataclass(slots=True, frozen=True)
 class BufferStatus:
     """The log on disk."""
 
@@ -118,6 +139,7 @@ class GatewayStatus:
     buffer: BufferStatus
     devices: list[DeviceActivity] = field(default_factory=list)
     destinations: list[DestinationStatus] = field(default_factory=list)
+    receiving: list[ReceivingStatus] = field(default_factory=list)
     mqtt_tls_port: int = 0
     """0 when MQTT is not spoken over TLS."""
     notices: list[str] = field(default_factory=list)

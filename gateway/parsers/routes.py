@@ -1,11 +1,12 @@
 """From a topic to the parser that its owner has chosen for it, or none."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from collections.abc import Mapping as MappingOf
 from dataclasses import replace
 from typing import NamedTuple, Self
 
 from gateway.config import Settings
-from gateway.config.routes import Route
+from gateway.config.routes import Mapping, ParserName, Route
 from gateway.model.rights import Rights, rights_of
 from gateway.model.topics import is_of_devices, matches
 from gateway.parsers.contract import Found, Parser
@@ -25,17 +26,22 @@ def _parse_standard(data: bytes, _topic: str) -> list[Found]:
 
 STANDARD = Parser("standard", _parse_standard)
 
-PARSERS: Mapping[str, Parser] = {parser.name: parser for parser in (STANDARD, SENML, VMARK)}
+PARSERS: MappingOf[str, Parser] = {parser.name: parser for parser in (STANDARD, SENML, VMARK)}
 """Those that need no mapping."""
 
 
 def parser_of(route: Route) -> Parser:
     """Return the parser that a route asks for."""
-    if route.mapping is None:
-        return PARSERS[route.parser]
-    mapped = custom(route.mapping)
+    return parser_named(route.parser, route.mapping)
+
+
+def parser_named(name: ParserName, mapping: Mapping | None) -> Parser:
+    """Return the parser of that name, with a mapping where it takes one."""
+    if mapping is None:
+        return PARSERS[name]
+    mapped = custom(mapping)
     # A hub is answered the same whatever its reports look like.
-    return mapped if route.parser == mapped.name else replace(PARSERS[route.parser], parse=mapped.parse)
+    return mapped if name == mapped.name else replace(PARSERS[name], parse=mapped.parse)
 
 
 class _Bound(NamedTuple):

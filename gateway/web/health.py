@@ -6,7 +6,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
-from typing import Literal
+from typing import Literal, TypeVar
 
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from gateway.clock import Clock
 from gateway.metrics import Metrics
-from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus
+from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus, ReceivingStatus
 from gateway.web.authorization import Forbidden
 from gateway.web.routes import RawAnswer, Route, Unavailable
 
@@ -40,6 +40,7 @@ class Readiness(TypedDict):
     uptime_seconds: float
     buffer: BufferStatus
     destinations: list[DestinationStatus]
+    receiving: list[ReceivingStatus]
 
 
 class Health:
@@ -84,6 +85,7 @@ class Health:
             "uptime_seconds": round(status.uptime_seconds, 1),
             "buffer": status.buffer,
             "destinations": [_for_everybody(one) for one in status.destinations],
+            "receiving": [_for_everybody(one) for one in status.receiving],
         }
         return Unavailable(body) if status.problems else body
 
@@ -103,6 +105,9 @@ class Health:
         return any(client in network for network in self._metrics_from)
 
 
-def _for_everybody(one: DestinationStatus) -> DestinationStatus:
-    """Leave out what is an organisation's own: what it calls its destination, and what that has said."""
+_Status = TypeVar("_Status", DestinationStatus, ReceivingStatus)
+
+
+def _for_everybody(one: _Status) -> _Status:
+    """Leave out what is an organisation's own: what it calls its integration, and what the other side has said."""
     return replace(one, label="", last_error="") if one.label else one
