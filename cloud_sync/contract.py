@@ -92,6 +92,10 @@ class IntegrationConfig(BaseModel):
         description="If it is there, only readings that say something new: see its own settings.",
     )
 
+    def claim(self, gateway_id: str) -> str | None:  # noqa: ARG002 - others need it
+        """Return what one of all integrations alone can be elsewhere, such as a client of a broker, in words."""
+        return None
+
     @property
     def takes_readings(self) -> bool:
         """Whether one that forwards is handed readings: not, where its settings only say how others reach us."""

@@ -34,7 +34,7 @@ from gateway.storage.integrations import Integrations
 from gateway.storage.log import Log
 from gateway.storage.state import State
 from gateway.storage.vault import Vault
-from gateway.wanted_integrations import Wanted, notice_of, wanted_by_file, wanted_by_row
+from gateway.wanted_integrations import Wanted, each_alone, notice_of, wanted_by_file, wanted_by_row
 
 logger = logging.getLogger(__name__)
 
@@ -263,12 +263,10 @@ class RunningIntegrations:
     # What is wanted
 
     async def _wanted(self) -> dict[str, Wanted]:
-        rows = {
-            row.id: await wanted_by_row(row, self._state)
-            for row in await self._rows.list()
-            if row.id not in self._files
-        }
-        return self._files | rows
+        rows = sorted(await self._rows.list(), key=lambda row: row.created_at_ms)
+        found = [await wanted_by_row(row, self._state) for row in rows if row.id not in self._files]
+        wanted = each_alone([*self._files.values(), *found], self._settings.gateway.id)
+        return {one.id: one for one in wanted}
 
     # What is done about it
 

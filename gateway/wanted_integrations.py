@@ -1,6 +1,6 @@
 """What integrations there are to be, by the file and by the rows: each with its configuration, or why there is none."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from cloud_sync.registry import check_config, class_of, integration_class
 from gateway.config import IntegrationTable, Settings
 from gateway.model.errors import ConfigError, NeurogateError
 from gateway.model.selection import Selection
+from gateway.operations.integration_claims import taken
 from gateway.operations.integration_configs import config_of_row, config_of_table
 from gateway.storage.integrations import IntegrationRow
 from gateway.storage.state import State
@@ -101,6 +102,19 @@ async def wanted_by_row(row: IntegrationRow, state: State) -> Wanted:
         forwards=forwards and config.takes_readings,
         why=why,
     )
+
+
+def each_alone(wanted: Iterable[Wanted], gateway_id: str) -> Iterator[Wanted]:
+    """Yield them; of those that claim to be the same elsewhere, only the first can be started."""
+    claims: set[str] = set()
+    for one in wanted:
+        claim = one.config.claim(gateway_id) if one.is_active and one.config is not None else None
+        if claim is None or claim not in claims:
+            yield one
+        else:
+            yield replace(one, config=None, why=taken(claim))
+        if claim is not None:
+            claims.add(claim)
 
 
 def notice_of(one: Wanted) -> str:

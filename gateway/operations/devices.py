@@ -145,6 +145,8 @@ async def transfer_device(
     state = await up_to_date_state(site)
     topics = await topics_of_device(site, organization_id, device_id)
     moved = await device_changes.transfer_device(state, organization_id, device_id, to, by=site.actor)
+    if site.live is not None:  # first: what still came for the old organisation would discover it there again
+        await site.live.apply_integrations()
     await take_effect(site)
     try:
         await _end_retained(site, topics)

@@ -8,6 +8,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
@@ -29,6 +30,7 @@ from gateway.config import IntegrationTable
 from gateway.model.errors import AlreadyExists, BadInput, ConfigError, Conflict, NeurogateError
 from gateway.model.finding import Finding, broken
 from gateway.model.status import IntegrationHealth
+from gateway.operations.integration_claims import claims, refuse_taken
 from gateway.operations.integration_configs import config_of_row, config_of_table
 from gateway.operations.integration_trials import findings_of
 from gateway.operations.site import Site
@@ -125,7 +127,7 @@ async def add_integration(
     _told(lambda: refuse_masks(model, settings))
     shown, secret = split(model, patched(model, {}, settings))
     row = replace(IntegrationRow("new", organization_id, integration_type, name, shown), **_columns(fields))
-    _told(lambda: config_of(row, secret))
+    refuse_taken(await claims(site), _told(lambda: config_of(row, secret)), site)
     added = await Integrations(await site.state()).add(row, secret, by=site.actor)
     await _take_effect(site)
     return await show_integration(site, integration_id=added.id)
@@ -152,11 +154,17 @@ async def change_integration(
     if columns.get("status") is not None:
         columns["sync_error"] = None
 
+    claimed = await claims(site)
+
     def edit(row: IntegrationRow, secrets: Values | Unreadable) -> tuple[IntegrationRow, Values | None]:
         new = replace(row, **columns)
         if new.name != row.name:
             _refuse_name_of_file(site, new.name)
-        return (new, None) if settings is None else _with_settings(new, secrets, settings)
+        changed, kept = (new, None) if settings is None else _with_settings(new, secrets, settings)
+        with suppress(ConfigError):  # it does not run: what is wrong with it is said elsewhere
+            known = kept if kept is not None else {} if isinstance(secrets, Unreadable) else secrets
+            refuse_taken(claimed, config_of(changed, known), site)
+        return changed, kept
 
     state = await site.state()
     await Integrations(state).change(integration_id, edit, organization_id=organization_id, by=site.actor)

@@ -20,6 +20,7 @@ from gateway.storage.device_rows import (
     write_credential,
     write_device,
 )
+from gateway.storage.integrations import move_integrations
 from gateway.storage.organizations import no_organization
 from gateway.storage.state import State
 
@@ -100,8 +101,9 @@ async def transfer_device(
 ) -> tuple[DeviceRow, DeviceCredential | None]:
     """Move a device to another organisation, in one transaction; return it with its new credential.
 
-    That is None for one that had none. The old one is gone. Raises NotFound, BadInput, and AlreadyExists when the other
-    organisation has a device of that id, or one that is called the same.
+    That is None for one that had none. The old one is gone, and its own integrations move along. Raises NotFound,
+    BadInput, and AlreadyExists when the other organisation has a device of that id, or one, or an integration, that is
+    called the same.
     """
     if to == organization_id:
         raise BadInput("same_organization", f"{device_id} is in {to} already.", hint="Name another organisation.")
@@ -121,13 +123,14 @@ async def transfer_device(
             )
         moved = replace(old, organization_id=to)
         await refuse_taken(db, moved)
-        # Its credential goes with its row. What else names a device, as integrations will, moves here.
+        now_ms = state.now_ms()
+        await move_integrations(db, organization_id, device_id, to, by=by, now_ms=now_ms)
+        # Its credential goes with its row.
         await db.execute("DELETE FROM devices WHERE organization_id = ? AND id = ?", (organization_id, device_id))
         await db.execute(
             "DELETE FROM commands WHERE organization_id = ? AND device_id = ?", (organization_id, device_id)
         )
         await write_device(db, moved)
-        now_ms = state.now_ms()
         if moved.status == "active":
             await write_credential(db, credential, state.password_hash(credential.password), now_ms)
         about = ("device.transfer", device_id)

@@ -92,6 +92,9 @@ _COLUMNS = """id, organization_id, integration_type, name, settings, secret_name
     last_sync_status, sync_error, created_at, updated_at"""
 _SELECT = f"SELECT {_COLUMNS} FROM device_integrations"  # noqa: S608 - constants
 
+MOVES_WITH = ("mqtt_external", "deviceId")
+"""Integrations of this type whose setting names a device are that device's: they move with it."""
+
 Edit = Callable[[IntegrationRow, Values | Unreadable], tuple[IntegrationRow, Values | None]]
 """Gets an integration with its secrets, or why they cannot be read, and returns how it is to be; None leaves them."""
 
@@ -228,6 +231,28 @@ class Integrations:
             text = Secret(json.dumps(dict(secrets), ensure_ascii=False))
             sealed = await self._vault.seal(db, INTEGRATIONS.place(row.id), text)
         return replace(row, secret_names=tuple(sorted(secrets)), sealed=sealed)
+
+
+async def move_integrations(
+    db: aiosqlite.Connection, organization_id: str, device_id: str, to: str, *, by: str, now_ms: int
+) -> None:
+    """Move what is a device's to another organisation, as part of its move: the same id, client id and secrets.
+
+    Raises AlreadyExists for a name that is taken there, and BadInput when there are too many.
+    """
+    integration_type, setting = MOVES_WITH
+    for found in await db.execute_fetchall(
+        f"{_SELECT} WHERE organization_id = ? AND integration_type = ? AND json_extract(settings, ?) = ?",
+        (organization_id, integration_type, f"$.{setting}", device_id),
+    ):
+        old = _row(found)
+        row = replace(old, organization_id=to, updated_at_ms=now_ms)
+        await _refuse_too_many(db, to)
+        await _refuse_taken(db, row)
+        await _write(db, row)
+        # Neither organisation learns of the other.
+        await note(db, now_ms, by, organization_id, "integration.transfer", row.id, old.described(), None)
+        await note(db, now_ms, by, to, "integration.transfer", row.id, None, row.described())
 
 
 def no_integration(integration_id: str) -> NotFound:
