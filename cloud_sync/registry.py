@@ -31,6 +31,7 @@ BUILT_IN = MappingProxyType(
         "golioth": "cloud_sync.integrations.golioth:Golioth",
         "google_iot": "cloud_sync.integrations.google_iot:GoogleIot",
         "mqtt": "cloud_sync.integrations.mqtt:Mqtt",
+        "mqtt_external": "cloud_sync.integrations.mqtt_external:MqttExternal",
         "slack": "cloud_sync.integrations.slack:Slack",
         "webhook": "cloud_sync.integrations.webhook:Webhook",
     }

@@ -265,7 +265,7 @@ class Connection:
             return
         match kind:
             case Kind.PUBLISH:
-                self._keep(first, packets.read_publish(self._level, first, body, cut_bytes))
+                self._keep(packets.read_publish(self._level, first, body, cut_bytes))
             case Kind.PUBACK:
                 packet_id, answer = packets.read_puback(self._level, body)
                 _answer(self._publishes, packet_id, self._shown(answer))
@@ -286,10 +286,10 @@ class Connection:
             return replace(answer, reason="it repeats a secret, and is withheld")
         return answer
 
-    def _keep(self, first: int, message: Message) -> None:
+    def _keep(self, message: Message) -> None:
         waiting = self._waiting
         if message.packet_id:
-            if message.packet_id in waiting.unacknowledged and packets.is_repeated(first):
+            if message.packet_id in waiting.unacknowledged and message.is_repeated:
                 return  # some brokers repeat what was not acknowledged for a while; it waits here already
             waiting.unacknowledged[message.packet_id] = message
         waiting.messages.append(message)

@@ -30,6 +30,7 @@ MQTT_5: Level = 5
 REFUSED = 0x80
 """A reason code from here on is a refusal."""
 _QOS_1, _QOS_2, _RETAIN, _DUP = 0x02, 0x04, 0x01, 0x08
+_RETAINED_WHEN_NEW = 0x10  # an option of a subscription (MQTT 5, 3.8.3.1)
 _TOPIC_AT_MOST = 65_535 + 4
 """Of a message that is too long to be kept, so much is: the topic and the packet id are in it."""
 
@@ -113,6 +114,8 @@ class Message:
     properties: Properties
     cut_bytes: int = 0
     """More than 0: the packet had so many bytes, too many to keep, and the payload is left out."""
+    is_repeated: bool = False
+    """Whether the broker has sent it before (DUP)."""
 
 
 def framed(first: int, body: bytes) -> bytes:
@@ -165,9 +168,10 @@ def puback(packet_id: int) -> bytes:
 
 
 def subscribe(level: Level, packet_id: int, filters: Sequence[str], qos: int) -> bytes:
-    """Return a SUBSCRIBE (3.8)."""
+    """Return a SUBSCRIBE (3.8); in MQTT 5 what is retained only comes when the subscription is new."""
+    options = qos | (_RETAINED_WHEN_NEW if level == MQTT_5 else 0)
     head = struct.pack("!H", packet_id) + (written([]) if level == MQTT_5 else b"")
-    return framed(Kind.SUBSCRIBE << 4 | 2, head + b"".join(text(one) + bytes([qos]) for one in filters))
+    return framed(Kind.SUBSCRIBE << 4 | 2, head + b"".join(text(one) + bytes([options]) for one in filters))
 
 
 class Framer:
@@ -256,12 +260,8 @@ def read_publish(level: Level, first: int, body: bytes, cut_bytes: int) -> Messa
     if level == MQTT_5 and not cut_bytes:
         properties, at = read(body, at)
     payload = b"" if cut_bytes else body[at:]
-    return Message(topic, payload, 1 if packet_id else 0, bool(first & _RETAIN), packet_id, properties, cut_bytes)
-
-
-def is_repeated(first: int) -> bool:
-    """Whether a PUBLISH says that it was sent before."""
-    return bool(first & _DUP)
+    qos, is_repeated = 1 if packet_id else 0, bool(first & _DUP)
+    return Message(topic, payload, qos, bool(first & _RETAIN), packet_id, properties, cut_bytes, is_repeated)
 
 
 def _packet_id(body: bytes, at: int = 0) -> int:
