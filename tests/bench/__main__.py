@@ -8,6 +8,7 @@
 `disk` is what is written to disk for each reading.
 `backlog` is what a week of undelivered readings costs: the start, catching up, memory, and those who send readings.
 `fanout` is one message to ten subscribers, in turns with mosquitto and stock amqtt.
+`external` is what is taken in from somebody else's broker, and memory.
 `broker` is what connections cost, and what one client can do to the others.
 """
 
@@ -31,6 +32,7 @@ from tests.bench.brokers import NotInstalled
 from tests.bench.clouds import clouds
 from tests.bench.destinations import destinations
 from tests.bench.disk import NotOnDisk, disk
+from tests.bench.external import external
 from tests.bench.fanout import fanout
 from tests.bench.latency import latency
 from tests.bench.measurements import Row, end_to_end, ingest
@@ -124,6 +126,9 @@ _MEASURES: dict[str, _Measure] = {
     ),
     "fanout": lambda folder, options, scale: fanout(
         folder, seconds=_TURN_S / scale, rounds=1 if options.quick else options.rounds
+    ),
+    "external": lambda folder, options, scale: external(
+        folder, messages=options.readings // scale, rounds=1 if options.quick else options.rounds
     ),
     "broker": lambda folder, _, scale: broker(folder, boards=1_000 // scale, stuck_mb=200 // scale),
     "destinations": lambda folder, options, scale: destinations(
