@@ -92,9 +92,9 @@ class IntegrationConfig(BaseModel):
         description="If it is there, only readings that say something new: see its own settings.",
     )
 
-    def claim(self, gateway_id: str) -> str | None:  # noqa: ARG002 - others need it
+    def claims(self, gateway_id: str) -> tuple[str, ...]:  # noqa: ARG002 - others need it
         """Return what one of all integrations alone can be elsewhere, such as a client of a broker, in words."""
-        return None
+        return ()
 
     @property
     def takes_readings(self) -> bool:

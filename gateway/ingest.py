@@ -64,6 +64,11 @@ class Ingest:
         return self._log.bounds.full is not None
 
     @property
+    def log_uuid(self) -> str:
+        """What the ids of the readings that are stored now begin with, behind the gateway's."""
+        return self._log.uuid
+
+    @property
     def waiting_bytes(self) -> int:
         """How much waits for the disk."""
         return self._log.waiting_bytes

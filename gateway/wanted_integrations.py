@@ -106,15 +106,15 @@ async def wanted_by_row(row: IntegrationRow, state: State) -> Wanted:
 
 def each_alone(wanted: Iterable[Wanted], gateway_id: str) -> Iterator[Wanted]:
     """Yield them; of those that claim to be the same elsewhere, only the first can be started."""
-    claims: set[str] = set()
+    claimed: set[str] = set()
     for one in wanted:
-        claim = one.config.claim(gateway_id) if one.is_active and one.config is not None else None
-        if claim is None or claim not in claims:
+        claims = one.config.claims(gateway_id) if one.is_active and one.config is not None else ()
+        double = next((claim for claim in claims if claim in claimed), None)
+        if double is None:
+            claimed.update(claims)
             yield one
         else:
-            yield replace(one, config=None, why=taken(claim))
-        if claim is not None:
-            claims.add(claim)
+            yield replace(one, config=None, why=taken(double))
 
 
 def notice_of(one: Wanted) -> str:

@@ -1,7 +1,8 @@
-"""Publish readings to an MQTT broker that is not the gateway's own.
+"""Publish readings to an MQTT broker that is not the gateway's own, and receive such from it.
 
 By TCP or WebSocket, with or without TLS, and MQTT 3.1.1 or 5. Each message is published at QoS 1: the broker has it
-when it answers. By default a message is one reading as a webhook gets it; its `id` tells a repetition.
+when it answers. By default a message is one reading as a webhook gets it; its `id` tells a repetition. What is heard is
+acknowledged when it is on disk. Publishing and hearing are two clients at the broker: neither holds up the other.
 
 Sources: https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html and
 https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html.
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from cloud_sync.contract import Batch, Forwards, Integration, Outcome, Tests
+from cloud_sync.contract import Batch, Forwards, Hearing, Inbox, Integration, Outcome, Receives, Tests
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.line import HttpConfig, Line, certificate_pem, private_key_pem
 from cloud_sync.integrations.http.server_check import reach_server
@@ -24,24 +25,29 @@ from cloud_sync.integrations.mqtt_client.packets import MQTT_5, MQTT_311, Login
 from cloud_sync.integrations.mqtt_client.properties import LONGEST_TEXT, Property, Value
 from cloud_sync.integrations.mqtt_client.publisher import Limits, Publisher, Status
 from cloud_sync.integrations.mqtt_client.reasons import Failed
+from cloud_sync.integrations.mqtt_client.receiving import Receiving
 from cloud_sync.payload.in_parts import Part
 from cloud_sync.payload.messages import Messages
 from cloud_sync.payload.template import Template
 from cloud_sync.payload.topic_template import READING_FIELDS, TopicTemplate
 from cloud_sync.rate_limit import RateLimit
 from gateway.clock import Clock
+from gateway.config.routes import Mapping
 from gateway.model.finding import Finding, broken, fine
 from gateway.model.secret import Secret
 from gateway.model.topics import is_topic_filter
 
 _PATIENCE_S = 5.0
+_SESSION_S = 30 * 24 * 3600
+STABLE_NAME = "neurogate-{gateway_id}-{integration_id}"
+"""The client id of one that listens, if it has no other."""
 _JSON = "application/json"
 _FIELDS = (*READING_FIELDS, "sensor")
 _LEVELS = {"3.1.1": MQTT_311, "5": MQTT_5}
 
 
-class Mqtt(Integration, Forwards, Tests):
-    """Publish readings to an MQTT broker of yours."""
+class Mqtt(Integration, Forwards, Receives, Tests):
+    """Publish readings to an MQTT broker of yours, and receive such from it."""
 
     type = "mqtt"
 
@@ -71,8 +77,8 @@ class Mqtt(Integration, Forwards, Tests):
             None,
             min_length=1,
             max_length=200,
-            description="What it knows us as; by default a name of chance. Where `topics` are heard as well, what is "
-            "published comes from this name and `-out`.",
+            description="What it knows us as; by default a name of chance, and always the same where `topics` are "
+            "heard. Then what is published comes from this name and `-out`. No two clients of a broker may have one.",
         )
         client_cert: str | None = Field(
             None, description="A certificate that the broker asks for, in PEM, by `${file:…}`."
@@ -106,7 +112,20 @@ class Mqtt(Integration, Forwards, Tests):
         )
         birth: str = Field('{"status":"online"}', max_length=1_000, description="What is said there when it is.")
         will: str = Field('{"status":"offline"}', max_length=1_000, description="What is said there when it is not.")
-        topics: tuple[str, ...] = Field((), description="Topic filters to hear: a list, or a text with commas.")
+        topics: tuple[str, ...] = Field(
+            (),
+            max_length=100,
+            description="Topic filters to hear, a list or a text with commas: what comes there becomes readings.",
+        )
+        payload_parser: Literal["standard", "vmark", "senml", "custom"] = Field(
+            "standard",
+            description="What reads that: our own payload, a V-Mark hub's reports, SenML, or what `mapping` says.",
+        )
+        mapping: Mapping | None = Field(
+            None,
+            description="What becomes which field, as in `[ingest.routes.mapping]`: for `custom`, and for `vmark` "
+            "where reports look otherwise.",
+        )
 
         @field_validator("topics", mode="before")
         @classmethod
@@ -159,6 +178,12 @@ class Mqtt(Integration, Forwards, Tests):
                 raise ValueError("certificates are for TLS: set protocol to mqtts or wss.")
             if self.proxy is not None and address.websocket_path is not None and not address.uses_tls:
                 raise ValueError("a proxy leads to mqtt, mqtts and wss; ws without TLS does not go by one.")
+            if self.payload_parser == "custom" and self.mapping is None:
+                raise ValueError("the parser custom needs a mapping: which device, and which sensors.")
+            if self.payload_parser not in ("custom", "vmark") and self.mapping is not None:
+                raise ValueError(f"the parser {self.payload_parser} takes no mapping; only custom and vmark do.")
+            if self.topics and len(self.organizations) > 1:
+                raise ValueError("what is heard belongs to one organisation: name no more than one in organizations.")
             self.way().tls()
             return self
 
@@ -177,11 +202,40 @@ class Mqtt(Integration, Forwards, Tests):
             key = None if self.client_key is None else self.client_key.get_secret_value()
             return self.line(client_cert=self.client_cert, client_key=key)
 
-        def broker(self, client_id: str | None) -> Broker:
-            """Return whom to connect to, and who we are there; without a name it is one of chance."""
+        def listens_as(self, gateway_id: str) -> str:
+            """Return the client id that hears `topics`: the same after each start."""
+            name = (self.client_id or STABLE_NAME).replace("{gateway_id}", gateway_id)
+            return name.replace("{integration_id}", self.name)
+
+        def claims(self, gateway_id: str) -> tuple[str, ...]:
+            """Return which clients of which broker it is, as far as their names are no chance."""
+            at, names = self.address, []
+            if self.topics:
+                names.append(self.listens_as(gateway_id))
+            if self.publishes_as is not None:
+                names.append(self.publishes_as)
+            return tuple(f"the client {name} of {at.host.lower()}:{at.port}" for name in names)
+
+        @property
+        def publishes_as(self) -> str | None:
+            """The client id that publishes; None for one of chance."""
+            return f"{self.client_id}-out" if self.client_id and self.topics else self.client_id
+
+        def broker(self, client_id: str | None, *, session_s: int = 0) -> Broker:
+            """Return whom to connect to, and who we are there; without a name it is one of chance.
+
+            The broker keeps the session for so long, as far as it listens to that.
+            """
             at = self.address
             password = None if self.password is None else self.password.get_secret_value()
-            login = Login(client_id or _by_chance(), self.username, password, keepalive_s=self.keepalive_s)
+            login = Login(
+                client_id or _by_chance(),
+                self.username,
+                password,
+                keepalive_s=self.keepalive_s,
+                is_clean=not session_s,
+                session_s=session_s,
+            )
             return Broker(
                 at.host, at.port, at.uses_tls, at.websocket_path, login, _LEVELS[self.version], line=self.way()
             )
@@ -192,9 +246,9 @@ class Mqtt(Integration, Forwards, Tests):
         topic = TopicTemplate(config.topic or "x", _FIELDS)
         template = None if config.payload_template is None else Template(config.payload_template)
         self._messages = Messages(topic, template, config.max_message_bytes)
-        name = f"{config.client_id}-out" if config.client_id and config.topics else config.client_id
+        self._receiving: Receiving | None = None
         self._publisher = Publisher(
-            config.broker(name),
+            config.broker(config.publishes_as),
             egress,
             RateLimit(clock, asyncio.sleep, per_minute=config.rate_limit_per_minute),
             Limits(config.timeout_s, config.in_flight_max, config.max_message_bytes),
@@ -229,6 +283,18 @@ class Mqtt(Integration, Forwards, Tests):
         topic = config.status_topic.replace("{gateway_id}", gateway_id)
         return Status(topic, config.birth.encode(), config.will.encode())
 
+    def hears(self) -> Hearing:
+        """Return what it listens to."""
+        return Hearing(self._config.topics, self._config.payload_parser, self._config.mapping)
+
+    async def receive(self, inbox: Inbox) -> Outcome:
+        """Connect once, hand in what comes, and return why that has ended."""
+        config = self._config
+        if self._receiving is None:
+            broker = config.broker(config.listens_as(inbox.gateway_id), session_s=_SESSION_S)
+            self._receiving = Receiving(broker, config.topics, self.egress, timeout_s=config.timeout_s)
+        return await self._receiving.receive(inbox)
+
     async def check(self) -> list[Finding]:
         """Log in as the settings say, subscribe to the topics, and leave."""
         config, patience_s = self._config, min(_PATIENCE_S, self._config.timeout_s)
@@ -236,7 +302,7 @@ class Mqtt(Integration, Forwards, Tests):
         if not reached.is_connected:
             return reached.findings
         # Never under the real name: the broker would end the connection that is there under it.
-        name = f"{config.client_id or 'neurogate'}-test-{secrets.token_hex(3)}"
+        name = f"{config.listens_as('trial') if config.client_id else 'neurogate'}-test-{secrets.token_hex(3)}"
         try:
             connection = await open_connection(config.broker(name), self.egress, timeout_s=patience_s)
             try:

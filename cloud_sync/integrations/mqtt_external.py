@@ -1,37 +1,32 @@
 """A long-lived connection to a customer's own MQTT broker: what is published there becomes readings.
 
-Its settings are as the platform's documents call them. A message is acknowledged to the broker when it is on disk, and
-the client id stays the same, so nothing is lost that the broker keeps for us while we are away. A V-Mark hub gets its
-`{"result": 0}` when its report is stored. It forwards nothing: that is the integration `mqtt`.
+It is what `mqtt` is, with the names of the platform's documents, and only listens. A message is acknowledged to the
+broker when it is on disk, and the client id stays the same, so nothing is lost that the broker keeps for us while we
+are away. A V-Mark hub gets its `{"result": 0}` when its report is stored.
 """
 
-import secrets
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cloud_sync.contract import Hearing, Inbox, Integration, Ok, Outcome, Receives, Tests
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.http.line import HttpConfig, certificate_pem, private_key_pem
-from cloud_sync.integrations.http.reach import reach
-from cloud_sync.integrations.mqtt_client.address import Address, address_of
-from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
-from cloud_sync.integrations.mqtt_client.filters import checked_filters, listed
-from cloud_sync.integrations.mqtt_client.packets import MQTT_5, MQTT_311, Login
-from cloud_sync.integrations.mqtt_client.reasons import Failed
-from cloud_sync.integrations.mqtt_client.receiving import Receiving
+from cloud_sync.integrations.http.line import HttpConfig
+from cloud_sync.integrations.mqtt import STABLE_NAME, Mqtt
 from gateway.clock import Clock
 from gateway.config.routes import Mapping
-from gateway.model.finding import Finding, broken, fine
+from gateway.model.finding import Finding
 from gateway.model.secret import Secret
 
-_PATIENCE_S = 10.0
-_SESSION_S = 30 * 24 * 3600
-_FIELDS = ("{gateway_id}", "{integration_id}")
-_NAMES = {"broker_url": "brokerUrl", "use_tls": "useTls", "client_id": "clientId"}
-"""What the client calls settings, and how they are called here."""
+_NAMES = {
+    "broker_url": "brokerUrl",
+    "use_tls": "useTls",
+    "client_id": "clientId",
+    "payload_parser": "payloadParser",
+}
+"""What settings are called by `mqtt`, and here."""
+_ELSEWHERE = {"type", "device_id"}
 
 
 class MqttExternal(Integration, Receives, Tests):
@@ -44,7 +39,7 @@ class MqttExternal(Integration, Receives, Tests):
 
         model_config = ConfigDict(hide_input_in_errors=True)
 
-        leads_by: ClassVar[tuple[str, ...]] = ("brokerUrl", "port", "useTls", "proxy", "ca")
+        leads_by: ClassVar[tuple[str, ...]] = ("brokerUrl", "useTls", "proxy", "ca")
 
         broker_url: str = Field(
             alias="brokerUrl",
@@ -54,15 +49,20 @@ class MqttExternal(Integration, Receives, Tests):
         )
         port: int | None = Field(None, ge=1, le=65_535, description="Its port; by default what is usual.")
         use_tls: bool | None = Field(None, alias="useTls", description="Speak TLS; by default as `brokerUrl` begins.")
-        version: Literal["3.1.1", "5"] = Field("3.1.1", description="Which MQTT is spoken.")
+        version: Literal["3.1.1", "5"] = Field(
+            "3.1.1", description="Of MQTT. By 5 the broker may send more ahead of what is acknowledged: it is faster."
+        )
         username: str | None = Field(None, min_length=1, max_length=500, description="Who we are there.")
         password: Secret | None = Field(None, description="Its password.")
         client_cert: str | None = Field(
-            None, description="A certificate of ours, where the broker asks for one, in PEM, by `${file:…}`."
+            None, description="A certificate that the broker asks for, in PEM, by `${file:…}`."
         )
         client_key: Secret | None = Field(None, description="The private key of that certificate, in PEM.")
+        keepalive_s: int = Field(
+            60, ge=5, le=65_535, description="A broker that is silent for half as long again is gone."
+        )
         client_id: str = Field(
-            "neurogate-{gateway_id}-{integration_id}",
+            STABLE_NAME,
             alias="clientId",
             min_length=1,
             max_length=200,
@@ -74,10 +74,10 @@ class MqttExternal(Integration, Receives, Tests):
             max_length=100,
             description="Topic filters to hear: a list, or a text with commas; `#` does not match `$…`.",
         )
-        payload_parser: Literal["standard", "vmark", "custom"] = Field(
+        payload_parser: Literal["standard", "vmark", "senml", "custom"] = Field(
             "standard",
             alias="payloadParser",
-            description="What reads the messages: our own payload, a V-Mark hub's reports, or what `mapping` says.",
+            description="What reads messages: our own payload, a V-Mark hub's reports, SenML, or what `mapping` says.",
         )
         mapping: Mapping | None = Field(
             None,
@@ -95,110 +95,44 @@ class MqttExternal(Integration, Receives, Tests):
         @field_validator("topics", mode="before")
         @classmethod
         def _list_or_text(cls, topics: Any) -> Any:  # noqa: ANN401 - what stands in the file
-            return listed(topics)
-
-        @field_validator("topics")
-        @classmethod
-        def _are_filters(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
-            return checked_filters(topics)
-
-        @field_validator("client_cert")
-        @classmethod
-        def _is_certificate(cls, text: str | None) -> str | None:
-            return None if text is None else certificate_pem(text)
-
-        @field_validator("client_key")
-        @classmethod
-        def _is_key(cls, secret: Secret | None) -> Secret | None:
-            return None if secret is None else private_key_pem(secret)
+            return topics.split(",") if isinstance(topics, str) else topics
 
         @model_validator(mode="after")
-        def _fits_together(self) -> Self:
-            _ = self.address
-            if self.password is not None and self.username is None:
-                raise ValueError("a password needs a username.")
-            if (self.client_cert is None) != (self.client_key is None):
-                raise ValueError("client_cert and client_key belong together.")
-            if (self.payload_parser == "custom") and self.mapping is None:
-                raise ValueError("the parser custom needs a mapping: which device, and which sensors.")
-            if self.payload_parser == "standard" and self.mapping is not None:
-                raise ValueError("the parser standard takes no mapping; only custom and vmark do.")
-            if len(self.organizations) > 1:
-                raise ValueError("what comes belongs to one organisation: name one in organizations.")
+        def _are_good(self) -> Self:
+            try:
+                self.of_mqtt()
+            except ValidationError as error:
+                found = [one["msg"].removeprefix("Value error, ") for one in error.errors(include_url=False)]
+                raise ValueError(_as_called_here(" ".join(found))) from None
             return self
 
-        @property
-        def address(self) -> Address:
-            """Where it is. Raises ValueError."""
-            try:
-                return address_of(self.broker_url, port=self.port, protocol=None, use_tls=self.use_tls)
-            except ValueError as error:
-                raise ValueError(_as_called_here(str(error))) from None
+        def of_mqtt(self) -> Mqtt.Config:
+            """Return the same as settings of `mqtt`. Raises ValidationError."""
+            given = {name: getattr(self, name) for name in self.model_fields_set - _ELSEWHERE}
+            topics = ",".join(self.topics)
+            return Mqtt.Config.model_validate(given | {"type": "mqtt", "client_id": self.client_id, "topics": topics})
 
-        def client_of(self, gateway_id: str) -> str:
-            """Return the client id."""
-            name = self.client_id
-            for field, value in zip(_FIELDS, (gateway_id, self.name), strict=True):
-                name = name.replace(field, value)
-            return name
-
-        def claim(self, gateway_id: str) -> str:
+        def claims(self, gateway_id: str) -> tuple[str, ...]:
             """Return which client of which broker it is."""
-            at = self.address
-            return f"the client {self.client_of(gateway_id)} of {at.host.lower()}:{at.port}"
+            at, name = (mqtt := self.of_mqtt()).address, mqtt.listens_as(gateway_id)
+            return (f"the client {name} of {at.host.lower()}:{at.port}",)
 
     def __init__(self, config: Config, clock: Clock, egress: Egress) -> None:
         super().__init__(config, clock, egress)
-        self._config = config
-        self._receiving: Receiving | None = None
+        self._mqtt = Mqtt(config.of_mqtt(), clock, egress)
 
     def hears(self) -> Hearing:
         """Return what it listens to."""
-        return Hearing(self._config.topics, self._config.payload_parser, self._config.mapping)
+        return self._mqtt.hears()
 
     async def receive(self, inbox: Inbox) -> Outcome:
         """Connect once, hand in what comes, and return why that has ended."""
-        config = self._config
-        if self._receiving is None:
-            broker = self._broker(config.client_of(inbox.gateway_id), is_clean=False)
-            self._receiving = Receiving(broker, config.topics, self.egress, timeout_s=config.timeout_s)
-        outcome = await self._receiving.receive(inbox)
+        outcome = await self._mqtt.receive(inbox)
         return outcome if isinstance(outcome, Ok) else replace(outcome, reason=_as_called_here(outcome.reason))
 
     async def check(self) -> list[Finding]:
         """Log in as the settings say, subscribe to the topics, and leave."""
-        at, config = self._config.address, self._config
-        findings: list[Finding] = []
-        if config.proxy is None:
-            tls = config.line(**self._identity()).tls()
-            reached = await reach(at.host, at.port, self.egress, self.clock, uses_tls=at.uses_tls, tls=tls)
-            findings = reached.findings
-            if not reached.is_connected:
-                return findings
-        # Never under the real name: the broker would end the connection that is there under it.
-        broker = self._broker(f"{config.client_of('test')[:60]}-test-{secrets.token_hex(3)}", is_clean=True)
-        patience_s = min(_PATIENCE_S, config.timeout_s)
-        try:
-            async with aclosing(await open_connection(broker, self.egress, timeout_s=patience_s)) as connection:
-                answers = await connection.subscribe(config.topics)
-        except Failed as error:
-            return [*findings, broken(f"{error.reason[:1].upper()}{error.reason[1:]}.", _as_called_here(error.hint))]
-        refused = [topic for topic, answer in zip(config.topics, answers, strict=True) if answer.is_refusal]
-        words = "Correct `topics`, or our rights there."
-        found = [broken(f"It does not let us hear {topic}.", words) for topic in refused]
-        return [*findings, *(found or [fine("It lets us in and hear the topics.")])]
-
-    def _broker(self, client_id: str, *, is_clean: bool) -> Broker:
-        config, at = self._config, self._config.address
-        password = None if config.password is None else config.password.get_secret_value()
-        login = Login(client_id, config.username, password, is_clean=is_clean, session_s=_SESSION_S)
-        level = MQTT_5 if config.version == "5" else MQTT_311
-        line = config.line(**self._identity())
-        return Broker(at.host, at.port, at.uses_tls, at.websocket_path, login, level, line)
-
-    def _identity(self) -> dict[str, str | None]:
-        key = self._config.client_key
-        return {"client_cert": self._config.client_cert, "client_key": None if key is None else key.get_secret_value()}
+        return [replace(one, hint=_as_called_here(one.hint)) for one in await self._mqtt.check()]
 
 
 def _as_called_here(words: str) -> str:

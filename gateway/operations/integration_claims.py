@@ -33,10 +33,11 @@ async def claims(site: Site) -> Claims:
 
 def refuse_taken(found: Claims, config: IntegrationConfig, site: Site) -> None:
     """Raise AlreadyExists if another one is what this would be."""
-    if config.status != "active" or (claim := config.claim(site.settings.gateway.id)) is None:
+    if config.status != "active":
         return
-    if found.get(claim, config.name) != config.name:
-        raise AlreadyExists(taken(claim), hint="Give each its own client id, or leave it out.")
+    for claim in config.claims(site.settings.gateway.id):
+        if found.get(claim, config.name) != config.name:
+            raise AlreadyExists(taken(claim), hint="Give each its own client id, or leave it out.")
 
 
 def taken(claim: str) -> str:
@@ -46,11 +47,12 @@ def taken(claim: str) -> str:
 
 def _may_claim(integration_type: str) -> bool:
     try:
-        return class_of(integration_type).Config.claim is not IntegrationConfig.claim
+        return class_of(integration_type).Config.claims is not IntegrationConfig.claims
     except ConfigError:
         return False
 
 
 def _note(found: Claims, name: str, config: IntegrationConfig, site: Site) -> None:
-    if config.status == "active" and (claim := config.claim(site.settings.gateway.id)) is not None:
-        found.setdefault(claim, name)
+    if config.status == "active":
+        for claim in config.claims(site.settings.gateway.id):
+            found.setdefault(claim, name)

@@ -28,7 +28,7 @@ async def die(_: Connection, messages: Sequence[Message]) -> NoReturn:
 
 
 async def main(folder: Path, settings: str) -> None:
-    Connection.acknowledge = die  # type: ignore[method-assign]
+    Connection.acknowledge = die  # type: ignore[assignment, method-assign]
     integration = MqttExternal(MqttExternal.Config.model_validate(json.loads(settings)), ManualClock(), ANYWHERE)
     async with open_site(folder) as site, site.receiving(integration) as inbound:
         await until(lambda: inbound.status().state == "receiving", "it receives", patience_s=30)

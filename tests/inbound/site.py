@@ -13,7 +13,7 @@ from cloud_sync.health import Health
 from gateway.access import Access
 from gateway.clock import ManualClock
 from gateway.config import StorageSettings
-from gateway.inbound.engine import Inbound
+from gateway.inbound.engine import Inbound, Source
 from gateway.ingest import Ingest
 from gateway.metrics import Metrics
 from gateway.model.reading import NewQuarantine, StoredReading
@@ -113,7 +113,7 @@ class Site:
         self.clock.advance(math.ceil(seconds * 1000))
         await asyncio.sleep(0.001)
 
-    def inbound(self, source: OtherSide, **more: Any) -> Inbound:
+    def inbound(self, source: Source, **more: Any) -> Inbound:
         return Inbound(
             source,
             self.access,
@@ -127,7 +127,7 @@ class Site:
         )
 
     @asynccontextmanager
-    async def receiving(self, source: OtherSide, **more: Any) -> AsyncIterator[Inbound]:
+    async def receiving(self, source: Source, **more: Any) -> AsyncIterator[Inbound]:
         inbound = self.inbound(source, **more)
         task = asyncio.create_task(inbound.run())
         try:

@@ -115,7 +115,22 @@ async def test_a_hub_goes_on_as_it_hears_that_its_report_is_stored(site: Site, b
     await add(site, at(broker, "$sys/version/+/devices/#", payloadParser="vmark"))
     await listens(site)
     hub = await asyncio.create_subprocess_exec(
-        *("stdbuf", "-oL", "mosquitto_sub", "-p", str(broker.ports["mqtt"]), "-u", "us", "-P", PASSWORD, "-q", "1", "-C", "2", "-d"),
+        *(
+            "stdbuf",
+            "-oL",
+            "mosquitto_sub",
+            "-p",
+            str(broker.ports["mqtt"]),
+            "-u",
+            "us",
+            "-P",
+            PASSWORD,
+            "-q",
+            "1",
+            "-C",
+            "2",
+            "-d",
+        ),
         *("-t", f"{HUB}_reply"),
         stdout=subprocess.PIPE,
     )
@@ -129,6 +144,28 @@ async def test_a_hub_goes_on_as_it_hears_that_its_report_is_stored(site: Site, b
     assert sorted(one.device_id for one in await site.stored(2)) == ["S9", "thermometer"]
     assert [one.code for one in await site.quarantined()] == ["invalid_json"]
     await until(lambda: status(site).received == 2, "our own replies are no messages")
+
+
+async def test_what_we_forward_and_hear_again_goes_round_no_more(site: Site, broker: Mosquitto) -> None:
+    topic = place()
+    settings = {"broker_url": "127.0.0.1", "port": broker.ports["mqtt"], "username": "us", "password": PASSWORD}
+    both = settings | {"topic": f"{topic}/out", "topics": f"{topic}/#", "client_id": topic}
+    about = {"organization_id": "acme", "integration_type": "mqtt", "name": "both"}
+    one = await site.command(add_integration, **about, settings=both)  # type: ignore[arg-type]
+    assert {"forwards", "receives"} <= {*one.capabilities}
+    await listens(site)
+    await publish(broker, f"{topic}/in", reading("hall"), reading("attic"))
+    await until(lambda: delivered(site) == 2, "both are forwarded")
+    await publish(broker, f"{topic}/in", reading("cellar"))
+    assert [one.device_id for one in await site.stored(3)] == ["hall", "attic", "cellar"]
+    with pytest.raises(AlreadyExists):  # it publishes by a name of its own
+        await add(site, at(broker, topic, clientId=f"{topic}-out"))
+
+
+def delivered(site: Site) -> int:
+    (one,) = site.gateway._running.integrations.running()
+    assert one.forwarder is not None
+    return one.forwarder._delivered
 
 
 async def test_what_comes_while_we_are_away_is_not_lost(site: Site, broker: Mosquitto) -> None:

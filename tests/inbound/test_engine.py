@@ -137,6 +137,15 @@ async def test_what_nobody_asked_for_is_acknowledged_and_nothing_else(site: Site
     assert (await site.stored(), await site.quarantined()) == ([], [])
 
 
+async def test_a_reading_of_ours_that_comes_back_is_not_stored_again(site: Site) -> None:
+    source = OtherSide()
+    async with site.receiving(source):
+        source.publish(reading("hall", id=f"site-1:{site.log.uuid}:1"))
+        source.publish(reading("hall", id=f"site-2:{site.log.uuid}:1"))
+        await until(lambda: len(source.acknowledged) == 2, "acknowledged")
+    assert [one.body["id"][:6] for one in await site.stored()] == ["site-2"]
+
+
 async def test_p4_what_is_too_large_is_told_and_acknowledged(site: Site) -> None:
     source = OtherSide()
     async with site.receiving(source):

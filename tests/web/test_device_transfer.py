@@ -121,6 +121,41 @@ async def retained(site: Site, *who: DeviceCredential | NewPassword) -> list[byt
     return found
 
 
+OF_ITS_OWN = {"brokerUrl": "127.0.0.1", "port": 1, "topics": "plant/+", "deviceId": "kitchen", "password": "secret"}
+
+
+async def add_broker(api: Asker, name: str, settings: dict[str, Any], organization_id: str = "default") -> str:
+    body = {"integration_type": "mqtt_external", "name": name, "organization_id": organization_id}
+    _, made = await api.post("/api/v1/integrations", {**body, "settings": {"username": "us", **settings}})
+    return str(made["id"])
+
+
+async def test_its_connection_to_a_broker_moves_along_with_its_name_and_secret(api: Asker) -> None:
+    mine = await add_broker(api, "hub", OF_ITS_OWN)
+    anothers = await add_broker(api, "another's", OF_ITS_OWN | {"deviceId": "hall"})
+    nobodys = await add_broker(api, "nobody's", {name: OF_ITS_OWN[name] for name in ("brokerUrl", "port", "topics")})
+    assert (await transfer(api))[0] == 200
+    moved = await seen_by(api, "acme", "integrations", "integrations")
+    assert [(one["id"], one["name"]) for one in moved] == [(mine, "hub")]
+    assert moved[0]["settings"]["deviceId"] == "kitchen"
+    left = await seen_by(api, "default", "integrations", "integrations")
+    assert {one["id"] for one in left} == {anothers, nobodys}
+    running = {one.id: one for one in api.site.gateway._running.integrations.running()}
+    assert running[mine].organization_id == "acme"
+    assert running[mine].config.password.get_secret_value() == "secret"  # type: ignore[attr-defined]
+    seen = [(await seen_by(api, name, "activity-log", "activity")) for name in ("default", "acme")]
+    assert [one["subject"] for page in seen for one in page if one["action"] == "integration.transfer"] == [mine, mine]
+    assert "default" not in str([one for one in seen[1] if one["action"] == "integration.transfer"])
+
+
+async def test_a_name_that_is_taken_there_moves_neither(api: Asker) -> None:
+    await add_broker(api, "hub", OF_ITS_OWN)
+    await add_broker(api, "hub", OF_ITS_OWN | {"deviceId": "hall"}, "acme")
+    assert (await transfer(api))[0] == 409
+    assert [one["id"] for one in await seen_by(api, "default", "devices", "devices")] == ["kitchen"]
+    assert len(await seen_by(api, "default", "integrations", "integrations")) == 1
+
+
 async def test_each_organisation_hears_of_its_own_side_only(api: Asker) -> None:
     await transfer(api)
     logs = {name: await seen_by(api, name, "activity-log", "activity") for name in ("default", "acme")}
