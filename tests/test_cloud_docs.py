@@ -8,13 +8,14 @@ import pytest
 from cloud_sync.contract import IntegrationConfig
 from cloud_sync.registry import check_config, integration_classes
 from gateway.config import load
+from gateway.config.schema import fields_of
 from tests.cloud_sync.integrations.certificates import Authority
 from tests.cloud_sync.integrations.clouds import aws, azure
 from tests.cloud_sync.integrations.clouds.google import made_account
 
 FOLDER = Path(__file__).parent.parent / "cloud_sync"
 CLOUDS = ("aws_iot", "azure_iot", "google_iot")
-PAGES = {"clouds.md": (*CLOUDS, "golioth"), "mqtt.md": ("mqtt",)}
+PAGES = {"clouds.md": (*CLOUDS, "golioth"), "mqtt.md": ("mqtt",), "customers_broker.md": ("mqtt_external",)}
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": aws.KEY_ID,
     "AWS_SECRET_ACCESS_KEY": aws.SECRET_KEY,
@@ -47,7 +48,7 @@ def test_every_example_is_good(page: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("page", "kind"), [(page, kind) for page, kinds in PAGES.items() for kind in kinds])
 def test_every_setting_is_named(page: str, kind: str) -> None:
-    for setting in integration_classes()[kind].Config.model_fields.keys() - IntegrationConfig.model_fields:
+    for setting in fields_of(integration_classes()[kind].Config).keys() - IntegrationConfig.model_fields:
         assert f"`{setting}`" in text_of(page), setting
 
 
