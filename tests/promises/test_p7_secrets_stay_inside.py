@@ -24,6 +24,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import JsonValue
 
+from gateway.cli.gateway_link import Gateway as Link
 from gateway.cli.gateway_link import connect
 from gateway.config import load
 from gateway.model.errors import NeurogateError
@@ -367,7 +368,30 @@ async def manage_integrations(site: Planted, urls: dict[str, str]) -> None:
                     settings=json.loads(json.dumps(settings).replace("PLANTED", wrong)),
                 )
             site.places.note(f"what is said to {settings}", str(raised.value))
+        await manage_a_broker(site, link)
         site.places.note("the list", repr(await link.call(list_integrations)))
+
+
+async def manage_a_broker(site: Planted, link: Link) -> None:
+    """Let an organisation listen at a broker that is not there, and look at what is said of that."""
+    settings: dict[str, JsonValue] = {
+        "brokerUrl": "127.0.0.1",
+        "port": 9,
+        "topics": "plant/+",
+        "username": "neurogate",
+        "password": site.plants.new("broker's password"),
+        "proxy": "http://127.0.0.1:9",
+        "proxy_credentials": "user:" + site.plants.new("broker's proxy password"),
+    }
+    about = {"organization_id": "default", "integration_type": "mqtt_external", "name": "plant"}
+    added = await link.call(add_integration, **about, settings=settings)  # type: ignore[arg-type]
+    site.places.note("what is said of a broker", repr(added))
+    site.places.note("what a trial of a broker says", repr(await link.call(try_integration, integration_id=added.id)))
+    wrong = site.plants.new("broker's wrong password")
+    for change in ({"brokerUrl": f"mqtt://us:{wrong}@127.0.0.1"}, {"clientKey": wrong}, {"client_key": wrong}):
+        with pytest.raises(NeurogateError) as raised:
+            await link.call(change_integration, integration_id=added.id, settings={**change, "password": wrong})
+        site.places.note(f"what is said to a wrong {[*change]}", str(raised.value))
 
 
 def fail_to_log_in(site: Planted) -> None:
