@@ -83,6 +83,7 @@ async def test_p5_no_more_is_taken_than_fits_until_it_is_on_disk(site: Site, mon
         for _ in range(20):
             await site.sleep(0)
         assert len(waiting) == source.handed_in == MOST_MESSAGES
+        assert source.acknowledged == []
         monkeypatch.setattr(site.log, "submit", submit)
         for entry in waiting:
             submit(*entry)  # type: ignore[misc]
@@ -191,9 +192,11 @@ async def test_p5_while_there_is_no_room_nothing_is_asked_for(site: Site) -> Non
         await until(lambda: len(source.acknowledged) == 1)
 
 
-async def test_at_a_stop_what_is_on_its_way_to_the_disk_is_acknowledged(site: Site) -> None:
+async def test_at_a_stop_what_is_on_its_way_to_the_disk_is_acknowledged(tmp_path: Path) -> None:
     source = OtherSide()
-    async with site.receiving(source):
-        source.publish(numbered(1))
-        await until(lambda: source.handed_in == 1)
-    assert source.acknowledged == [numbered(1)]
+    async with open_site(tmp_path, commit_max_delay_ms=100) as site:
+        async with site.receiving(source):
+            source.publish(numbered(1))
+            await until(lambda: source.handed_in == 1)
+            assert source.acknowledged == []
+        assert source.acknowledged == [numbered(1)]
