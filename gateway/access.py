@@ -77,6 +77,8 @@ class Credential:
     device: Device | None
     rights: Rights
     statistics: Statistics = field(default_factory=Statistics)
+    is_home_assistant: bool = False
+    """Whether it listens only, and speaks for no device."""
 
     @property
     def namespace(self) -> str:
@@ -273,7 +275,7 @@ class Access:
 
         A route gives no right to another device's topics, whether their form is ours or the parser knows it.
         """
-        if credential.organization_id is None:
+        if credential.organization_id is None or credential.is_home_assistant:
             return None
         parser = self._routes.parser(credential.organization_id, topic)
         if parser is None:
@@ -422,8 +424,9 @@ class Access:
         device = None
         if row.organization_id is not None and row.device_id is not None:
             device = self._devices[row.organization_id, row.device_id]
-        rights = self._routes.rights_of(row.organization_id, row.device_id)
-        return Credential(row.username, row.organization_id, device, rights, statistics)
+        listens = row.is_home_assistant
+        rights = self._routes.rights_of(row.organization_id, row.device_id, is_home_assistant=listens)
+        return Credential(row.username, row.organization_id, device, rights, statistics, listens)
 
     # What is written behind the data path
 

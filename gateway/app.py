@@ -21,6 +21,7 @@ from gateway.access import Access
 from gateway.alerts.engine import AlertEngine
 from gateway.broker.boards import commands_over
 from gateway.broker.door import Door
+from gateway.broker.home_assistant import home_assistant_over
 from gateway.broker.names import too_long
 from gateway.broker.publisher import Publisher
 from gateway.callers import Callers
@@ -28,6 +29,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.golioth_doors import golioth_webhook
+from gateway.home_assistant import HomeAssistant
 from gateway.http_listeners import HttpListeners
 from gateway.inbound.engine import receiver
 from gateway.ingest import Ingest
@@ -94,6 +96,7 @@ class _Parts:
     feed: LiveFeed
     serial: dict[str, SerialSource]
     site: RunningSite
+    home_assistant: HomeAssistant
     tls: SiteTls | None
     listeners: contextlib.AsyncExitStack
     """Closing it closes every port and connection."""
@@ -278,7 +281,20 @@ class Gateway:
         )
         serial = serial_sources(settings, access, ingest, metrics, clock)
         parts = self._parts = _Parts(
-            state, log, access, door, http, integrations, messages, callbacks, feed, serial, site, tls, listeners
+            state,
+            log,
+            access,
+            door,
+            http,
+            integrations,
+            messages,
+            callbacks,
+            feed,
+            serial,
+            site,
+            home_assistant_over(door, access, log, state, settings, clock),
+            tls,
+            listeners,
         )  # who asks, may ask now
         if tls is not None:
             listeners.callback(tls.handshakes.stop)
@@ -331,6 +347,7 @@ class Gateway:
             "alerts": self._alerts.run,
             "notifications": parts.site.notifier.run,
             "live feed": parts.feed.run,
+            "home assistant": parts.home_assistant.run,
             **({"certificates": parts.tls.keep_fresh} if parts.tls is not None else {}),
             **serial,
             **mdns,

@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol):
     # Everything but PUBLISH
 
     def _other_packet(self, first: int, body: bytes) -> None:
-        kind, flags, at_most = first >> 4, first & 0x0F, self._door.settings.max_filters_per_subscribe
+        kind, flags = first >> 4, first & 0x0F
         publishing = self._publishing
         if publishing is None:
             self._start_connect(flags, body)
@@ -269,13 +269,21 @@ class Connection(asyncio.Protocol):
             self._connect = None  # a goodbye: no will
             self._end("disconnect")
         elif kind == PacketType.SUBSCRIBE:
-            self._subscribe(*packets.decode_subscribe(first, body, at_most=at_most))
+            self._subscribe(*packets.decode_subscribe(first, body, at_most=self._filters_at_most))
         elif kind == PacketType.UNSUBSCRIBE:
-            self._unsubscribe(*packets.decode_subscribe(first, body, at_most=at_most))
+            self._unsubscribe(*packets.decode_subscribe(first, body, at_most=self._filters_at_most))
         elif kind in (PacketType.PUBACK, PacketType.PUBREC, PacketType.PUBCOMP) and not flags:
             self._acknowledged(kind, int.from_bytes(packets.packet_id(body), "big"))
         else:
             raise MalformedPacket(f"unexpected packet type {kind} with flags {flags}")
+
+    @property
+    def _filters_at_most(self) -> int:
+        """How many topic filters a packet may have: Home Assistant names 500 of its devices in one."""
+        settings = self._door.settings
+        if self.credential is not None and self.credential.is_home_assistant:
+            return max(settings.max_filters_per_subscribe, settings.max_home_assistant_subscriptions)
+        return settings.max_filters_per_subscribe
 
     def _subscribe(self, packet_id: bytes, asked: list[tuple[str, int]]) -> None:
         assert self._session is not None

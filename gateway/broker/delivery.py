@@ -90,6 +90,8 @@ class Delivery:
         self.retained = Retained(self.local, settings.retained_max_bytes, settings.retained_max_messages)
         self.on_hearing: list[Callable[[], None]] = []
         """Called when a client has come back to its subscriptions, or has a new one."""
+        self.on_message: list[Callable[[Message], None]] = []
+        """Called with each message that is handed to its subscribers, whether there are any or not."""
         self.sent = 0
         """Messages that left, or were queued for a client that is there."""
 
@@ -225,6 +227,8 @@ class Delivery:
         """Give a message to everybody for whom it does not have to be on disk."""
         if message is None:
             return
+        for hear in self.on_message:
+            hear(message)
         plain: dict[str, bytes] = {}
         for session, granted in route:
             link = session.link
@@ -338,7 +342,7 @@ class Delivery:
             return "topic_too_long"
         if not self._may_subscribe(session.client_id, name):
             return "foreign_filter"
-        if name not in session.subscriptions and len(session.subscriptions) >= self._settings.max_subscriptions:
+        if name not in session.subscriptions and len(session.subscriptions) >= session.subscriptions_at_most:
             return "too_many_subscriptions"
         return ""
 

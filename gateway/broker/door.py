@@ -31,7 +31,7 @@ from gateway.ingest import Ingest
 from gateway.login_delay import LoginDelay
 from gateway.metrics import Metrics
 from gateway.model.errors import PortInUse, StoreFailed
-from gateway.model.topics import KeptTopics, answered_command, is_telemetry
+from gateway.model.topics import KeptTopics, answered_command, is_of_devices, is_telemetry
 from gateway.storage.mqtt_store import Done, MqttStore
 from gateway.tls.site_tls import SiteTls
 
@@ -101,6 +101,8 @@ class Door:
         """What connections that have ended still owe, by the client id behind the door."""
         self.before_opening: list[Callable[[], Awaitable[None]]] = []
         """Awaited when sessions are as they were, and nobody has come in yet."""
+        self.before_closing: list[Callable[[], None]] = []
+        """Called while everybody can still be told something."""
         self.answers: TakesAnswers | None = None
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -169,6 +171,8 @@ class Door:
 
     async def stop(self) -> None:
         """Close the ports and every connection."""
+        for say in self.before_closing:
+            say()
         self._close_ports()
         for connection in list(self._connections):
             connection.end("stopping")
@@ -292,7 +296,9 @@ class Door:
             return True
         if not credential.rights.may_publish(topic):
             return False
-        return credential.organization_id is None or self._access.sender(credential, topic) is not None
+        if credential.organization_id is None or not is_of_devices(topic):
+            return True
+        return self._access.sender(credential, topic) is not None
 
     def telemetry_of(self, credential: Credential, topic: str) -> Device | None:
         """Return whose reading a message on this topic of the client is, None if it is none."""
@@ -355,7 +361,7 @@ class Door:
         heir = _Heir(lambda: self._hand_on(left, done), done)
         routed = self.routed(credential, will.topic)
         device = self.telemetry_of(credential, will.topic)
-        if routed is not None and routed.parser.ignores(will.topic):
+        if credential.rights.is_unheard(will.topic) or (routed is not None and routed.parser.ignores(will.topic)):
             done()
             return
         if routed is not None and routed.parser.reads(will.topic):

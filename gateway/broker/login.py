@@ -47,6 +47,11 @@ async def log_in(door: "Door", connection: "Connection", connect: Connect) -> No
     session, is_present = door.delivery.sessions.open(
         connection.local_id, credential.namespace, clean=connect.clean_session, link=connection
     )
+    session.subscriptions_at_most = (
+        door.settings.max_home_assistant_subscriptions
+        if credential.is_home_assistant
+        else door.settings.max_subscriptions
+    )
     connection.accepted(connect, credential, session)
     connection.send(packets.CONNACK_SESSION_PRESENT if is_present else packets.CONNACK_ACCEPTED)
     door.delivery.resume(session, connection)

@@ -35,6 +35,8 @@ class _Topic(NamedTuple):
     """Its name behind the door."""
     telemetry_of: Device | None
     """Whose reading a message on it is, in the standard shape; None when it is none."""
+    is_unheard: bool = False
+    """Whether nobody is to hear it."""
     routed: Routed | None = None
     """How a message on it is read, when a parser has been chosen for it."""
 
@@ -88,7 +90,8 @@ class Publishing:
             message = Message(known.local, payload, qos, retain)
             self._take_routed(known.name, known.routed, message, ack, received, maybe_repeated=bool(first & 0x08))
         else:
-            self._owe_in_turn(ack, Message(known.local, payload, qos, retain), received)
+            message = None if known.is_unheard else Message(known.local, payload, qos, retain)
+            self._owe_in_turn(ack, message, received)
         if len(self._owed) >= self._max_inflight:
             self._connection.hold(Hold.INFLIGHT)
 
@@ -194,7 +197,8 @@ class Publishing:
         if len(self._topics) >= _TOPICS_CACHED:
             self._topics.clear()
         telemetry_of = self._door.telemetry_of(self.credential, topic) if routed is None else None
-        known = _Topic(topic, self.credential.namespace + topic, telemetry_of, routed)
+        is_unheard = self.credential.rights.is_unheard(topic)
+        known = _Topic(topic, self.credential.namespace + topic, telemetry_of, is_unheard, routed)
         sender = telemetry_of if routed is None else routed.sender
         if sender is None or sender.is_known:
             self._topics[name] = known

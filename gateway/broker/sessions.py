@@ -39,6 +39,8 @@ class Session:
     """What it has subscribed to, with the QoS granted, and whose retained messages are still to be looked up."""
     replay: "OrderedDict[str, int] | None" = None
     """Topics whose retained message is still to be sent, each with the QoS that was granted."""
+    subscriptions_at_most: int = 0
+    """Of whoever has logged in; until then it cannot subscribe."""
     is_over: bool = False
 
     @property

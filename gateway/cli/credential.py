@@ -31,6 +31,9 @@ def add(
     site: Annotated[
         bool, typer.Option("--site", help="For the owner's tools: hears all organisations, sends commands.")
     ] = False,
+    home_assistant: Annotated[
+        bool, typer.Option("--home-assistant", help="For Home Assistant: hears what it is told, speaks for no device.")
+    ] = False,
     as_json: JsonOutput = False,
     config: ConfigFile = None,
 ) -> None:
@@ -41,7 +44,13 @@ def add(
         )
     settings = load(config, os.environ).settings
     organization_id = None if site else organization or settings.gateway.organization_id
-    new = ask(settings, credentials.add_credential, name=name, organization_id=organization_id)
+    new = ask(
+        settings,
+        credentials.add_credential,
+        name=name,
+        organization_id=organization_id,
+        is_home_assistant=home_assistant,
+    )
     _show_password(new, as_json=as_json)
 
 
@@ -79,7 +88,7 @@ def show(username: Username, as_json: JsonOutput = False, config: ConfigFile = N
         ("organisation", one.organization_id or "the site: all of them"),
         ("device", one.device_id or "all"),
         ("created", rfc3339(one.created_at_ms)),
-        *(("publishes", right) for right in one.rights.publish),
+        *(("publishes", right) for right in (*one.rights.publish, *one.rights.unheard)),
         *(("subscribes", right) for right in one.rights.subscribe),
         ("last login", _time(one.last_connected_at_ms) or "never"),
         ("logins", f"{one.connections:,}"),

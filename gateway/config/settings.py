@@ -92,6 +92,9 @@ class MqttSettings(Section):
         10.0, gt=0, description="How long a subscriber may read nothing, while much waits for it, until it is dropped."
     )
     max_subscriptions: int = Field(50, ge=1, description="Topic filters of one client; further ones are refused.")
+    max_home_assistant_subscriptions: int = Field(
+        5_000, ge=1, description="Those of a client with Home Assistant's credential: it has one for each device."
+    )
     max_filters_per_subscribe: int = Field(
         100, ge=1, description="Topic filters in one SUBSCRIBE or UNSUBSCRIBE; more close the connection."
     )
@@ -453,6 +456,26 @@ class NotificationSettings(Section):
     log_max_age_days: float = Field(30.0, gt=0, description="How long one is kept after it was sent or has failed.")
 
 
+class HomeAssistantSettings(Section):
+    """What Home Assistant is told by the embedded broker (MQTT discovery)."""
+
+    enabled: bool = Field(default=False, description="Whether it is told of the devices; off takes them back.")
+    discovery_prefix: str = Field(
+        "homeassistant", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Its discovery prefix."
+    )
+    offline_after_s: float = Field(
+        300.0, gt=0, description="A device that is not connected and was not heard for so long is offline."
+    )
+
+    @field_validator("discovery_prefix")
+    @classmethod
+    def _is_nobody_elses(cls, value: str) -> str:
+        if value in {"neurogate", "neurobuild", "devices"} or value.startswith("org_"):
+            msg = f"{value} is where devices or the gateway speak; Home Assistant's own is homeassistant."
+            raise ValueError(msg)
+        return value
+
+
 class MdnsSettings(Section):
     """How the local network finds this gateway: as `neurogate-ID.local`, with `_mqtt._tcp` and `_http._tcp`."""
 
@@ -497,6 +520,7 @@ class Settings(Section):
     clock: ClockSettings = ClockSettings()
     ingest: IngestSettings = IngestSettings()
     notifications: NotificationSettings = NotificationSettings()
+    home_assistant: HomeAssistantSettings = HomeAssistantSettings()
     mdns: MdnsSettings = MdnsSettings()
     log: LogSettings = LogSettings()
     serial: tuple[SerialTable, ...] = Field((), description="What is attached to this machine by a serial line.")

@@ -4,7 +4,7 @@ A right is a topic filter (MQTT 3.1.1, 4.7). A topic may be used when a right ma
 when every topic it matches, whatever topics there may be, is matched by one of the rights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.model.topics import FOR_DEVICES, is_topic_filter, matches
 
@@ -15,14 +15,24 @@ class Rights:
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+    unheard: tuple[str, ...] = ()
+    """Where it may publish as well, and nobody hears it, nor is it kept."""
 
     def may_publish(self, topic: str) -> bool:
         """Whether a message may be published to the topic."""
-        return any(matches(topic, right) for right in self.publish)
+        return any(matches(topic, right) for right in (*self.publish, *self.unheard))
+
+    def is_unheard(self, topic: str) -> bool:
+        """Whether nobody is to hear what is published to the topic."""
+        return any(matches(topic, right) for right in self.unheard)
 
     def and_hear(self, filters: tuple[str, ...]) -> "Rights":
         """Return these rights, and that to hear what these filters match."""
-        return Rights(self.publish, (*self.subscribe, *filters)) if filters else self
+        return replace(self, subscribe=(*self.subscribe, *filters)) if filters else self
+
+    def __or__(self, other: "Rights") -> "Rights":
+        """Return both together."""
+        return Rights(self.publish + other.publish, self.subscribe + other.subscribe, self.unheard + other.unheard)
 
     def may_subscribe(self, topic_filter: str) -> bool:
         """Whether the filter is a filter at all, and lies inside one of the rights."""
@@ -65,6 +75,16 @@ def site_rights() -> Rights:
         f"+/{form}/+/{what}/#" for form in ("neurobuild/sensors", "+/devices", "devices") for what in FOR_DEVICES
     )
     return Rights(told, ("#", "$SYS/#"))
+
+
+def home_assistant_rights(prefix: str, organization_id: str | None) -> Rights:
+    """Return the rights of Home Assistant, an organisation's or (None) the site's; `prefix` is its discovery prefix.
+
+    It hears what the gateway tells it and says that it has come; it speaks in nobody's name. When its owner removes a
+    device there, it ends the retained message of that: it may, but what is told to it is the gateway's.
+    """
+    space = "" if organization_id is not None else "+/"
+    return Rights((f"{prefix}/status",), (f"{prefix}/#", f"{space}neurogate/#"), (f"{prefix}/device/+/config",))
 
 
 def covers(right: str, topic_filter: str) -> bool:

@@ -51,7 +51,9 @@ async def show_credential(site: Site, *, username: str) -> CredentialDetails:
     raise no_credential(username)
 
 
-async def add_credential(site: Site, *, name: str, organization_id: str | None) -> NewPassword:
+async def add_credential(
+    site: Site, *, name: str, organization_id: str | None, is_home_assistant: bool = False
+) -> NewPassword:
     """Make a credential of an organisation, or (None) of the site; it may be used at once.
 
     Raises BadInput or AlreadyExists.
@@ -59,7 +61,7 @@ async def add_credential(site: Site, *, name: str, organization_id: str | None) 
     if name.startswith(SELF_TEST):
         raise BadInput("invalid_credential_id", f"{SELF_TEST}… are names of the gateway's own.", hint="Choose another.")
     credentials = Credentials(await site.state())
-    new = await credentials.add(name, organization_id, by=site.actor)
+    new = await credentials.add(name, organization_id, is_home_assistant=is_home_assistant, by=site.actor)
     await take_effect(site)
     return new
 
@@ -95,7 +97,7 @@ def _details(row: CredentialRow, routes: ParserRoutes) -> CredentialDetails:
         row.username,
         row.organization_id,
         row.device_id,
-        routes.rights_of(row.organization_id, row.device_id),
+        routes.rights_of(row.organization_id, row.device_id, is_home_assistant=row.is_home_assistant),
         row.created_at_ms,
         row.last_connected_at_ms,
         row.connections,

@@ -7,7 +7,8 @@ from typing import NamedTuple, Self
 
 from gateway.config import Settings
 from gateway.config.routes import Mapping, ParserName, Route
-from gateway.model.rights import Rights, rights_of
+from gateway.model.home_assistant.topics import is_for_home_assistant
+from gateway.model.rights import Rights, home_assistant_rights, rights_of
 from gateway.model.topics import is_of_devices, matches
 from gateway.parsers.contract import Found, Parser
 from gateway.parsers.custom import custom
@@ -53,7 +54,13 @@ class _Bound(NamedTuple):
 class ParserRoutes:
     """The routes of a configuration, in their order."""
 
-    def __init__(self, routes: Iterable[Route] = (), default_organization: str = "default") -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route] = (),
+        default_organization: str = "default",
+        discovery_prefix: str = "homeassistant",
+    ) -> None:
+        self._discovery_prefix = discovery_prefix
         self._bound = [
             _Bound(route.organization_id or default_organization, route.topic, parser_of(route)) for route in routes
         ]
@@ -61,10 +68,16 @@ class ParserRoutes:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return those of a configuration."""
-        return cls(settings.ingest.routes, settings.gateway.organization_id)
+        prefix = settings.home_assistant.discovery_prefix
+        return cls(settings.ingest.routes, settings.gateway.organization_id, prefix)
 
     def parser(self, organization_id: str, topic: str) -> Parser | None:
-        """Return what reads a message that a client of the organisation publishes; None when no route asks for it."""
+        """Return what reads a message that a client of the organisation publishes; None when no route asks for it.
+
+        What the gateway itself tells Home Assistant is no route's, whatever its filter matches.
+        """
+        if is_for_home_assistant(organization_id, topic, self._discovery_prefix):
+            return None
         for bound in self._bound:
             if bound.organization_id == organization_id and matches(topic, bound.topic_filter):
                 return bound.parser
@@ -84,12 +97,20 @@ class ParserRoutes:
         mine = (one for one in self._bound if one.organization_id == organization_id and one.parser.named is None)
         return tuple(one.topic_filter for one in mine if not is_of_devices(one.topic_filter))
 
-    def rights_of(self, organization_id: str | None, device_id: str | None) -> Rights:
+    def rights_of(
+        self, organization_id: str | None, device_id: str | None, *, is_home_assistant: bool = False
+    ) -> Rights:
         """Return the rights of a credential (rights.py), with what it may hear because of the routes.
 
-        What it may publish there is said by `parser`, topic by topic.
+        What it may publish there is said by `parser`, topic by topic. Whoever speaks for all devices of an organisation
+        may as well be its Home Assistant.
         """
+        as_home_assistant = home_assistant_rights(self._discovery_prefix, organization_id)
+        if is_home_assistant:
+            return as_home_assistant
         rights = rights_of(organization_id, device_id)
+        if device_id is None:
+            rights |= as_home_assistant
         return rights if organization_id is None else rights.and_hear(self._heard_by(organization_id, device_id))
 
     def _heard_by(self, organization_id: str, device_id: str | None) -> tuple[str, ...]:

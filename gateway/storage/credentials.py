@@ -19,6 +19,9 @@ from gateway.storage.activity_log import GATEWAY, note
 from gateway.storage.passwords import generate_password
 from gateway.storage.state import State, check_name
 
+HOME_ASSISTANT = "homeassistant/#"
+"""The `topic_prefix` of a credential for Home Assistant, whatever its discovery prefix is."""
+
 
 @dataclass(slots=True, frozen=True)
 class CredentialRow:
@@ -36,6 +39,12 @@ class CredentialRow:
     connections: int
     refused_logins: int
     messages_in: int
+    topic_prefix: str = ""
+
+    @property
+    def is_home_assistant(self) -> bool:
+        """Whether it listens only; where, is said in gateway/model/rights.py."""
+        return self.topic_prefix == HOME_ASSISTANT
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,12 +80,14 @@ class Credentials:
         """Return all credentials."""
         rows = await self._state.fetch(
             """SELECT username, organization_id, device_id, password_hash, old_password_hash, old_password_left_ms,
-                created_at, last_connected_at, connections, refused_logins, messages_in
+                created_at, last_connected_at, connections, refused_logins, messages_in, topic_prefix
             FROM mqtt_credentials ORDER BY organization_id, device_id, username"""
         )
         return [CredentialRow(*row) for row in rows]
 
-    async def add(self, name: str, organization_id: str | None, *, by: str | None = GATEWAY) -> NewPassword:
+    async def add(
+        self, name: str, organization_id: str | None, *, is_home_assistant: bool = False, by: str | None = GATEWAY
+    ) -> NewPassword:
         """Make a credential of an organisation, or (None) of the site. With `by` None it is not worth a note.
 
         Raises BadInput for an unusable name, AlreadyExists when it is taken there.
@@ -86,6 +97,7 @@ class Credentials:
             check_name("organization", organization_id)
         username = organization_username(organization_id, name) if organization_id is not None else name
         new = NewPassword(username, organization_id, generate_password())
+        prefix = "#" if organization_id is None else f"org_{organization_id}/devices/#"
 
         async def insert(db: aiosqlite.Connection) -> bool:
             added = await db.execute(
@@ -95,7 +107,7 @@ class Credentials:
                     username,
                     organization_id,
                     self._state.password_hash(new.password),
-                    "#" if organization_id is None else f"org_{organization_id}/devices/#",
+                    HOME_ASSISTANT if is_home_assistant else prefix,
                     self._state.now_ms(),
                 ),
             )

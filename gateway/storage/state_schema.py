@@ -228,4 +228,8 @@ STATE_MIGRATIONS = (
             WHERE dedupe_key IS NOT NULL""",
         _ORGANIZATION_OF.format(table="notification_log"),
     ),
+    (
+        # Where somebody has heard what a device is: there they must hear when it is no more.
+        "CREATE TABLE home_assistant_topics (topic TEXT PRIMARY KEY) WITHOUT ROWID",
+    ),
 )
