@@ -217,7 +217,9 @@ def test_a_device_has_its_name_its_place_and_its_firmware() -> None:
 
 def test_no_two_devices_have_one_name_and_each_can_be_in_a_topic() -> None:
     parts = ["a", "a_", "_a", "a.", "a:", "a-", "a_-b", "a_d", "a_c", "a__", "a_-", "-a"]
-    names = [object_id(gateway, organization, device) for gateway in parts for organization in parts for device in parts]
+    names = [
+        object_id(gateway, organization, device) for gateway in parts for organization in parts for device in parts
+    ]
     assert len(set(names)) == len(parts) ** 3
     for name in names:
         home = HomeAssistant()
