@@ -122,13 +122,18 @@ class HomeAssistant:
         """By organisation: its own, and the site's."""
         self._told: set[str] = set()
         """Where somebody has heard what a device is."""
-        self._unwritten: set[str] = set()
         self._over: set[str] = set()
         """Where somebody is still to hear that a device is no more."""
+        self._heard: set[str] = set()
+        """Where that has been heard, and is not noted yet."""
         self._births: set[str] = set()
         """Spaces of those who have come."""
         self._wake = asyncio.Event()
         self._is_stopping = False
+
+    async def changed(self) -> None:
+        """Hear that there may be other devices than before."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Tell, until cancelled; where it is switched off, until what was told before is taken back."""
@@ -140,14 +145,22 @@ class HomeAssistant:
         self._look()
         await self._restore()
         self._over = self._told - {topic for shown in self._devices.values() for topic in self._configs(shown)}
+        loop = asyncio.get_running_loop()
+        looked = loop.time() - _LOOK_S
         while True:
-            await self._tell()
+            position = await self._read(position)
+            if self._wake.is_set() or loop.time() - looked >= _LOOK_S:
+                self._wake.clear()
+                looked = loop.time()
+                self._look()
+                await self._tell()
+                await self._note()
+            else:
+                await self._tell()
             await asyncio.sleep(_PAUSE_S)
             if self._log.last_row <= position:
-                await first_of(self._log.wait_beyond(position), self._wake.wait(), asyncio.sleep(_LOOK_S))
-            self._wake.clear()
-            position = await self._read(position)
-            self._look()
+                left_s = max(looked + _LOOK_S - loop.time(), 0)
+                await first_of(self._log.wait_beyond(position), self._wake.wait(), asyncio.sleep(left_s))
 
     def goodbye(self) -> None:
         """Say that the gateway stops; nothing is told after that."""
@@ -175,19 +188,11 @@ class HomeAssistant:
                 return
         shown = self._devices.get((organization_id, device_id))
         if shown is not None:
-            self._says(shown, payload)
+            said = _said(payload)
+            shown.offline_since_row = self._log.last_row if said == OFFLINE else None
+            if said == ONLINE:
+                shown.heard_ms = self._clock.monotonic_ms()
             self._wake.set()
-
-    def _says(self, shown: _Shown, payload: bytes) -> None:
-        """Note what a device says of itself: JSON with a `status`, or that word alone."""
-        try:
-            said = json.loads(payload)
-        except ValueError:
-            said = payload.decode(errors="replace")
-        said = said.get("status") if isinstance(said, dict) else said
-        shown.offline_since_row = self._log.last_row if said == OFFLINE else None
-        if said == ONLINE:
-            shown.heard_ms = self._clock.monotonic_ms()
 
     # What is there
 
@@ -201,10 +206,8 @@ class HomeAssistant:
             if latest:
                 shown.heard_ms = monotonic_ms - max(0, now_ms - latest[0].received_at_ms)
             own = (f"org_{organization_id}/devices/{device_id}/status", f"devices/{device_id}/status")
-            for payload in filter(None, (self._broker.shown(f"{organization_id}/{topic}") for topic in own)):
-                self._says(shown, payload)
-                if shown.offline_since_row is None:  # it said so before this start
-                    shown.heard_ms = None if not latest else shown.heard_ms
+            if any(_said(self._broker.shown(f"{organization_id}/{topic}")) == OFFLINE for topic in own):
+                shown.offline_since_row = self._log.last_row
 
     async def _read(self, position: int) -> int:
         """Take in what came since; returns up to where."""
@@ -228,10 +231,12 @@ class HomeAssistant:
         shown.heard_ms = self._clock.monotonic_ms()
         if shown.offline_since_row is not None and reading.row > shown.offline_since_row:
             shown.offline_since_row = None
-        before = (dict(shown.state.entities), shown.state.firmware)
+        if not shown.is_online:
+            self._wake.set()
+        changes = shown.state.changes
         if shown.state.take(reading):
             shown.is_due = True
-            if before != (shown.state.entities, shown.state.firmware):
+            if changes != shown.state.changes:
                 shown.configs_due.update(self._audiences[reading.organization_id])
 
     def _look(self) -> None:
@@ -279,9 +284,10 @@ class HomeAssistant:
 
     def _remove(self, shown: _Shown) -> None:
         for audience in self._audiences[shown.device.organization_id]:
-            self._broker.show(audience.config(shown.whose), b"")
+            topic = audience.config(shown.whose)
+            (self._heard if self._broker.is_heard(topic) else self._over).add(topic)
+            self._broker.show(topic, b"")
             self._broker.show(audience.state(shown.device.device_id), b"")
-        self._over.update(topic for topic in self._configs(shown) if topic in self._told)
 
     def _configs(self, shown: _Shown) -> Iterator[str]:
         for audience in self._audiences[shown.device.organization_id]:
@@ -301,6 +307,8 @@ class HomeAssistant:
                 shown.is_due = True
 
     def _say_status(self, organization_id: str, status: str) -> None:
+        if status == ONLINE and self._is_stopping:
+            return
         its_own, _ = self._audiences[organization_id]
         self._broker.show(its_own.space + its_own.topics.status, status.encode())
 
@@ -312,7 +320,6 @@ class HomeAssistant:
             if shown.is_due or shown.configs_due:
                 self._tell_of(shown)
                 await asyncio.sleep(0)  # others have their turn, and what was sent leaves
-        await self._note()
 
     def _tell_of(self, shown: _Shown) -> None:
         its_own, _ = self._audiences[shown.device.organization_id]
@@ -328,28 +335,37 @@ class HomeAssistant:
 
     async def _note(self) -> None:
         """Note who has heard what, and let those hear what is over who have come."""
-        said = [topic for topic in self._over if self._broker.is_heard(topic) and not self._broker.shown(topic)]
-        for topic in said:
+        there = {topic for shown in self._devices.values() for topic in self._configs(shown)}
+        self._over = (self._over & self._told) - there
+        self._heard = (self._heard & self._told) - there
+        for topic in [topic for topic in self._over if self._broker.is_heard(topic)]:
             self._broker.show(topic, b"")
-        again = [topic for topic in self._over if self._broker.shown(topic)]  # such a device is there again
-        configs = (topic for shown in self._devices.values() for topic in self._configs(shown))
-        new = [topic for topic in configs if topic not in self._told and self._broker.is_heard(topic)]
-        self._over.difference_update(said, again)
-        if not said and not new:
+            self._over.discard(topic)
+            self._heard.add(topic)
+        new = {topic for topic in there - self._told if self._broker.is_heard(topic)}
+        if not self._heard and not new:
             return
         try:
-            await self._store.change(new, said)
+            await self._store.change(new, self._heard)
         except StoreFailed as error:
             logger.warning("what Home Assistant was told is not noted: %s", error.message)
-            self._over.update(said)
             return
-        self._told.update(new)
-        self._told.difference_update(said)
+        self._told = (self._told | new) - self._heard
+        self._heard.clear()
 
     async def _take_everything_back(self) -> None:
         self._over = set(self._told)
-        while self._over:
+        while self._told:
             await self._note()
-            if self._over:
+            if self._told:
                 await first_of(self._wake.wait(), asyncio.sleep(_LOOK_S))
                 self._wake.clear()
+
+
+def _said(payload: bytes) -> object:
+    """Return what a device says of itself: JSON with a `status`, or that word alone."""
+    try:
+        said = json.loads(payload)
+    except ValueError:
+        return payload.decode(errors="replace")
+    return said.get("status") if isinstance(said, dict) else said

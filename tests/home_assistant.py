@@ -1,8 +1,9 @@
 """Home Assistant's side of MQTT discovery, as far as it can be had without Home Assistant.
 
 What it accepts is asked of two: `ha-mqtt-models-pydantic`, which has its schemas as models, and the lists below, from
-its source (home-assistant/core, `components/mqtt/{schemas,discovery,abbreviations}.py`, `components/{binary_sensor,sensor}/
-const.py`), as those models let unknown keys and classes pass. Templates are rendered by jinja2, as there.
+its source (home-assistant/core: `schemas.py`, `discovery.py` and `abbreviations.py` of `components/mqtt/`, `const.py` of
+`components/binary_sensor/` and `components/sensor/`), as those models let unknown keys and classes pass. Templates are
+rendered by jinja2, as there.
 """
 
 import json
@@ -40,11 +41,11 @@ CLASSES = {
 }
 """Of its device classes those that we use; of a sensor's the units that go with them."""
 DEVICE_ALONE = ("device", "origin", "components", "availability", "availability_mode", "state_topic", "qos", "encoding")
-_TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - as there
+_TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
 def accepted(payload: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what each component of a device is to be, by component id. Fails where it would be refused or warned of."""
+    """Return what each component of a device is to be, by its id. Fails where it would be refused or warned of."""
     whole: DeviceDiscoveryPayload = parse_device_discovery_payload(payload)
     expanded = expand_abbreviations(payload)
     assert set(expanded) <= {*DEVICE_ALONE}, "extra keys are not allowed"

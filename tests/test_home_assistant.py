@@ -12,6 +12,7 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from pydantic import JsonValue
 
 from gateway import home_assistant
 from gateway.clock import ManualClock
@@ -27,8 +28,7 @@ from tests.site import Site, running_site, until
 
 NAME = object_id("site-1", "default", "kitchen")
 CONFIG = f"homeassistant/device/{NAME}/config"
-ON = {"home_assistant": {"enabled": True}}
-NOON = "2026-11-20T12:00:0{}Z"
+ON = {"enabled": True}
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with running_site(tmp_path, **ON) as site:
+    async with running_site(tmp_path, home_assistant=ON) as site:
         yield site
 
 
@@ -141,13 +141,16 @@ async def test_when_it_says_that_it_has_come_it_is_told_everything_again(site: S
 
 async def test_after_a_restart_it_is_told_what_was_known_with_the_same_ids(tmp_path: Path) -> None:
     clock = ManualClock()
-    async with running_site(tmp_path, clock=clock, **ON) as site:
+    async with running_site(tmp_path, clock=clock, home_assistant=ON) as site:
         who = await credential(site)
         async with home(site, who) as before:
             await says(site, sensors(pir={"motion_detected": True}))
             await shows(before, "pir-motion_detected", "on")
         kitchen = site.kitchen
-    async with running_site(tmp_path, kitchen=kitchen, clock=clock, **ON) as site, home(site, who) as after:
+    async with (
+        running_site(tmp_path, kitchen=kitchen, clock=clock, home_assistant=ON) as site,
+        home(site, who) as after,
+    ):
         await shows(after, "pir-motion_detected", "on")
         ids = [[one["unique_id"] for one in shown.devices[NAME].values()] for shown in (before, after)]
         assert ids[0] == ids[1]
@@ -188,7 +191,7 @@ async def test_a_board_that_is_not_heard_for_long_is_offline(site: Site) -> None
 
 
 async def test_when_the_gateway_stops_it_says_so_first(tmp_path: Path) -> None:
-    async with running_site(tmp_path, **ON) as site:
+    async with running_site(tmp_path, home_assistant=ON) as site:
         door = site.gateway._running.door
         who = await credential(site)
         await until(lambda: door.delivery.local.retained("default/neurogate/status") is not None, "it runs")
@@ -224,7 +227,7 @@ async def test_what_left_while_it_was_away_it_hears_when_it_comes_back(site: Sit
 
 
 async def test_when_it_is_switched_off_it_hears_that_nothing_is_there(tmp_path: Path) -> None:
-    async with running_site(tmp_path, **ON) as site:
+    async with running_site(tmp_path, home_assistant=ON) as site:
         who = await credential(site)
         async with home(site, who) as shown:
             await shows(shown, "connectivity", "off")
@@ -258,7 +261,7 @@ async def test_the_sites_hears_all_organisations_and_an_organisations_its_own(si
 async def test_a_device_is_called_and_found_as_its_owner_says(site: Site) -> None:
     async with home(site) as shown:
         await shows(shown, "connectivity", "off")
-        metadata = {"name": "Kitchen", "location": "Ground floor"}
+        metadata: dict[str, JsonValue] = {"name": "Kitchen", "location": "Ground floor"}
         await site.command(set_metadata, organization_id="default", device_id="kitchen", metadata=metadata)
         await until(lambda: shown.names[NAME].get("suggested_area") == "Ground floor", "its place is known")
         assert shown.names[NAME]["name"] == "Kitchen"
@@ -290,7 +293,7 @@ async def test_of_many_readings_the_last_is_shown_and_no_config_is_told_twice(si
 )
 async def test_a_board_can_tell_it_nothing_even_by_a_route(tmp_path: Path, topic: str) -> None:
     routes = [{"topic": f"{first}/#", "parser": "standard"} for first in ("homeassistant", "neurogate", "default")]
-    async with running_site(tmp_path, ingest={"routes": routes}, **ON) as site, home(site) as shown:
+    async with running_site(tmp_path, ingest={"routes": routes}, home_assistant=ON) as site, home(site) as shown:
         await shows(shown, "connectivity", "off")
         async with RawClient.login(site) as board:
             board.send(publish(topic, b"{}"))

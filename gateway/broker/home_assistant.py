@@ -44,6 +44,7 @@ def home_assistant_over(
     told = HomeAssistant(
         settings.home_assistant, settings.gateway.id, log, access, ToldTopics(state), _Told(door), clock
     )
+    access.on_change.append(told.changed)
     door.before_closing.append(told.goodbye)
     door.delivery.on_message.append(lambda message: told.hear(message.topic, message.payload))
     return told

@@ -26,6 +26,8 @@ class DeviceState:
         """What it has ever shown, by component id; none leaves, or it would come and go."""
         self.firmware = ""
         """What the device says that it runs."""
+        self.changes = 0
+        """Grows when it is another device than before: another entity, or other firmware."""
         self._values: dict[str, dict[str, Value]] = {}
         self._times: dict[str, int] = {}
         """When each sensor's values were measured."""
@@ -43,8 +45,9 @@ class DeviceState:
         there = {group: fields_of(values) for group, values in groups.items() if values is not None}
         taken = [self._take(group, values, reading) for group, values in there.items()]
         firmware = reading.body.get("firmware")
-        if any(taken) and isinstance(firmware, str):
+        if any(taken) and isinstance(firmware, str) and firmware[:_LONGEST_FIRMWARE] != self.firmware:
             self.firmware = firmware[:_LONGEST_FIRMWARE]
+            self.changes += 1
         return any(taken)
 
     def _take(self, group: str, values: Mapping[str, Any], reading: StoredReading) -> bool:
@@ -75,6 +78,7 @@ class DeviceState:
             if others >= ENTITIES_AT_MOST:
                 return None
         self.entities[found.component] = found
+        self.changes += 1
         return found
 
     def message(self, *, is_online: bool) -> bytes:
