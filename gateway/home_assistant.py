@@ -25,6 +25,7 @@ from gateway.first_of import first_of
 from gateway.model.errors import StoreFailed
 from gateway.model.home_assistant import BIRTH, OFFLINE, ONLINE, DeviceState, Topics, Whose, discovery
 from gateway.model.reading import StoredReading
+from gateway.model.topics import KeptTopics
 from gateway.storage.log import Log
 from gateway.storage.told_topics import ToldTopics
 
@@ -167,6 +168,16 @@ class HomeAssistant:
         self._is_stopping = True
         for organization_id in self._audiences:
             self._say_status(organization_id, OFFLINE)
+
+    def forget(self, topics: KeptTopics) -> None:
+        """Forget what the device said to which these topics belong."""
+        for (organization_id, device_id), shown in self._devices.items():
+            if topics.includes(f"{organization_id}/devices/{device_id}/telemetry"):
+                shown.state = DeviceState()
+                shown.heard_ms = None
+                shown.is_due = True
+                shown.configs_due.update(self._audiences[organization_id])
+                self._wake.set()
 
     def hear(self, topic: str, payload: bytes) -> None:
         """Hear a message that a client has published, by its topic behind the door."""

@@ -1,7 +1,7 @@
 """Home Assistant's side of MQTT discovery, as far as it can be had without Home Assistant.
 
 What it accepts is asked of two: `ha-mqtt-models-pydantic`, which has its schemas as models, and the lists below, from
-its source (home-assistant/core: `schemas.py`, `discovery.py` and `abbreviations.py` of `components/mqtt/`, `const.py` of
+its source (`schemas.py`, `discovery.py`, `abbreviations.py` of `components/mqtt/`, `const.py` of
 `components/binary_sensor/` and `components/sensor/`), as those models let unknown keys and classes pass. Templates are
 rendered by jinja2, as there.
 """
@@ -60,7 +60,7 @@ def accepted(payload: dict[str, Any]) -> dict[str, dict[str, Any]]:
         platform = component.pop("platform")
         component = {key: expanded[key] for key in SHARED if key in expanded} | component
         model = COMPONENT_MODELS[platform]
-        known = {one.alias or name for name, one in model.model_fields.items()}
+        known = {one.alias or name for name, one in model.model_fields.items()}  # type: ignore[attr-defined]
         assert set(component) <= known, set(component) - known
         parse_component_payload(platform, component)
         device_class, unit = component.get("device_class"), component.get("unit_of_measurement")

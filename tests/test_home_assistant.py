@@ -5,6 +5,9 @@ It subscribes to the discovery topics, says that it has come, and subscribes to 
 
 import asyncio
 import json
+import re
+import shlex
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,12 +16,16 @@ from typing import Any
 import aiomqtt
 import pytest
 from pydantic import JsonValue
+from typer.testing import CliRunner
 
 from gateway import home_assistant
+from gateway.cli import command_line
+from gateway.cli.gateway_link import connect
 from gateway.clock import ManualClock
 from gateway.model.home_assistant.topics import object_id
 from gateway.operations.credentials import add_credential
 from gateway.operations.devices import add_device, set_metadata, transfer_device
+from gateway.operations.erase import erase_device
 from gateway.operations.organizations import add_organization
 from gateway.storage.credentials import NewPassword
 from gateway.storage.state import DeviceCredential
@@ -28,6 +35,7 @@ from tests.site import Site, running_site, until
 
 NAME = object_id("site-1", "default", "kitchen")
 CONFIG = f"homeassistant/device/{NAME}/config"
+README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 ON = {"enabled": True}
 
 
@@ -338,6 +346,37 @@ async def test_it_may_subscribe_to_the_states_of_many_devices_at_once(site: Site
         granted = await client.subscribe([(topic, 0) for topic in topics])
         assert len(granted) == 500
         assert not [code for code in granted if getattr(code, "value", code) >= 0x80]
+
+
+async def test_what_is_erased_is_forgotten_here_too(site: Site) -> None:
+    async with home(site) as shown:
+        await says(site, sensors(pir={"motion_detected": True}))
+        await shows(shown, "pir-motion_detected", "on")
+        async with connect(site.settings) as link:
+            assert [one async for one in link.stream(erase_device, organization_id="default", device_id="kitchen")]
+        await until(lambda: set(shown.devices[NAME]) == {"connectivity"}, "it is forgotten")
+        assert "motion" not in shown.heard["neurogate/devices/kitchen/state"]
+
+
+async def test_the_guide_is_right(tmp_path: Path) -> None:
+    guide = README.partition("## Home Assistant\n")[2].partition("\n## ")[0]
+    (table,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    add, listen = (shlex.split(block) for block in re.findall(r"```sh\n(.*?)```", guide, re.DOTALL))
+    async with running_site(tmp_path, **tomllib.loads(table)) as site:
+        config = tmp_path / "neurogate.toml"
+        config.write_text(f'version = 1\n[gateway]\ndata_dir = "{tmp_path}"\n')
+        command = [*add[1:], "--json", "-c", str(config)]
+        done = await asyncio.to_thread(CliRunner().invoke, command_line(), command)
+        new = json.loads(done.stdout)
+        words = [{"PASSWORD": new["password"]}.get(word, word) for word in listen]
+        assert new["username"] in words
+        await says(site, sensors(ld2410={"presence": True}))
+        process = await asyncio.create_subprocess_exec(
+            *words, "-p", str(site.mqtt_port), "-C", "3", stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 10)
+        topics = [line.split(b" ")[0].decode() for line in out.splitlines()]
+        assert set(topics) == {CONFIG, "neurogate/status", "neurogate/devices/kitchen/state"}
 
 
 async def test_nothing_is_told_unless_it_is_switched_on(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ class Delivery:
         """Called when a client has come back to its subscriptions, or has a new one."""
         self.on_message: list[Callable[[Message], None]] = []
         """Called with each message that is handed to its subscribers, whether there are any or not."""
+        self.on_forget: list[Callable[[KeptTopics], None]] = []
+        """Called when messages on these topics are to be forgotten for good."""
         self.sent = 0
         """Messages that left, or were queued for a client that is there."""
 
@@ -126,6 +128,8 @@ class Delivery:
         When this returns, none of them is on its way there any more. Raises StoreFailed.
         """
         self.retained.forget(topics)
+        for forget in self.on_forget:
+            forget(topics)
         for session in self.sessions:
             if session.outbox is not None:
                 session.outbox.forget(topics.includes)

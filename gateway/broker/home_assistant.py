@@ -45,6 +45,7 @@ def home_assistant_over(
         settings.home_assistant, settings.gateway.id, log, access, ToldTopics(state), _Told(door), clock
     )
     access.on_change.append(told.changed)
+    door.delivery.on_forget.append(told.forget)
     door.before_closing.append(told.goodbye)
     door.delivery.on_message.append(lambda message: told.hear(message.topic, message.payload))
     return told
