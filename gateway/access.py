@@ -47,6 +47,9 @@ class Device:
     device_id: str
     metadata: str | None = None
     """Its metadata as JSON, stored with each reading; None when there is none."""
+    name: str = ""
+    """What its owner calls it."""
+    is_revoked: bool = False
     readings: int = 0
     last_seen_ms: int = 0
     is_known: bool = True
@@ -384,6 +387,7 @@ class Access:
             key = (row.organization_id, row.device_id)
             device = self._devices.setdefault(key, Device(*key))
             device.metadata = json.dumps(row.metadata, separators=(",", ":")) if row.metadata else None
+            device.name, device.is_revoked = row.name, row.status == "revoked"
             if row.status == "discovered" and key not in self._to_register:
                 self._discovered[row.organization_id] += 1
             self._call(device, row.hardware_ids, row.serial_number)

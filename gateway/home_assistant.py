@@ -86,7 +86,8 @@ class _Shown:
 
     device: Device
     whose: Whose
-    metadata: str | None
+    called: tuple[str, str | None]
+    """Its name and metadata, as `whose` was made of them."""
     state: DeviceState = field(default_factory=DeviceState)
     heard_ms: int | None = None
     """When something came from it last (monotonic)."""
@@ -236,7 +237,7 @@ class HomeAssistant:
         shown = self._devices.get((reading.organization_id, reading.device_id))
         if shown is None:
             device = self._access.device(reading.organization_id, reading.device_id)
-            if device is None:
+            if device is None or device.is_revoked:
                 return
             shown = self._add(device)
         shown.heard_ms = self._clock.monotonic_ms()
@@ -252,13 +253,16 @@ class HomeAssistant:
 
     def _look(self) -> None:
         """See which devices there are, and which of them are there."""
-        devices = {(device.organization_id, device.device_id): device for device in self._access.devices}
+        all_devices = self._access.devices
+        devices = {
+            (device.organization_id, device.device_id): device for device in all_devices if not device.is_revoked
+        }
         for key, device in devices.items():
             shown = self._devices.get(key)
             if shown is None or shown.device is not device:
                 self._add(device)
-            elif shown.metadata != device.metadata:
-                shown.metadata, shown.whose = device.metadata, self._whose(device)
+            elif shown.called != (device.name, device.metadata):
+                shown.called, shown.whose = (device.name, device.metadata), self._whose(device)
                 shown.configs_due.update(self._audiences[key[0]])
         for key in self._devices.keys() - devices.keys():
             self._remove(self._devices.pop(key))
@@ -283,7 +287,7 @@ class HomeAssistant:
             its_own = _Audience(Topics(prefix), f"{organization_id}/")
             self._audiences[organization_id] = its_own, _Audience(Topics(prefix, f"{organization_id}/"), "")
             self._say_status(organization_id, ONLINE)
-        shown = _Shown(device, self._whose(device), device.metadata)
+        shown = _Shown(device, self._whose(device), (device.name, device.metadata))
         shown.configs_due.update(self._audiences[organization_id])
         self._devices[organization_id, device.device_id] = shown
         return shown
@@ -291,7 +295,7 @@ class HomeAssistant:
     def _whose(self, device: Device) -> Whose:
         known = json.loads(device.metadata) if device.metadata else {}
         name, area = (value if isinstance(value, str) else "" for value in (known.get("name"), known.get("location")))
-        return Whose(self._gateway_id, device.organization_id, device.device_id, name, area)
+        return Whose(self._gateway_id, device.organization_id, device.device_id, device.name or name, area)
 
     def _remove(self, shown: _Shown) -> None:
         for audience in self._audiences[shown.device.organization_id]:

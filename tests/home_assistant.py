@@ -37,9 +37,11 @@ SHARED = (
 """`SHARED_OPTIONS` of its schemas.py: what a component has of its device unless it says otherwise."""
 CLASSES = {
     "binary_sensor": {"connectivity", "motion", "moving", "occupancy"},
-    "sensor": {"data_size": {"B"}, "distance": {"cm"}, "duration": {"s"}, "signal_strength": {"dBm"}},
+    "sensor": {"data_size", "distance", "duration", "signal_strength"},
 }
-"""Of its device classes those that we use; of a sensor's the units that go with them."""
+"""Of its device classes those that we use."""
+UNITS = {"data_size": {"B"}, "distance": {"cm"}, "duration": {"s"}, "signal_strength": {"dBm"}}
+"""Of the units that go with a sensor's class those that we use."""
 DEVICE_ALONE = ("device", "origin", "components", "availability", "availability_mode", "state_topic", "qos", "encoding")
 _TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
@@ -66,8 +68,7 @@ def accepted(payload: dict[str, Any]) -> dict[str, dict[str, Any]]:
         device_class, unit = component.get("device_class"), component.get("unit_of_measurement")
         if device_class is not None:
             assert device_class in CLASSES[platform]
-            units = CLASSES["sensor"] if platform == "sensor" else {}
-            assert platform == "binary_sensor" or unit in units[device_class]
+            assert platform == "binary_sensor" or unit in UNITS[device_class]
         components[name] = component | {"platform": platform}
     return components
 

@@ -24,7 +24,7 @@ from gateway.cli.gateway_link import connect
 from gateway.clock import ManualClock
 from gateway.model.home_assistant.topics import object_id
 from gateway.operations.credentials import add_credential
-from gateway.operations.devices import add_device, set_metadata, transfer_device
+from gateway.operations.devices import add_device, revoke_device, set_metadata, transfer_device
 from gateway.operations.erase import erase_device
 from gateway.operations.organizations import add_organization
 from gateway.storage.credentials import NewPassword
@@ -221,6 +221,18 @@ async def test_a_device_that_moves_leaves_and_appears_where_it_is(site: Site) ->
         await until(lambda: not ours.devices, "the device left")
         await shows(acmes, "connectivity", "off", object_id("site-1", "acme", "kitchen"))
         assert [topic for topic in acmes.heard if "default" in topic] == []
+
+
+async def test_a_device_that_is_revoked_leaves_and_comes_back_with_its_access(site: Site) -> None:
+    async with home(site) as shown:
+        await says(site, sensors(pir={"motion_detected": True}))
+        await shows(shown, "pir-motion_detected", "on")
+        await site.command(revoke_device, organization_id="default", device_id="kitchen")
+        await until(lambda: not shown.devices, "the device left")
+        again = await site.command(add_device, organization_id="default", device_id="kitchen", metadata={})
+        await shows(shown, "connectivity", "off")
+        await says(site, sensors(pir={"motion_detected": False}), again)
+        await shows(shown, "pir-motion_detected", "off")
 
 
 async def test_what_left_while_it_was_away_it_hears_when_it_comes_back(site: Site) -> None:

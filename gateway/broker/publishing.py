@@ -90,8 +90,8 @@ class Publishing:
             message = Message(known.local, payload, qos, retain)
             self._take_routed(known.name, known.routed, message, ack, received, maybe_repeated=bool(first & 0x08))
         else:
-            message = None if known.is_unheard else Message(known.local, payload, qos, retain)
-            self._owe_in_turn(ack, message, received)
+            heard = None if known.is_unheard else Message(known.local, payload, qos, retain)
+            self._owe_in_turn(ack, heard, received)
         if len(self._owed) >= self._max_inflight:
             self._connection.hold(Hold.INFLIGHT)
 
