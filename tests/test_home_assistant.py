@@ -31,7 +31,7 @@ from gateway.storage.credentials import NewPassword
 from gateway.storage.state import DeviceCredential
 from tests.broker.raw import RawClient, publish, subscribe
 from tests.home_assistant import HomeAssistant
-from tests.site import Site, running_site, until
+from tests.site import Site, reading, running_site, until
 
 NAME = object_id("site-1", "default", "kitchen")
 CONFIG = f"homeassistant/device/{NAME}/config"
@@ -177,8 +177,9 @@ async def test_what_came_late_does_not_overwrite_what_is_newer(site: Site) -> No
 async def test_a_board_whose_will_says_so_is_offline_and_a_reading_brings_it_back(site: Site) -> None:
     async with home(site) as shown:
         will = ("org_default/devices/kitchen/status", b'{"status": "offline"}')
-        async with RawClient.login(site, will=will):
-            await shows(shown, "connectivity", "on")
+        async with RawClient.login(site, will=will) as board:
+            board.send(publish("devices/kitchen/telemetry", reading()))
+            await shows(shown, "pir-motion_detected", "on")
         await shows(shown, "connectivity", "off")
         await says(site, sensors(pir={"motion_detected": True}))
         await shows(shown, "connectivity", "on")
@@ -323,12 +324,19 @@ async def test_a_board_can_tell_it_nothing_even_by_a_route(tmp_path: Path, topic
         assert await site.metric("sensor_data_ingested_total") == 0
 
 
-async def test_it_speaks_in_nobodys_name_and_reads_nothing_else(site: Site) -> None:
-    who = await credential(site)
-    for topic in ("devices/kitchen/telemetry", "org_default/devices/kitchen/commands/1", "neurogate/status", "x"):
-        async with RawClient.login(site, who) as client:
-            client.send(publish(topic, b"{}"))
-            await client.rest()
+async def test_it_speaks_in_nobodys_name_and_reads_nothing_else(tmp_path: Path) -> None:
+    routes = [{"topic": "hub/#", "parser": "standard"}]
+    topics = ("devices/kitchen/telemetry", "org_default/devices/kitchen/commands/1", "neurogate/status", "hub/x")
+    async with running_site(tmp_path, ingest={"routes": routes}, home_assistant=ON) as site:
+        who = await credential(site)
+        for topic in topics:
+            async with RawClient.login(site, who) as client:
+                client.send(publish(topic, reading()))
+                await client.rest()
+        await _is_granted_nothing_else(site, who)
+
+
+async def _is_granted_nothing_else(site: Site, who: NewPassword) -> None:
     async with RawClient.login(site, who) as client:
         for topic in ("devices/kitchen/telemetry", "#", "org_default/devices/#", "tasmota/discovery/#"):
             client.send(subscribe(topic))
