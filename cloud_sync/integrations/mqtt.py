@@ -172,6 +172,8 @@ class Mqtt(Integration, Forwards, Receives, Tests):
             address = self.address
             if self.password is not None and self.username is None and self.version == "3.1.1":
                 raise ValueError("a password needs a username (MQTT 3.1.1, 3.1.2.9).")
+            if self.password is not None and len(self.password.get_secret_value().encode()) > LONGEST_TEXT:
+                raise ValueError(f"a password has at most {LONGEST_TEXT:,} bytes.")
             if (self.client_cert is None) != (self.client_key is None):
                 raise ValueError("a certificate needs its key: set client_cert and client_key.")
             if not address.uses_tls and (self.ca or self.client_cert):

@@ -39,6 +39,8 @@ _LONGEST_TOPIC = 65_535
 
 Told = Sequence[tuple[Property, Value]]
 _Mark = tuple[Key, tuple[int, ...]]
+_Pair = tuple[Key, int]
+"""A topic and a row: what a message brings there. When a batch is split, other messages bring the same."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -87,10 +89,10 @@ class Publisher:
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._stays: asyncio.Task[None] | None = None
-        self._taken: set[_Mark] = set()
+        self._taken: set[_Pair] = set()
         """What the broker has, of batches that are not done."""
-        self._begun: set[_Mark] = set()
-        """What may have left, of batches that are not done."""
+        self._begun: set[_Pair] = set()
+        """What may have left, and was not answered."""
         self._suspect: _Mark | None = None
         self._endings = 0
         """How often in a row the connection has ended at the suspect."""
@@ -102,7 +104,7 @@ class Publisher:
             attempt.connection = connection = await self._connected(status)
             async with asyncio.timeout(self._limits.timeout_s) as limit:
                 for part in parts:
-                    if _mark(part) not in self._taken:
+                    if not self._taken.issuperset(_pairs(part)):
                         await self._publish(connection, part, told(part), attempt, limit)
                 await self._collect(attempt, limit, waits=True)
         except TimeoutError:
@@ -112,9 +114,8 @@ class Publisher:
             return await self._broken(error.outcome, attempt, parts)
         if attempt.refused:
             return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)
-        marks = [_mark(part) for part in parts]
-        self._taken.difference_update(marks)
-        self._begun.difference_update(marks)
+        for part in parts:
+            self._taken.difference_update(_pairs(part))
         return Ok()
 
     async def close(self) -> None:
@@ -197,7 +198,7 @@ class Publisher:
         limit.reschedule(None)  # that the rate is limited is no silence of the broker's
         await self._rate.take()
         limit.reschedule(self._until_s())
-        self._begun.add(_mark(part))
+        self._begun.update(_pairs(part))
         (topic,) = part.key
         future = await connection.publish(topic, part.body, retain=self._retain, properties=properties)
         attempt.pending.append((part, future))
@@ -220,9 +221,10 @@ class Publisher:
     def _keep(self, part: Part, outcome: Outcome, attempt: "_Attempt") -> None:
         if _mark(part) == self._suspect:
             self._suspect, self._endings = None, 0
+        self._begun.difference_update(_pairs(part))
         match outcome:
             case Ok():
-                self._taken.add(_mark(part))
+                self._taken.update(_pairs(part))
             case Rejected() | TooLarge():
                 attempt.refused.append((part, outcome))
             case _:
@@ -251,9 +253,11 @@ class Publisher:
             await self._drop(connection)
             if blames and attempt.pending and self._is_at_fault(attempt.pending[0][0]):
                 words = f"{outcome.reason}, {_ENDINGS} times in a row when it was sent this alone"
+                self._begun.difference_update(_pairs(attempt.pending[0][0]))
                 attempt.refused.append((attempt.pending[0][0], Rejected(words)))
                 return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)
-            return replace(outcome, sent=any(_mark(part) in self._begun for part in parts))
+            left = self._begun | self._taken
+            return replace(outcome, sent=any(not left.isdisjoint(_pairs(part)) for part in parts))
         return outcome
 
     def _is_at_fault(self, part: Part) -> bool:
@@ -281,6 +285,10 @@ class _Attempt:
 
 def _mark(part: Part) -> _Mark:
     return part.key, part.rows
+
+
+def _pairs(part: Part) -> list[_Pair]:
+    return [(part.key, row) for row in part.rows]
 
 
 def _reason(outcome: Outcome) -> str:

@@ -196,6 +196,22 @@ async def test_what_is_refused_is_named_and_the_rest_is_not_sent_twice(code: int
         assert seqs(fake) == [1, 3, 4]
 
 
+async def test_what_several_readings_are_refused_for_is_halved_and_the_rest_is_not_sent_twice() -> None:
+    template = {"$each_reading": "{{seq}}"}
+    async with fake_broker(refuses={"r/d2": 0x99}) as fake, made(fake.port, payload_template=template) as it:
+        outcome = await sent(it, batch_of("d1", "d2", "d2", "d1"))
+        assert isinstance(outcome, Rejected)
+        assert outcome.rows == ()
+        for half in (batch_of("d1", "d2"), batch_of("d2", "d1", first_row=3)):
+            outcome = await sent(it, half)
+            assert isinstance(outcome, Rejected)
+            assert len(outcome.rows) == 1
+        for part in (batch_of("d1"), batch_of("d1", first_row=4)):
+            assert await sent(it, part) == Ok()
+        assert [one.payload for one in fake.came] == [b"[1,4]"]
+        assert not it._publisher._taken | it._publisher._begun
+
+
 async def test_one_topic_that_is_not_allowed_is_nobodys_own_fault() -> None:
     async with fake_broker(refuses={"all": 0x87}) as fake, made(fake.port, topic="all") as it:
         assert isinstance(await sent(it, batch()), AuthFailed)
@@ -221,6 +237,7 @@ async def test_p4_a_message_that_ends_the_connection_each_time_is_refused_in_the
         outcomes = [await sent(it, given) for _ in range(4)]
         assert [type(one) for one in outcomes] == [NotConnected, NotConnected, NotConnected, Rejected]
         rejected: Any = outcomes[-1]
+        assert it._publisher._begun <= {(("r/esp32-kitchen",), 4)}
         assert rejected.rows == [3]
         assert await sent(it, Batch("msg_2", given.readings[3:], "site-1", "log-1")) == Ok()
         assert seqs(fake) == [1, 2, 4]
@@ -377,6 +394,7 @@ async def test_what_is_heard_under_the_same_name_is_not_thrown_out() -> None:
         ({"client_cert": "x"}, "no certificate"),
         ({"ca": "x"}, "no certificate"),
         ({"version": "4"}, "3.1.1"),
+        ({"username": "u", "password": "x" * 70_000}, "65,535 bytes"),
         ({"proxy": "http://proxy:3128", "protocol": "ws"}, "ws without TLS does not go by one"),
     ],
 )
