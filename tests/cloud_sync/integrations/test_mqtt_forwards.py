@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -20,10 +21,12 @@ from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Login
 from gateway.clock import ManualClock
 from gateway.config.settings import EgressSettings
 from gateway.model.reading import wire_reading
+from tests.cloud_sync.dead_letters import letters
 from tests.cloud_sync.integrations.conftest import PASSWORD
 from tests.cloud_sync.integrations.http.serving import proxy
 from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fake_broker
-from tests.cloud_sync.samples import ANYWHERE, NOW_MS, batch, batch_of, stored
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS, append, batch, batch_of, stored
+from tests.cloud_sync.site import Site, running, until
 from tests.mosquitto import Mosquitto
 
 
@@ -416,3 +419,32 @@ def test_a_certificate_needs_tls_and_its_own_key(identity: tuple[str, str]) -> N
     ):
         with pytest.raises(ValueError, match=words):
             made(1, **settings)
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+async def test_p2_the_whole_log_arrives_in_order_whatever_the_broker_does(site: Site, version: str) -> None:
+    """The line is cut, it is busy, and it will never have the reading 40: that one is a dead letter."""
+    level = {"3.1.1": 4, "5": 5}[version]
+    await append(site.log, 300)
+    async with fake_broker(level=level, cuts_at=b'"seq":40,') as fake:
+        it = made(fake.port, version=version, start="oldest", batch_max_readings=100, in_flight_max=10, name="cloud")
+        async with it, running(site.forwarder(it)):
+            for trouble, count in (("cut", 90), ("busy", 150), ("cut", 210)):
+                await until(partial(has_come, fake, count))
+                if trouble == "cut":
+                    await fake.cut()
+                elif version == "5":
+                    fake.refuses = {"*": 0x97}
+                    await until(lambda: fake.refused > 10)
+                    fake.refuses = {}
+            await until(lambda: any(b'"seq":299,' in one.payload for one in fake.came[-1:]))
+            refused = await letters(site)
+    whole = [seq for seq in range(300) if seq != 40]
+    assert list(dict.fromkeys(reversed(seqs(fake)))) == whole[::-1]
+    if version == "3.1.1":  # by 5 what is behind a message that is refused for a while may come before it, and again
+        assert list(dict.fromkeys(seqs(fake))) == whole
+    assert refused == [41]
+
+
+def has_come(fake: FakeBroker, count: int) -> bool:
+    return len(fake.came) >= count

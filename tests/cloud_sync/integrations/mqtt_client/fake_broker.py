@@ -50,6 +50,7 @@ class FakeBroker:
     logins: list[dict[str, Any]] = field(default_factory=list)
     unanswered: int = 0
     most_unanswered: int = 0
+    refused: int = 0
     goodbyes: int = 0
     pings: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -155,6 +156,7 @@ class FakeBroker:
         await asyncio.sleep(0)  # so that more may be on its way, if the other side wants
         self.unanswered -= 1
         code = self.refuses.get(topic, self.refuses.get("*", 0)) if self.level == 5 else 0
+        self.refused += bool(code)
         if not code:
             self.came.append(came)
             self.something.set()
