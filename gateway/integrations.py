@@ -323,11 +323,10 @@ class RunningIntegrations:
 
     async def _begin(self, one: Wanted, config: IntegrationConfig) -> None:
         integration = class_of(one.type)(config, self._clock, self._egress)
+        if one.forwards is False and await self._has_place(one.id):  # it had other settings
+            await self._give_up(one.id)
         health, forwarder = Health(one.id, self._clock, self._metrics), None
-        if one.forwards is False:
-            if await self._has_place(one.id):  # it had other settings
-                await self._give_up(one.id)
-        elif isinstance(integration, Forwards):
+        if one.forwards is not False and isinstance(integration, Forwards):
             await self._log.open_cursor(one.id, start=one.start, selection=one.selection)
             gateway_id, clock, metrics = self._settings.gateway.id, self._clock, self._metrics
             forwarder = Forwarder(integration, self._log, clock, metrics, gateway_id, health=health)

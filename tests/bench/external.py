@@ -22,12 +22,8 @@ from tests.bench.measurements import Row
 _BOARDS = 100
 _PATIENCE_S = 600
 _KEEPS_ALL = "max_queued_messages 0\nset_tcp_nodelay true\n"
-_INTEGRATION = {
-    "type": "mqtt_external",
-    "name": "bench",
-    "brokerUrl": "127.0.0.1",
-    "topics": "neurobuild/sensors/+/data",
-}
+_TOPICS = "neurobuild/sensors/+/data"
+_INTEGRATION = {"type": "mqtt_external", "name": "bench", "brokerUrl": "127.0.0.1", "topics": _TOPICS}
 
 
 async def external(folder: Path, *, messages: int, rounds: int) -> list[Row]:
