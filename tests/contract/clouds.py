@@ -157,3 +157,13 @@ class MqttBroker:
 async def mqtt(_: Path) -> AsyncIterator[MqttBroker]:
     async with fake_broker(says="no") as fake:
         yield MqttBroker(fake)
+
+
+@asynccontextmanager
+async def mqtt_external(_: Path) -> AsyncIterator[MqttBroker]:
+    async with fake_broker() as fake:
+        side = MqttBroker(fake)
+        del side.settings["topic"]
+        side.settings["brokerUrl"] = side.settings.pop("broker_url")
+        side.settings["topics"] = "plant/#"
+        yield side

@@ -7,6 +7,7 @@ from cloud_sync.integrations.email import Email
 from cloud_sync.integrations.golioth import Golioth
 from cloud_sync.integrations.google_iot import GoogleIot
 from cloud_sync.integrations.mqtt import Mqtt
+from cloud_sync.integrations.mqtt_external import MqttExternal
 from cloud_sync.integrations.slack import Slack
 from cloud_sync.integrations.webhook import Webhook
 from cloud_sync.registry import integration_classes
@@ -17,10 +18,12 @@ from tests.contract.forwards import ForwardsContract
 from tests.contract.notifies import NotifiesContract
 from tests.contract.other_side import Contract, folder, http_receiver
 from tests.contract.receivers import mail_receiver, mail_side, slack_receiver, slack_side, webhook_receiver
+from tests.contract.receives import ReceivesContract, external_sender, mqtt_sender
 from tests.contract.tests_itself import TriedContract
 
 SUITES: dict[str, type[Contract]] = {
     "forwards": ForwardsContract,
+    "receives": ReceivesContract,
     "notifies": NotifiesContract,
     "tests": TriedContract,
 }
@@ -45,9 +48,16 @@ class TestWebhook(ConfigContract, ForwardsContract, NotifiesContract, TriedContr
     receiver = staticmethod(webhook_receiver)
 
 
-class TestMqtt(ConfigContract, ForwardsContract, TriedContract):
+class TestMqtt(ConfigContract, ForwardsContract, ReceivesContract, TriedContract):
     integration = Mqtt
     other_side = staticmethod(clouds.mqtt)
+    sender = staticmethod(mqtt_sender)
+
+
+class TestMqttExternal(ConfigContract, ReceivesContract, TriedContract):
+    integration = MqttExternal
+    other_side = staticmethod(clouds.mqtt_external)
+    sender = staticmethod(external_sender)
 
 
 class TestAwsIot(ConfigContract, ForwardsContract, TriedContract):
