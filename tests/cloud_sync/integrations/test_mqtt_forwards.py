@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -9,8 +10,10 @@ from uuid import uuid4
 
 import aiomqtt
 import pytest
+from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from yarl import URL
 
 from cloud_sync.backoff import Backoff
 from cloud_sync.contract import AuthFailed, Batch, NotConnected, Ok, Outcome, Rejected, RetryAfter, WrongAddress
@@ -23,7 +26,7 @@ from gateway.config.settings import EgressSettings
 from gateway.model.reading import wire_reading
 from tests.cloud_sync.dead_letters import letters
 from tests.cloud_sync.integrations.conftest import PASSWORD
-from tests.cloud_sync.integrations.http.serving import proxy
+from tests.cloud_sync.integrations.http.serving import proxy, serving
 from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fake_broker
 from tests.cloud_sync.samples import ANYWHERE, NOW_MS, append, batch, batch_of, stored
 from tests.cloud_sync.site import Site, running, until
@@ -365,6 +368,29 @@ async def test_a_status_that_is_not_allowed_is_said() -> None:
         for _ in range(2):
             outcome = await sent(it, batch(1))
             assert outcome == AuthFailed("it does not allow it (code 0x87), for the topic status")
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, WrongAddress), (401, AuthFailed), (502, NotConnected)])
+async def test_a_server_without_such_a_websocket_is_told(status: int, kind: type[Outcome]) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    async with serving(answer) as url, made(URL(url).port or 0, protocol="ws") as it:
+        outcome = await sent(it, batch(1))
+        assert type(outcome) is kind
+        assert f"HTTP {status}" in repr(outcome)
+
+
+@pytest.mark.parametrize("protocol", ["mqtt", "ws"])
+async def test_a_name_that_leads_nowhere_is_told(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(*_args: Any, **_named: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    async with made(1, broker_url="nobody.invalid", protocol=protocol) as it:
+        outcome = await sent(it, batch(1))
+    assert outcome == NotConnected("the name nobody.invalid cannot be resolved")
+    assert not outcome.sent
 
 
 async def test_a_proxy_is_no_way_around_egress() -> None:
