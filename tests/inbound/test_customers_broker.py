@@ -188,7 +188,7 @@ async def test_what_is_retained_is_no_new_reading_each_time(site: Site, broker: 
         await site.command(change_integration, integration_id=one.id, fields=ACTIVE)  # anew
         await listens(site)
         await until(lambda: status(site).received == 1, "the retained message")
-    await site.stored(1)
+    assert len(await site.stored(1)) == 1
 
 
 async def test_a_wrong_password_is_told_and_the_secret_is_not(site: Site, broker: Mosquitto) -> None:
