@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiomqtt
 from ha_mqtt_models_pydantic.abbreviations import ABBREVIATIONS, DEVICE_ABBREVIATIONS, ORIGIN_ABBREVIATIONS
 from ha_mqtt_models_pydantic.components.common import DeviceDiscoveryPayload
 from ha_mqtt_models_pydantic.discovery import (
@@ -21,6 +22,8 @@ from ha_mqtt_models_pydantic.discovery import (
 )
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from tests.site import until
 
 TOPIC = re.compile(r"(?P<component>\w+)/(?:(?P<node_id>[a-zA-Z0-9_-]+)/)?(?P<object_id>[a-zA-Z0-9_-]+)/config")
 """`TOPIC_MATCHER` of its discovery.py."""
@@ -129,3 +132,33 @@ def rendered(template: str | None, payload: str) -> str:
     if template is None:
         return payload
     return _TEMPLATES.from_string(template).render(value=payload, value_json=json.loads(payload)).strip()
+
+
+async def listen(client: aiomqtt.Client, shown: HomeAssistant) -> None:
+    """Hear what is told, and subscribe to what is found in it, as Home Assistant does."""
+    wanted: set[str] = set()
+    async for message in client.messages:
+        assert isinstance(message.payload, bytes)
+        shown.message(str(message.topic), message.payload)
+        found = {
+            topic
+            for device in shown.devices.values()
+            for component in device.values()
+            for topic in (component["state_topic"], *(one["topic"] for one in component["availability"]))
+        }
+        if new := found - wanted:
+            wanted |= new
+            granted = await client.subscribe([(topic, 0) for topic in sorted(new)])
+            assert all(code.value < 0x80 if hasattr(code, "value") else code < 0x80 for code in granted)
+
+
+async def showing(found: HomeAssistant, device: str, component: str, value: str) -> None:
+    """Return as soon as it shows a value."""
+
+    def holds() -> bool:
+        return component in found.devices.get(device, {}) and found.state(device, component) == value
+
+    try:
+        await until(holds, f"{component} shown as {value}")
+    except AssertionError:
+        raise AssertionError(f"{component}: {found.devices.get(device)} {found.heard}") from None

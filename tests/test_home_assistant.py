@@ -30,7 +30,7 @@ from gateway.operations.organizations import add_organization
 from gateway.storage.credentials import NewPassword
 from gateway.storage.state import DeviceCredential
 from tests.broker.raw import RawClient, publish, subscribe
-from tests.home_assistant import HomeAssistant
+from tests.home_assistant import HomeAssistant, listen, showing
 from tests.site import Site, reading, running_site, until
 
 NAME = object_id("site-1", "default", "kitchen")
@@ -67,29 +67,12 @@ async def home(site: Site, who: NewPassword | None = None, *, births: bool = Tru
         await client.subscribe([("homeassistant/+/+/config", 0), ("homeassistant/+/+/+/config", 0)])
         if births:
             await client.publish("homeassistant/status", "online")
-        listening = asyncio.create_task(_listen(client, shown))
+        listening = asyncio.create_task(listen(client, shown))
         try:
             yield shown
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
-
-
-async def _listen(client: aiomqtt.Client, shown: HomeAssistant) -> None:
-    wanted: set[str] = set()
-    async for message in client.messages:
-        assert isinstance(message.payload, bytes)
-        shown.message(str(message.topic), message.payload)
-        found = {
-            topic
-            for device in shown.devices.values()
-            for component in device.values()
-            for topic in (component["state_topic"], *(one["topic"] for one in component["availability"]))
-        }
-        if new := found - wanted:
-            wanted |= new
-            granted = await client.subscribe([(topic, 0) for topic in sorted(new)])
-            assert all(code.value < 0x80 if hasattr(code, "value") else code < 0x80 for code in granted)
 
 
 async def says(site: Site, body: dict[str, Any], who: DeviceCredential | None = None) -> None:
@@ -102,13 +85,7 @@ async def says(site: Site, body: dict[str, Any], who: DeviceCredential | None = 
 
 
 async def shows(found: HomeAssistant, component: str, value: str, device: str = NAME) -> None:
-    def holds() -> bool:
-        return component in found.devices.get(device, {}) and found.state(device, component) == value
-
-    try:
-        await until(holds, f"{component} shown as {value}")
-    except AssertionError:
-        raise AssertionError(f"{component}: {found.devices.get(device)} {found.heard}") from None
+    await showing(found, device, component, value)
 
 
 def sensors(**found: Any) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from cloud_sync.integrations.http.line import HttpConfig, Line, certificate_pem,
 from cloud_sync.integrations.http.server_check import reach_server
 from cloud_sync.integrations.mqtt_client.address import Address, address_of
 from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
-from cloud_sync.integrations.mqtt_client.packets import MQTT_5, MQTT_311, Login
+from cloud_sync.integrations.mqtt_client.packets import MQTT_5, MQTT_311, Login, Message
 from cloud_sync.integrations.mqtt_client.properties import LONGEST_TEXT, Property, Value
 from cloud_sync.integrations.mqtt_client.publisher import Limits, Publisher, Status
 from cloud_sync.integrations.mqtt_client.reasons import Failed
 from cloud_sync.integrations.mqtt_client.receiving import Receiving
+from cloud_sync.payload.home_assistant import HomeAssistantMessages, Said
 from cloud_sync.payload.in_parts import Part
 from cloud_sync.payload.messages import Messages
 from cloud_sync.payload.template import Template
@@ -34,6 +35,7 @@ from cloud_sync.rate_limit import RateLimit
 from gateway.clock import Clock
 from gateway.config.routes import Mapping
 from gateway.model.finding import Finding, broken, fine
+from gateway.model.home_assistant import BIRTH, OFFLINE, ONLINE
 from gateway.model.secret import Secret
 from gateway.model.topics import is_topic_filter
 
@@ -126,6 +128,17 @@ class Mqtt(Integration, Forwards, Receives, Tests):
             description="What becomes which field, as in `[ingest.routes.mapping]`: for `custom`, and for `vmark` "
             "where reports look otherwise.",
         )
+        home_assistant: bool = Field(
+            default=False,
+            description="A Home Assistant at this broker is told of each device whose readings are forwarded (MQTT "
+            "discovery), with or without a `topic`.",
+        )
+        discovery_prefix: str = Field(
+            "homeassistant", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Home Assistant's discovery prefix."
+        )
+        silent_after_s: int = Field(
+            300, ge=1, description="To Home Assistant, a device of which nothing came for so long is unavailable."
+        )
 
         @field_validator("topics", mode="before")
         @classmethod
@@ -186,6 +199,8 @@ class Mqtt(Integration, Forwards, Receives, Tests):
                 raise ValueError(f"the parser {self.payload_parser} takes no mapping; only custom and vmark do.")
             if self.topics and len(self.organizations) > 1:
                 raise ValueError("what is heard belongs to one organisation: name no more than one in organizations.")
+            if self.home_assistant and self.status_topic is not None:
+                raise ValueError("home_assistant says itself whether the gateway is there: leave out status_topic.")
             self.way().tls()
             return self
 
@@ -197,7 +212,7 @@ class Mqtt(Integration, Forwards, Receives, Tests):
         @property
         def takes_readings(self) -> bool:
             """Whether readings go to it."""
-            return self.topic is not None
+            return self.topic is not None or self.home_assistant
 
         def way(self) -> Line:
             """Return the way there."""
@@ -249,6 +264,10 @@ class Mqtt(Integration, Forwards, Receives, Tests):
         template = None if config.payload_template is None else Template(config.payload_template)
         self._messages = Messages(topic, template, config.max_message_bytes)
         self._receiving: Receiving | None = None
+        self._home_assistant: _HomeAssistant | None = None
+        if config.home_assistant:
+            messages = HomeAssistantMessages(config.discovery_prefix, config.silent_after_s)
+            self._home_assistant = _HomeAssistant(messages, clock)
         self._publisher = Publisher(
             config.broker(config.publishes_as),
             egress,
@@ -256,6 +275,7 @@ class Mqtt(Integration, Forwards, Receives, Tests):
             Limits(config.timeout_s, config.in_flight_max, config.max_message_bytes),
             retain=config.retain,
             one_topic=not topic.has("device_id", "organization_id", "sensor"),
+            beside=self._home_assistant,
         )
 
     async def __aexit__(self, *exc: object) -> None:
@@ -264,7 +284,7 @@ class Mqtt(Integration, Forwards, Receives, Tests):
 
     def encode(self, batch: Batch) -> bytes:
         """Return the messages, a line each."""
-        return self._messages.encode(batch)
+        return b"" if self._config.topic is None else self._messages.encode(batch)
 
     async def send(self, batch: Batch, body: bytes) -> Outcome:
         """Publish what the broker does not have yet, and classify what it says."""
@@ -276,10 +296,15 @@ class Mqtt(Integration, Forwards, Receives, Tests):
                 said.append((Property.USER, ("id", reading_id)))
             return said
 
-        return await self._publisher.send(self._messages.of(batch, body), told, self._status(batch.gateway_id))
+        if self._home_assistant is not None:
+            self._home_assistant.messages.take(batch)
+        parts = [] if self._config.topic is None else self._messages.of(batch, body)
+        return await self._publisher.send(parts, told, self._status(batch.gateway_id))
 
     def _status(self, gateway_id: str) -> Status | None:
         config = self._config
+        if config.home_assistant:
+            return Status(HomeAssistantMessages.status_topic(gateway_id), ONLINE.encode(), OFFLINE.encode())
         if config.status_topic is None:
             return None
         topic = config.status_topic.replace("{gateway_id}", gateway_id)
@@ -305,21 +330,45 @@ class Mqtt(Integration, Forwards, Receives, Tests):
             return reached.findings
         # Never under the real name: the broker would end the connection that is there under it.
         name = f"{config.listens_as('trial') if config.client_id else 'neurogate'}-test-{secrets.token_hex(3)}"
+        births = [] if self._home_assistant is None else self._home_assistant.filters
+        heard = [*config.topics, *births]
         try:
             connection = await open_connection(config.broker(name), self.egress, timeout_s=patience_s)
             try:
                 async with asyncio.timeout(patience_s):
-                    answers = await connection.subscribe(config.topics) if config.topics else []
+                    answers = await connection.subscribe(heard) if heard else []
             finally:
                 await connection.aclose()
         except TimeoutError:
             return [*reached.findings, broken("It lets us in, and then it does not answer.", "See its own log.")]
         except Failed as error:
             return [*reached.findings, broken(f"{error.reason[0].upper()}{error.reason[1:]}.", error.hint)]
-        refused = [one for one, answer in zip(config.topics, answers, strict=True) if answer.is_refusal]
-        found = [broken(f"It does not let us hear {one}.", "Correct `topics`, or its rights.") for one in refused]
-        heard = " and hear the topics" if config.topics else ""
-        return [*reached.findings, *(found or [fine(f"It lets us in{heard}.")])]
+        refused = [one for one, answer in zip(heard, answers, strict=True) if answer.is_refusal]
+        found = [
+            broken(f"It does not let us hear {one}.", "Correct its rights, or what is to be heard.") for one in refused
+        ]
+        words = " and hear the topics" if heard else ""
+        return [*reached.findings, *(found or [fine(f"It lets us in{words}.")])]
+
+
+class _HomeAssistant:
+    """What a Home Assistant at the broker is told: everything, when it has come or we have."""
+
+    def __init__(self, messages: HomeAssistantMessages, clock: Clock) -> None:
+        self.messages = messages
+        self._clock = clock
+
+    @property
+    def filters(self) -> Sequence[str]:
+        return (self.messages.birth_topic,)
+
+    def due(self, heard: Sequence[Message], *, is_new: bool) -> Sequence[Said]:
+        if is_new or any(one.payload == BIRTH for one in heard):
+            self.messages.again()
+        return list(self.messages.due(self._clock.now_ms()))
+
+    def told(self) -> None:
+        self.messages.told()
 
 
 def _published(topic: str, fields: Sequence[str]) -> str:

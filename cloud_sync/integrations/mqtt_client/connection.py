@@ -189,6 +189,11 @@ class Connection:
             self._fail(Malformed("a SUBACK for another number of filters"))
         return answers
 
+    @property
+    def has_received(self) -> bool:
+        """Whether something has come that nobody has taken."""
+        return bool(self._waiting.messages)
+
     async def received(self, at_most: int) -> list[Message]:
         """Return what has come since, at least one message, in order. Raises Failed once all is taken."""
         waiting = self._waiting

@@ -7,6 +7,7 @@
 - A broker of MQTT 3.1.1 can only end the connection where it will not have a message. So one at which the connection
   has ended is sent alone; when that has happened three times in a row, it is refused.
 - The connection is made when there is something to send, and kept.
+- What is to be told beside readings, such as to a Home Assistant, is told before them, on the same connection.
 - With a status topic, the broker tells who is there: we say so when we have come and when we go, and it does, retained,
   when we are gone without a word. So that it does not say for hours that we are gone, another connection is then made
   also when there is nothing to send.
@@ -18,13 +19,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from cloud_sync.backoff import Backoff
 from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected, TooLarge
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.part_sender import named
 from cloud_sync.integrations.mqtt_client.connection import Broker, Connection, open_connection
-from cloud_sync.integrations.mqtt_client.packets import Answer, Will
+from cloud_sync.integrations.mqtt_client.packets import Answer, Message, Will
 from cloud_sync.integrations.mqtt_client.properties import Property, Value
 from cloud_sync.integrations.mqtt_client.reasons import Failed, outcome_of_message
 from cloud_sync.payload.in_parts import Key, Part
@@ -34,6 +36,7 @@ from gateway.model.topics import is_topic_filter
 _ENDINGS = 3
 _LASTS_S = 60.0
 """A connection that has lasted so long was none of the failures in a row."""
+_HEARD_AT_MOST = 1_000
 _GOODBYE_S = 1.0
 _LONGEST_TOPIC = 65_535
 
@@ -50,6 +53,26 @@ class Status:
     topic: str
     birth: bytes
     will: bytes
+
+
+class Beside(Protocol):
+    """What is told beside readings."""
+
+    @property
+    def filters(self) -> Sequence[str]:
+        """What is heard for it; where that is refused, nothing is."""
+        ...
+
+    def due(self, heard: Sequence[Message], *, is_new: bool) -> Sequence[tuple[str, bytes]]:
+        """Return messages that are to be told now, retained: topic and payload.
+
+        `heard` is what has come since; `is_new` says that nothing was told on this connection yet.
+        """
+        ...
+
+    def told(self) -> None:
+        """Hear that the broker has all of them."""
+        ...
 
 
 @dataclass(slots=True, frozen=True)
@@ -76,6 +99,7 @@ class Publisher:
         retain: bool,
         one_topic: bool,
         random: Callable[[], float] = random.random,
+        beside: Beside | None = None,
     ) -> None:
         """`one_topic`: all messages have the same, so what is not allowed there is no message's own fault."""
         self._broker = broker
@@ -85,6 +109,9 @@ class Publisher:
         self._retain = retain
         self._one_topic = one_topic
         self._backoff = Backoff(random)
+        self._beside = beside
+        self._told_on: Connection | None = None
+        """Where something was told beside readings last."""
         self._status: Status | None = None
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
@@ -103,6 +130,8 @@ class Publisher:
         try:
             attempt.connection = connection = await self._connected(status)
             async with asyncio.timeout(self._limits.timeout_s) as limit:
+                if self._beside is not None:
+                    await self._tell(connection, self._beside, limit)
                 for part in parts:
                     if not self._taken.issuperset(_pairs(part)):
                         await self._publish(connection, part, told(part), attempt, limit)
@@ -186,6 +215,26 @@ class Publisher:
             await connection.aclose()
         if self._connection is connection:
             self._connection = None
+
+    async def _tell(self, connection: Connection, beside: Beside, limit: asyncio.Timeout) -> None:
+        """Tell what is due beside readings. Raises Failed, also when the broker refuses it."""
+        is_new = connection is not self._told_on
+        if is_new and beside.filters:
+            await connection.subscribe(beside.filters, qos=0)
+        heard = await connection.received(_HEARD_AT_MOST) if connection.has_received else []
+        pending: list[tuple[str, asyncio.Future[Answer]]] = []
+        for topic, payload in beside.due(heard, is_new=is_new):
+            limit.reschedule(None)
+            await self._rate.take()
+            limit.reschedule(self._until_s())
+            pending.append((topic, await connection.publish(topic, payload, retain=True)))
+        for topic, future in pending:
+            limit.reschedule(self._until_s())
+            await asyncio.wait((future,))
+            if (answer := future.result()).is_refusal:
+                raise Failed(AuthFailed(f"{_reason(outcome_of_message(answer))}, for the topic {topic}"))
+        self._told_on = connection
+        beside.told()
 
     async def _publish(
         self, connection: Connection, part: Part, properties: Told, attempt: "_Attempt", limit: asyncio.Timeout

@@ -36,16 +36,20 @@ class Whose:
         return object_id(self.gateway_id, self.organization_id, self.device_id)
 
 
-def discovery(whose: Whose, state: DeviceState, topics: Topics) -> bytes:
-    """Return what a device is, as JSON, with all entities that it has shown."""
+def discovery(whose: Whose, state: DeviceState, topics: Topics, *, silent_after_s: int | None = None) -> bytes:
+    """Return what a device is, as JSON, with all entities that it has shown.
+
+    With `silent_after_s` Home Assistant itself takes a device for gone of which it has heard nothing for so long.
+    """
     name = whose.object_id
     device: dict[str, Any] = {"ids": [f"neurogate_{name}"], "name": whose.name or whose.device_id}
     device |= {"sa": whose.area} if whose.area else {}
     device |= {"sw": state.firmware} if state.firmware else {}
     gateway = {"t": topics.status}
     own = {"t": topics.state(whose.device_id), "val_tpl": _AVAILABILITY}
-    components = {_CONNECTIVITY: _connectivity(name, gateway)}
-    components |= {entity.component: _component(entity, name) for entity in state.entities.values()}
+    silent = {} if silent_after_s is None else {"exp_aft": silent_after_s}
+    components = {_CONNECTIVITY: _connectivity(name, gateway, silent_after_s)}
+    components |= {entity.component: _component(entity, name) | silent for entity in state.entities.values()}
     return to_json(
         {
             "dev": device,
@@ -58,9 +62,9 @@ def discovery(whose: Whose, state: DeviceState, topics: Topics) -> bytes:
     )
 
 
-def _connectivity(name: str, gateway: dict[str, str]) -> dict[str, Any]:
+def _connectivity(name: str, gateway: dict[str, str], silent_after_s: int | None) -> dict[str, Any]:
     """Return the entity that says whether the device is there: it is the one that is not gone when that is not."""
-    return {
+    return ({} if silent_after_s is None else {"off_dly": silent_after_s}) | {
         "p": "binary_sensor",
         "uniq_id": f"{name}.{_CONNECTIVITY}",
         "name": "Connectivity",

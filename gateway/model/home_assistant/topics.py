@@ -29,7 +29,9 @@ class Topics:
     before: str = ""
     """What stands before `neurogate/`: an organisation and a slash for whoever hears several of one broker of ours."""
     behind: str = ""
-    """What stands behind `neurogate/`, in a broker that other gateways use as well."""
+    """What stands behind `neurogate/`: a gateway and a slash, in a broker that others use as well."""
+    within: str = ""
+    """What stands behind that for a device: an organisation and a slash, in a broker that knows none."""
 
     @property
     def birth(self) -> str:
@@ -43,7 +45,7 @@ class Topics:
 
     def state(self, device_id: str) -> str:
         """Return where a device's state is."""
-        return f"{self.before}{OWN}/{self.behind}devices/{device_id}/state"
+        return f"{self.before}{OWN}/{self.behind}{self.within}devices/{device_id}/state"
 
     def config(self, object_id: str) -> str:
         """Return where it is said what a device is."""

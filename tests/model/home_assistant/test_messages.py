@@ -232,13 +232,13 @@ def test_a_device_without_a_reading_is_shown_with_its_connectivity() -> None:
 
 def test_what_is_told_of_a_whole_organisation_or_another_broker_says_so_in_its_topics() -> None:
     assert Topics(before="acme/").state("kitchen") == "acme/neurogate/devices/kitchen/state"
-    external = Topics(behind="site-1/acme/")
+    external = Topics(behind="site-1/", within="acme/")
     assert (external.status, external.state("kitchen")) == (
-        "neurogate/site-1/acme/status",
+        "neurogate/site-1/status",
         "neurogate/site-1/acme/devices/kitchen/state",
     )
     assert accepted(json.loads(discovery(KITCHEN, DeviceState(), external)))["connectivity"]["availability"] == [
-        {"topic": "neurogate/site-1/acme/status"}
+        {"topic": "neurogate/site-1/status"}
     ]
 
 

@@ -1,0 +1,171 @@
+"""Home Assistant at another broker sees the devices whose readings are forwarded there."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+from pydantic import ValidationError
+
+from cloud_sync.contract import AuthFailed, Batch, Ok, Outcome
+from cloud_sync.integrations.mqtt import Mqtt
+from gateway.clock import ManualClock
+from gateway.model.home_assistant.topics import object_id
+from gateway.model.reading import StoredReading
+from tests.cloud_sync.integrations.mqtt_client.fake_broker import fake_broker
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS, batch_of, stored
+from tests.home_assistant import HomeAssistant, listen, showing
+from tests.mosquitto import Mosquitto, mosquitto
+from tests.site import reading, running_site, until
+
+PASSWORD = "only-in-the-password-file"
+RIGHTS = "user hub\ntopic readwrite #\n"
+DEVICE = object_id("site-1", "default", "esp32-kitchen")
+CONFIG, STATE = f"homeassistant/device/{DEVICE}/config", "neurogate/site-1/default/devices/esp32-kitchen/state"
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """The broker of a Home Assistant."""
+    with mosquitto(tmp_path_factory.mktemp("mosquitto"), users={"hub": PASSWORD}, rights=RIGHTS) as running:
+        yield running
+
+
+def made(port: int, clock: ManualClock | None = None, **settings: Any) -> Mqtt:
+    raw = {"type": "mqtt", "name": "test", "broker_url": "127.0.0.1", "port": port, "timeout_s": 5, "version": "5"}
+    config = Mqtt.Config.model_validate(raw | {"home_assistant": True} | settings)
+    return Mqtt(config, clock or ManualClock(NOW_MS), ANYWHERE)
+
+
+async def sent(it: Mqtt, *readings: StoredReading) -> Outcome:
+    given = Batch("msg_1", readings, "site-1", "log-1")
+    return await it.send(given, it.encode(given))
+
+
+def pir(*, motion: bool, row: int = 1, **changes: Any) -> StoredReading:
+    return replace(stored(row, {"sensors": {"pir": {"motion_detected": motion}}}), **changes)
+
+
+@asynccontextmanager
+async def home(port: int) -> AsyncIterator[tuple[HomeAssistant, aiomqtt.Client]]:
+    shown = HomeAssistant()
+    async with aiomqtt.Client("127.0.0.1", port, username="hub", password=PASSWORD) as client:
+        await client.subscribe([("homeassistant/+/+/config", 0), ("homeassistant/+/+/+/config", 0)])
+        listening = asyncio.create_task(listen(client, shown))
+        try:
+            yield shown, client
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_it_shows_what_is_forwarded_and_all_of_it_again_when_it_comes(theirs: Mosquitto, tmp_path: Path) -> None:
+    port = theirs.ports["mqtt"]
+    table = {"type": "mqtt", "name": "home", "broker_url": "127.0.0.1", "port": port, "home_assistant": True}
+    table |= {"username": "hub", "password": PASSWORD}
+    kitchen = object_id("site-1", "default", "kitchen")
+    async with running_site(tmp_path, integrations=[table]) as site:
+
+        async def says(body: bytes) -> None:
+            who = site.kitchen
+            async with aiomqtt.Client(
+                "127.0.0.1", site.mqtt_port, username=who.username, password=who.password
+            ) as board:
+                await board.publish("devices/kitchen/telemetry", body, qos=1)
+
+        async with home(port) as (shown, _):
+            await says(reading())
+            await says(reading(sensors={"ld2410": {"presence": True}}))
+            await showing(shown, kitchen, "ld2410-presence", "on")
+            await showing(shown, kitchen, "pir-motion_detected", "on")
+            await showing(shown, kitchen, "connectivity", "on")
+        async with home(port) as (shown, client):  # it was restarted
+            await showing(shown, kitchen, "pir-motion_detected", "on")
+            told = shown.configs
+            await client.publish("homeassistant/status", "online", qos=1)
+            await says(reading(sensors={"ld2410": {"presence": False}}))
+            await showing(shown, kitchen, "ld2410-presence", "off")
+            assert shown.configs == told + 1
+            await client.publish(f"homeassistant/device/{kitchen}/config", b"", qos=1, retain=True)
+            await until(lambda: not shown.devices, "its owner has taken it out")
+
+
+async def test_when_the_gateway_goes_nothing_is_available(theirs: Mosquitto) -> None:
+    login: dict[str, Any] = {"username": "hub", "password": PASSWORD}
+    async with home(theirs.ports["mqtt"]) as (shown, _):
+        async with made(theirs.ports["mqtt"], **login) as it:
+            assert await sent(it, pir(motion=True)) == Ok()
+            await until(lambda: "neurogate/site-1/status" in shown.heard, "it listens")
+            assert await sent(it, pir(motion=True, row=2)) == Ok()
+            await showing(shown, DEVICE, "pir-motion_detected", "on")
+        await showing(shown, DEVICE, "connectivity", "unavailable")
+        assert shown.names[DEVICE]["suggested_area"] == "kitchen"
+
+
+async def test_of_a_batch_each_devices_last_state_is_told_before_its_readings() -> None:
+    async with fake_broker() as fake, made(fake.port, topic="r") as it:
+        assert await sent(it, pir(motion=True), pir(motion=False, row=2)) == Ok()
+        assert [(one.topic, one.retain) for one in fake.came] == [
+            ("neurogate/site-1/status", True),
+            (CONFIG, True),
+            (STATE, True),
+            ("r", False),
+            ("r", False),
+        ]
+        assert json.loads(fake.came[2].payload)["sensors"] == {"pir": {"motion_detected": False}}
+        assert await sent(it, pir(motion=True, row=3, time_ms=NOW_MS + 1)) == Ok()
+        assert [one.topic for one in fake.came[5:]] == [STATE, "r"]
+
+
+async def test_a_device_is_gone_when_nothing_comes_from_it() -> None:
+    clock = ManualClock(NOW_MS)
+    async with fake_broker() as fake, made(fake.port, clock, silent_after_s=60) as it:
+        assert await sent(it, pir(motion=True)) == Ok()
+        components = json.loads(fake.came[1].payload)["cmps"]
+        assert components.pop("connectivity")["off_dly"] == 60
+        assert {one["exp_aft"] for one in components.values()} == {60}
+        assert json.loads(fake.came[2].payload)["availability"] == "online"
+        clock.advance(60_020)
+        assert await sent(it, pir(motion=True, row=2)) == Ok()  # of a backlog
+        assert json.loads(fake.came[3].payload)["availability"] == "offline"
+
+
+async def test_what_the_broker_did_not_take_is_told_again() -> None:
+    async with fake_broker() as fake, made(fake.port, topic="r") as it:
+        fake.refuses[CONFIG] = 0x87
+        outcome = await sent(it, pir(motion=True))
+        assert isinstance(outcome, AuthFailed)
+        assert CONFIG in outcome.reason
+        assert "r" not in [one.topic for one in fake.came]
+        fake.refuses.clear()
+        assert await sent(it, pir(motion=True)) == Ok()
+        assert [one.topic for one in fake.came[-3:]] == [CONFIG, STATE, "r"]
+
+
+async def test_after_a_break_everything_is_told_again() -> None:
+    async with fake_broker() as fake, made(fake.port) as it:
+        assert await sent(it, *batch_of("d1", "d2").readings) == Ok()
+        for writer in fake.writers:
+            writer.close()
+        await asyncio.sleep(0)
+        told = len(fake.came)
+        while await sent(it, pir(motion=True)) != Ok():
+            pass
+        names = [one.topic.rpartition("/")[2] for one in fake.came[told:]]
+        assert names == ["status", *("config", "state") * 3]
+
+
+async def test_there_is_one_word_of_whether_the_gateway_is_there() -> None:
+    with pytest.raises(ValidationError, match="leave out status_topic"):
+        made(1883, status_topic="x")
+    assert made(1883).config.forwards
+
+
+async def test_its_check_says_whether_it_can_hear_it_come(theirs: Mosquitto) -> None:
+    it = made(theirs.ports["mqtt"], username="hub", password=PASSWORD)
+    assert (await it.check())[-1].words == "It lets us in and hear the topics."
