@@ -23,7 +23,7 @@ from gateway.clock import Clock
 from gateway.config.settings import HomeAssistantSettings
 from gateway.first_of import first_of
 from gateway.model.errors import StoreFailed
-from gateway.model.home_assistant import BIRTH, OFFLINE, ONLINE, DeviceState, Topics, Whose, discovery
+from gateway.model.home_assistant import BIRTH, OFFLINE, ONLINE, DeviceState, Topics, Whose, births, discovery
 from gateway.model.reading import StoredReading
 from gateway.model.topics import KeptTopics
 from gateway.storage.log import Log
@@ -184,8 +184,8 @@ class HomeAssistant:
         """Hear a message that a client has published, by its topic behind the door."""
         if not topic.endswith("/status"):
             return
-        birth = f"{self._settings.discovery_prefix}/status"
-        if topic.endswith(birth) and payload == BIRTH:
+        birth = next((one for one in births(self._settings.discovery_prefix) if topic.endswith(one)), None)
+        if birth is not None and payload == BIRTH:
             space = topic.removesuffix(birth)
             if not space or space.removesuffix("/") in self._audiences:
                 self._births.add(space)

@@ -124,6 +124,19 @@ async def test_when_it_says_that_it_has_come_it_is_told_everything_again(site: S
             await shows(shown, "pir-motion_detected", "on")
 
 
+async def test_with_another_prefix_it_may_say_that_it_has_come_where_it_always_does(tmp_path: Path) -> None:
+    async with running_site(tmp_path, home_assistant=ON | {"discovery_prefix": "ha"}) as site:
+        who, told = await credential(site), site.gateway._running.home_assistant
+        await until(lambda: not any(one.configs_due for one in told._devices.values()) and bool(told._devices), "told")
+        login = {"username": who.username, "password": who.password}
+        async with aiomqtt.Client("127.0.0.1", site.mqtt_port, **login) as client, asyncio.timeout(5):
+            await client.subscribe("ha/device/+/config")
+            assert (await anext(client.messages)).retain
+            for topic in ("homeassistant/status", "ha/status"):
+                await client.publish(topic, "online")
+                assert not (await anext(client.messages)).retain
+
+
 async def test_after_a_restart_it_is_told_what_was_known_with_the_same_ids(tmp_path: Path) -> None:
     clock = ManualClock()
     async with running_site(tmp_path, clock=clock, home_assistant=ON) as site:

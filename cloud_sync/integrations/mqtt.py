@@ -360,7 +360,7 @@ class _HomeAssistant:
 
     @property
     def filters(self) -> Sequence[str]:
-        return (self.messages.birth_topic,)
+        return self.messages.births
 
     def due(self, heard: Sequence[Message], *, is_new: bool) -> Sequence[Said]:
         if is_new or any(one.payload == BIRTH for one in heard):

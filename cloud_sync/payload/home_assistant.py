@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cloud_sync.contract import Batch
-from gateway.model.home_assistant import DeviceState, Topics, Whose, discovery
+from gateway.model.home_assistant import DeviceState, Topics, Whose, births, discovery
 
 _DEVICES_AT_MOST = 5_000
 """Of one destination; of further ones it is not told. A hub may name as many as it likes."""
@@ -53,9 +53,9 @@ class HomeAssistantMessages:
         return Topics(behind=f"{gateway_id}/").status
 
     @property
-    def birth_topic(self) -> str:
+    def births(self) -> tuple[str, ...]:
         """Where it says that it has come."""
-        return Topics(self._prefix).birth
+        return births(self._prefix)
 
     def take(self, batch: Batch) -> None:
         """Take in readings, also more than once."""

@@ -6,6 +6,7 @@ when every topic it matches, whatever topics there may be, is matched by one of 
 
 from dataclasses import dataclass, replace
 
+from gateway.model.home_assistant.topics import births
 from gateway.model.topics import FOR_DEVICES, is_topic_filter, matches
 
 
@@ -84,7 +85,7 @@ def home_assistant_rights(prefix: str, organization_id: str | None) -> Rights:
     device there, it ends the retained message of that: it may, but what is told to it is the gateway's.
     """
     space = "" if organization_id is not None else "+/"
-    return Rights((f"{prefix}/status",), (f"{prefix}/#", f"{space}neurogate/#"), (f"{prefix}/device/+/config",))
+    return Rights(births(prefix), (f"{prefix}/#", f"{space}neurogate/#"), (f"{prefix}/device/+/config",))
 
 
 def covers(right: str, topic_filter: str) -> bool:

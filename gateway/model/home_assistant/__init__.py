@@ -7,6 +7,6 @@ Source: https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery, "Device
 from gateway.model.home_assistant.discovery import Whose, discovery
 from gateway.model.home_assistant.entities import Entity
 from gateway.model.home_assistant.state import DeviceState
-from gateway.model.home_assistant.topics import BIRTH, OFFLINE, ONLINE, Topics
+from gateway.model.home_assistant.topics import BIRTH, OFFLINE, ONLINE, Topics, births
 
-__all__ = ["BIRTH", "OFFLINE", "ONLINE", "DeviceState", "Entity", "Topics", "Whose", "discovery"]
+__all__ = ["BIRTH", "OFFLINE", "ONLINE", "DeviceState", "Entity", "Topics", "Whose", "births", "discovery"]

@@ -1,7 +1,7 @@
 """Where Home Assistant is told what, and the names by which it knows a device.
 
     {prefix}/device/{object id}/config       what a device is; retained, empty when it is no more
-    {prefix}/status                          its own word: `online` when it has come
+    {prefix}/status, homeassistant/status    its own word: `online` when it has come
     neurogate/devices/{device}/state         the device's last known state
     neurogate/status                         `online`, and `offline` when the gateway stops
 
@@ -16,6 +16,7 @@ ONLINE, OFFLINE = "online", "offline"
 """What is said of a device, and of the gateway: Home Assistant's own defaults."""
 OWN = "neurogate"
 
+_USUAL = "homeassistant"
 _ESCAPED = {"_": "__", ".": "_d", ":": "_c"}
 _BETWEEN = "_-"  # a `_` of a name is never alone, so no two triples become the same
 
@@ -24,7 +25,7 @@ _BETWEEN = "_-"  # a `_` of a name is never alone, so no two triples become the 
 class Topics:
     """The topics as one audience has them."""
 
-    prefix: str = "homeassistant"
+    prefix: str = _USUAL
     """Home Assistant's discovery prefix."""
     before: str = ""
     """What stands before `neurogate/`: an organisation and a slash for whoever hears several of one broker of ours."""
@@ -32,11 +33,6 @@ class Topics:
     """What stands behind `neurogate/`: a gateway and a slash, in a broker that others use as well."""
     within: str = ""
     """What stands behind that for a device: an organisation and a slash, in a broker that knows none."""
-
-    @property
-    def birth(self) -> str:
-        """Where Home Assistant says that it has come."""
-        return f"{self.prefix}/status"
 
     @property
     def status(self) -> str:
@@ -66,6 +62,15 @@ def is_for_home_assistant(organization_id: str, topic: str, prefix: str) -> bool
 
     There an organisation may be called like the prefix.
     """
-    if topic.startswith((f"{prefix}/", f"{OWN}/")):
+    if topic.startswith((f"{prefix}/", f"{OWN}/")) or topic in births(prefix):
         return True
-    return organization_id == prefix and (topic == "status" or topic.startswith("device/"))
+    behind = f"{organization_id}/{topic}"
+    return behind in births(prefix) or behind.startswith(f"{prefix}/device/")
+
+
+def births(prefix: str) -> tuple[str, ...]:
+    """Return where Home Assistant says that it has come, by its discovery prefix.
+
+    With another prefix than its own it says so where it always does, unless its owner has changed that, too.
+    """
+    return tuple(dict.fromkeys((f"{prefix}/status", f"{_USUAL}/status")))

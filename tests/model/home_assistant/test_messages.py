@@ -249,6 +249,7 @@ def test_what_is_told_of_a_whole_organisation_or_another_broker_says_so_in_its_t
         ("acme", "homeassistant/device/x/config", True),
         ("acme", "neurogate/devices/kitchen/state", True),
         ("acme", "status", False),
+        ("acme", "ha/status", False),
         ("acme", "devices/kitchen/status", False),
         ("homeassistant", "status", True),
         ("homeassistant", "device/x/config", True),
