@@ -33,7 +33,8 @@ class Rights:
 
     def __or__(self, other: "Rights") -> "Rights":
         """Return both together."""
-        return Rights(self.publish + other.publish, self.subscribe + other.subscribe, self.unheard + other.unheard)
+        new = tuple(one for one in other.subscribe if not self.may_subscribe(one))
+        return Rights(self.publish + other.publish, self.subscribe + new, self.unheard + other.unheard)
 
     def may_subscribe(self, topic_filter: str) -> bool:
         """Whether the filter is a filter at all, and lies inside one of the rights."""

@@ -16,13 +16,17 @@ def any_site(request: pytest.FixtureRequest, own_site: GatewayProcess) -> Gatewa
 def test_a_credential_is_added_shown_listed_rotated_and_revoked(any_site: GatewayProcess) -> None:
     added = any_site.json("credential", "add", "hub", "--organization", "acme")
     assert (added["username"], added["organization_id"]) == ("hub@acme", "acme")
+    home = any_site.json("credential", "add", "home", "--organization", "acme", "--home-assistant")["username"]
     tool = any_site.json("credential", "add", "tool", "--site")
     assert tool["organization_id"] is None
     any_site.json("device", "add", "kitchen")
     listed = {one["username"]: one for one in any_site.json("credential", "list")}
-    assert sorted(listed) == ["default/kitchen", "hub@acme", "tool"]
+    assert sorted(listed) == ["default/kitchen", "home@acme", "hub@acme", "tool"]
+    assert listed[home]["subscribe"] == ["homeassistant/#", "neurogate/#"]
+    assert listed[home]["publish"] == ["homeassistant/status"]
     assert (listed["default/kitchen"]["device_id"], listed["hub@acme"]["device_id"]) == ("kitchen", None)
-    assert listed["hub@acme"]["subscribe"] == ["neurobuild/sensors/#", "org_acme/devices/#", "devices/#"]
+    of_devices = ["neurobuild/sensors/#", "org_acme/devices/#", "devices/#"]
+    assert listed["hub@acme"]["subscribe"] == [*of_devices, "homeassistant/#", "neurogate/#"]
     assert listed["tool"]["subscribe"] == ["#", "$SYS/#"]
     assert (listed["hub@acme"]["connections"], listed["hub@acme"]["last_connected_at"]) == (0, None)
     rotated = any_site.json("credential", "rotate", "hub@acme")
@@ -34,7 +38,7 @@ def test_a_credential_is_added_shown_listed_rotated_and_revoked(any_site: Gatewa
     for username in ("hub@acme", "default/kitchen"):
         words = f"{username} has no access any more.\n"
         assert any_site.neurogate("credential", "revoke", username).stdout == words
-    assert [one["username"] for one in any_site.json("credential", "list")] == ["tool"]
+    assert [one["username"] for one in any_site.json("credential", "list")] == ["tool", "home@acme"]
     assert [one["status"] for one in any_site.json("device", "list")] == ["revoked"]
 
 

@@ -231,8 +231,13 @@ class Publisher:
         for topic, future in pending:
             limit.reschedule(self._until_s())
             await asyncio.wait((future,))
-            if (answer := future.result()).is_refusal:
-                raise Failed(AuthFailed(f"{_reason(outcome_of_message(answer))}, for the topic {topic}"))
+            match outcome := outcome_of_message(future.result()):
+                case Ok():
+                    pass
+                case AuthFailed() | Rejected() | TooLarge():
+                    raise Failed(AuthFailed(f"{outcome.reason}, for the topic {topic}"))
+                case _:
+                    raise Failed(outcome)
         self._told_on = connection
         beside.told()
 

@@ -12,7 +12,7 @@ import aiomqtt
 import pytest
 from pydantic import ValidationError
 
-from cloud_sync.contract import AuthFailed, Batch, Ok, Outcome
+from cloud_sync.contract import AuthFailed, Batch, Ok, Outcome, RetryAfter
 from cloud_sync.integrations.mqtt import Mqtt
 from gateway.clock import ManualClock
 from gateway.model.home_assistant.topics import object_id
@@ -142,7 +142,9 @@ async def test_what_the_broker_did_not_take_is_told_again() -> None:
         assert isinstance(outcome, AuthFailed)
         assert CONFIG in outcome.reason
         assert "r" not in [one.topic for one in fake.came]
-        fake.refuses.clear()
+        fake.refuses = {STATE: 0x97}
+        assert isinstance(await sent(it, pir(motion=True)), RetryAfter)
+        fake.refuses = {}
         assert await sent(it, pir(motion=True)) == Ok()
         assert [one.topic for one in fake.came[-3:]] == [CONFIG, STATE, "r"]
 
@@ -163,7 +165,7 @@ async def test_after_a_break_everything_is_told_again() -> None:
 async def test_there_is_one_word_of_whether_the_gateway_is_there() -> None:
     with pytest.raises(ValidationError, match="leave out status_topic"):
         made(1883, status_topic="x")
-    assert made(1883).config.forwards
+    assert made(1883).config.takes_readings
 
 
 async def test_its_check_says_whether_it_can_hear_it_come(theirs: Mosquitto) -> None:
