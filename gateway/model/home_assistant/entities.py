@@ -6,7 +6,7 @@ https://www.home-assistant.io/integrations/binary_sensor/#device-class and `/sen
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ class Entity:
     is_enabled: bool = True
     """Whether it is shown unless its owner says otherwise."""
     is_text: bool = False
+    has_own_unit: bool = False
+    """Whether a reading may say its unit."""
 
     @property
     def component(self) -> str:
@@ -65,7 +67,7 @@ def _diagnostic(entity: Entity, *, is_enabled: bool = True) -> Entity:
     return replace(entity, is_diagnostic=True, is_enabled=is_enabled)
 
 
-_GAS = replace(_measured("mq134", "gas_concentration", "Gas (estimate)", "ppm"), icon="mdi:molecule")
+_GAS = replace(_measured("mq134", "gas_concentration", "Gas (estimate)", "ppm"), icon="mdi:molecule", has_own_unit=True)
 _KNOWN = {
     (entity.group, entity.field): entity
     for entity in (
@@ -92,19 +94,19 @@ _KNOWN = {
 """By (sensor, field). No class for the gas: it is an estimate of a mixture, and nobody may build an alarm on it."""
 
 
-def entities_of(sensor: str, values: Mapping[str, Any]) -> Iterator[Entity]:
-    """Yield what Home Assistant can show of a sensor; what it cannot, such as lists, it never hears of."""
-    if _FIELD.fullmatch(sensor) is None:
-        return
-    for field, value in values.items():
-        known = _KNOWN.get((sensor, field))
-        entity = known or (None if sensor == HEALTH else _generic(sensor, field, value))
-        if entity is None or entity.value(value) is None:
-            continue
-        unit = values.get("unit") if entity is _GAS else None
-        if isinstance(unit, str) and 0 < len(unit) <= _LONGEST_UNIT:
-            entity = replace(entity, unit=unit)
-        yield entity
+def entity_of(sensor: str, field: str, values: Mapping[str, Any]) -> Entity | None:
+    """Return what Home Assistant can show of a field; None for what it cannot, such as a list."""
+    value = values[field]
+    entity = _KNOWN.get((sensor, field)) or _generic(sensor, field, value)
+    if entity is None or entity.value(value) is None:
+        return None
+    return replace(entity, unit=unit_of(entity, values)) if entity.has_own_unit else entity
+
+
+def unit_of(entity: Entity, values: Mapping[str, Any]) -> str | None:
+    """Return the unit of an entity, as a reading says it."""
+    unit = values.get("unit")
+    return unit if isinstance(unit, str) and 0 < len(unit) <= _LONGEST_UNIT else entity.unit
 
 
 def is_known(entity: Entity) -> bool:
@@ -118,7 +120,9 @@ def fields_of(values: object) -> Mapping[str, Any]:
 
 
 def _generic(sensor: str, field: str, value: object) -> Entity | None:
-    if _FIELD.fullmatch(field) is None or not isinstance(value, int | float):
+    if sensor == HEALTH or not isinstance(value, int | float):
+        return None
+    if _FIELD.fullmatch(sensor) is None or _FIELD.fullmatch(field) is None:
         return None
     name = (sensor if field == "value" else f"{sensor} {field}").replace("_", " ")
     return Entity(sensor, field, name, "binary_sensor" if isinstance(value, bool) else "sensor")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from gateway.model.home_assistant.entities import HEALTH, Entity, Value, entities_of, fields_of, is_known
+from gateway.model.home_assistant.entities import HEALTH, Entity, Value, entity_of, fields_of, is_known, unit_of
 from gateway.model.home_assistant.topics import OFFLINE, ONLINE
 from gateway.model.reading import StoredReading, rfc3339
 
@@ -28,6 +28,10 @@ class DeviceState:
         """What the device says that it runs."""
         self.changes = 0
         """Grows when it is another device than before: another entity, or other firmware."""
+        self._fields: dict[str, dict[str, Entity]] = {}
+        """The same, by sensor and field."""
+        self._others = 0
+        """How many of them only the device's own words have made."""
         self._values: dict[str, dict[str, Value]] = {}
         self._times: dict[str, int] = {}
         """When each sensor's values were measured."""
@@ -57,27 +61,33 @@ class DeviceState:
             was_in_the_future = held_ms > reading.received_at_ms
             if reading.late or not was_in_the_future:
                 return False
+        known = self._fields.get(group, {})
         shown: dict[str, Value] = {}
-        for found in entities_of(group, values):
-            entity = self._entity(found)
+        for field, value in values.items():
+            entity = known.get(field)
+            if entity is None or entity.has_own_unit:
+                entity = self._learn(group, field, values)
             if entity is not None:
-                shown[entity.field] = entity.value(values[entity.field])
-        if not shown and group not in self._values:
+                shown[field] = entity.value(value)
+        if group not in self._fields:
             return False
         self._times[group] = reading.time_ms
         self._values[group] = shown
         return True
 
-    def _entity(self, found: Entity) -> Entity | None:
-        """Return the entity as it is known: what was a number once stays one."""
-        known = self.entities.get(found.component)
-        if known is not None and (known == found or not is_known(found)):
+    def _learn(self, group: str, field: str, values: Mapping[str, Any]) -> Entity | None:
+        """Return the entity of a field; one that there was stays what it is, but for its unit."""
+        known = self._fields.get(group, {}).get(field)
+        if known is not None and unit_of(known, values) == known.unit:
             return known
-        if known is None and not is_known(found):
-            others = sum(not is_known(one) for one in self.entities.values())
-            if others >= ENTITIES_AT_MOST:
+        found = entity_of(group, field, values) or known
+        if found is None or found is known:
+            return known
+        if not is_known(found):
+            if self._others >= ENTITIES_AT_MOST:
                 return None
-        self.entities[found.component] = found
+            self._others += 1
+        self.entities[found.component] = self._fields.setdefault(group, {})[field] = found
         self.changes += 1
         return found
 

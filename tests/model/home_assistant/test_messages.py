@@ -187,6 +187,7 @@ def test_a_device_that_invents_names_fills_nothing() -> None:
     state = DeviceState()
     for number in range(3 * ENTITIES_AT_MOST):
         state.take(reading(sensors(**{f"s{number}": {"v": number}}), at_ms=NOON_MS + number))
+    assert len(state._fields) == len(state._values) == len(state._times) == ENTITIES_AT_MOST
     state.take(reading(WHOLE, at_ms=NOON_MS + 1_000))
     assert len([one for one in state.entities.values() if one.field == "v"]) == ENTITIES_AT_MOST
     assert shown(state).state(NAME, "pir-motion_detected") == "on"
