@@ -1,7 +1,7 @@
 """What Home Assistant is told over MQTT: pure functions from readings to messages, for any broker.
 
 Source: https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery, "Device discovery payload", and what reads it,
-`homeassistant/components/mqtt/` of home-assistant/core (2024.11 or newer knows device-based discovery).
+`homeassistant/components/mqtt/` of home-assistant/core (2025.1 and newer; read in 2026.2.3).
 """
 
 from gateway.model.home_assistant.discovery import Whose, discovery
