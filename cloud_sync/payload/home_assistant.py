@@ -83,14 +83,14 @@ class HomeAssistantMessages:
             told.is_due = told.config_due = True
 
     def due(self, now_ms: int) -> Iterator[Said]:
-        """Yield what is to be told now."""
+        """Yield what is to be told now; a state before what makes use of it."""
         for told in self._devices.values():
-            if told.config_due:
-                config = discovery(told.whose, told.state, told.topics, silent_after_s=self._silent_after_s)
-                yield Said(told.topics.config(told.whose.object_id), config)
             if told.is_due:
                 state = told.state.message(is_online=now_ms - told.received_ms < self._silent_after_s * 1000)
                 yield Said(told.topics.state(told.whose.device_id), state)
+            if told.config_due:
+                config = discovery(told.whose, told.state, told.topics, silent_after_s=self._silent_after_s)
+                yield Said(told.topics.config(told.whose.object_id), config)
 
     def told(self) -> None:
         """Hear that the broker has all that was due."""

@@ -112,12 +112,12 @@ async def test_of_a_batch_each_devices_last_state_is_told_before_its_readings() 
         assert await sent(it, pir(motion=True), pir(motion=False, row=2)) == Ok()
         assert [(one.topic, one.retain) for one in fake.came] == [
             ("neurogate/site-1/status", True),
-            (CONFIG, True),
             (STATE, True),
+            (CONFIG, True),
             ("r", False),
             ("r", False),
         ]
-        assert json.loads(fake.came[2].payload)["sensors"] == {"pir": {"motion_detected": False}}
+        assert json.loads(fake.came[1].payload)["sensors"] == {"pir": {"motion_detected": False}}
         assert await sent(it, pir(motion=True, row=3, time_ms=NOW_MS + 1)) == Ok()
         assert [one.topic for one in fake.came[5:]] == [STATE, "r"]
 
@@ -126,10 +126,10 @@ async def test_a_device_is_gone_when_nothing_comes_from_it() -> None:
     clock = ManualClock(NOW_MS)
     async with fake_broker() as fake, made(fake.port, clock, silent_after_s=60) as it:
         assert await sent(it, pir(motion=True)) == Ok()
-        components = json.loads(fake.came[1].payload)["cmps"]
+        components = json.loads(fake.came[2].payload)["cmps"]
         assert components.pop("connectivity")["off_dly"] == 60
         assert {one["exp_aft"] for one in components.values()} == {60}
-        assert json.loads(fake.came[2].payload)["availability"] == "online"
+        assert json.loads(fake.came[1].payload)["availability"] == "online"
         clock.advance(60_020)
         assert await sent(it, pir(motion=True, row=2)) == Ok()  # of a backlog
         assert json.loads(fake.came[3].payload)["availability"] == "offline"
@@ -146,7 +146,7 @@ async def test_what_the_broker_did_not_take_is_told_again() -> None:
         assert isinstance(await sent(it, pir(motion=True)), RetryAfter)
         fake.refuses = {}
         assert await sent(it, pir(motion=True)) == Ok()
-        assert [one.topic for one in fake.came[-3:]] == [CONFIG, STATE, "r"]
+        assert [one.topic for one in fake.came[-3:]] == [STATE, CONFIG, "r"]
 
 
 async def test_after_a_break_everything_is_told_again() -> None:
@@ -159,7 +159,7 @@ async def test_after_a_break_everything_is_told_again() -> None:
         while await sent(it, pir(motion=True)) != Ok():
             pass
         names = [one.topic.rpartition("/")[2] for one in fake.came[told:]]
-        assert names == ["status", *("config", "state") * 3]
+        assert names == ["status", *("state", "config") * 3]
 
 
 async def test_there_is_one_word_of_whether_the_gateway_is_there() -> None:
