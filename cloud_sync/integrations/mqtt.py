@@ -37,7 +37,7 @@ from gateway.config.routes import Mapping
 from gateway.model.finding import Finding, broken, fine
 from gateway.model.home_assistant import BIRTH, OFFLINE, ONLINE
 from gateway.model.secret import Secret
-from gateway.model.topics import is_topic_filter
+from gateway.model.topics import is_topic_filter, matches
 
 _PATIENCE_S = 5.0
 _SESSION_S = 30 * 24 * 3600
@@ -201,6 +201,9 @@ class Mqtt(Integration, Forwards, Receives, Tests):
                 raise ValueError("what is heard belongs to one organisation: name no more than one in organizations.")
             if self.home_assistant and self.status_topic is not None:
                 raise ValueError("home_assistant says itself whether the gateway is there: leave out status_topic.")
+            told = ("neurogate/g/o/devices/d/state", f"{self.discovery_prefix}/device/g/config")
+            if self.home_assistant and any(matches(one, heard) for heard in self.topics for one in told):
+                raise ValueError("what Home Assistant is told would come in again: name topics of others.")
             self.way().tls()
             return self
 

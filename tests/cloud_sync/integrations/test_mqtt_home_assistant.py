@@ -168,6 +168,13 @@ async def test_there_is_one_word_of_whether_the_gateway_is_there() -> None:
     assert made(1883).config.takes_readings
 
 
+@pytest.mark.parametrize("topic", ["#", "neurogate/#", "homeassistant/+/+/config"])
+def test_what_it_is_told_does_not_come_in_again(topic: str) -> None:
+    with pytest.raises(ValidationError, match="would come in again"):
+        made(1883, topics=topic)
+    made(1883, topics="others/#")
+
+
 async def test_its_check_says_whether_it_can_hear_it_come(theirs: Mosquitto) -> None:
     it = made(theirs.ports["mqtt"], username="hub", password=PASSWORD)
     assert (await it.check())[-1].words == "It lets us in and hear the topics."
