@@ -21,7 +21,6 @@ ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": aws.SECRET_KEY,
     "GOLIOTH_PSK": "a key shared before",
     "MQTT_PASSWORD": "secret",
-    "THINGSBOARD_GATEWAY_TOKEN": "token",
     "IOTHUB_CONNECTION_STRING": azure.POLICY.replace("hub.", "your-iot-hub.", 1),
 }
 

@@ -1,8 +1,10 @@
 """Somebody else's AWS (moto): it takes what is published, and no signature but the right one."""
 
 import json
+import shlex
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from moto.server import ThreadedMotoServer
 from cloud_sync.contract import AuthFailed, Ok
 from tests.cloud_sync.integrations.clouds.aws import made, sent
 from tests.cloud_sync.samples import batch_of
+from tests.guides.pages import blocks, integration, replaced
 
 REGION, ACCOUNT = "eu-west-1", "123456789012"
 
@@ -67,3 +70,40 @@ async def test_what_is_published_is_there_and_only_the_right_key_may(keys: dict[
     assert isinstance(outcome, AuthFailed)
     assert "SignatureDoesNotMatch" in outcome.reason
     assert len(published) == 2
+
+
+def carried_out(command: str, iam: Any, folder: Path) -> dict[str, Any]:
+    """Carry out a command of the AWS CLI, as that does: its words are the names of the API, spelled otherwise."""
+    _, service, operation, *options = shlex.split(command)
+    assert service == "iam"
+    words = zip(options[::2], options[1::2], strict=True)
+    given = {"".join(part.capitalize() for part in name[2:].split("-")): value for name, value in words}
+    files = {name: (folder / value[7:]).read_text() for name, value in given.items() if value.startswith("file://")}
+    answer: dict[str, Any] = getattr(iam, operation.replace("-", "_"))(**given | files)
+    return answer
+
+
+async def test_by_the_guides_commands_and_settings_a_user_publishes_for_its_rule(moto: str, tmp_path: Path) -> None:
+    [policy] = blocks("aws.md", "json")
+    (tmp_path / "policy.json").write_text(policy)
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    iam = Session().create_client("iam", region_name=REGION, endpoint_url=moto, **keys)
+    commands = [line for block in blocks("aws.md", "sh") for line in block.splitlines() if line.startswith("aws ")]
+    answers = [carried_out(command, iam, tmp_path) for command in commands]
+    # What moto checks is not what AWS does: it knows no resources here, and calls the service by its signing name.
+    document = json.loads(policy.replace('"iot:', '"iotdata:'))
+    document["Statement"][0]["Resource"] = "*"
+    iam.put_user_policy(UserName="neurogate", PolicyName="publish", PolicyDocument=json.dumps(document))
+    iam.close()
+    key = answers[-1]["AccessKey"]
+    mine = {"AKIAIOSFODNN7EXAMPLE": key["AccessKeyId"], "${vault:AWS_SECRET_ACCESS_KEY}": key["SecretAccessKey"]}
+    [toml] = blocks("aws.md", "toml")
+    given = batch_of("d1")
+    set_checks(moto, after="0")
+    try:
+        async with integration(f'{replaced(toml, mine)}endpoint = "{moto}"\n', tmp_path) as it:
+            assert await it.send(given, it.encode(given)) == Ok()
+    finally:
+        set_checks(moto, after="inf")
+    published = iotdata_backends[ACCOUNT]["eu-central-1"].published_payloads
+    assert [topic for topic, _ in published] == ["$aws/rules/store_readings/d1"]
