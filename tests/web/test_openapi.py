@@ -17,7 +17,9 @@ from gateway.web.routes import Created, Guard, Route, Signature
 from tests.site import Site
 from tests.web.api import asker
 
-README = Path(__file__).parent.parent.parent / "README.md"
+HOUSE = Path(__file__).parent.parent.parent
+PAGES = (HOUSE / "README.md", *sorted((HOUSE / "cloud_sync" / "guides").glob("*.md")))
+TEXT = "\n".join(page.read_text("utf-8") for page in PAGES)
 
 
 async def document_of(site: Site) -> dict[str, Any]:
@@ -64,20 +66,20 @@ async def test_every_error_is_of_one_shape(site: Site) -> None:
     assert set(words["required"]) == {"code", "message", "hint"}
 
 
-async def test_every_path_of_the_readme_is_in_it(site: Site) -> None:
+async def test_every_path_of_the_readme_and_the_guides_is_in_it(site: Site) -> None:
     document = await document_of(site)
-    named = set(re.findall(r"(/(?:api|functions)/v1/[\w/-]*\w)", README.read_text("utf-8")))
+    named = set(re.findall(r"(/(?:api|functions)/v1/[\w/-]*\w)", TEXT))
     assert len(named) > 5
     templates = [re.sub(r"\{\w+\}", r"[^/]+", path) for path in document["paths"]]
     for path in named:
         assert any(re.fullmatch(template, path) for template in templates), path
 
 
-async def test_every_body_of_the_readme_is_one_that_its_route_takes(site: Site) -> None:
+async def test_every_body_of_the_readme_and_the_guides_is_one_that_its_route_takes(site: Site) -> None:
     posted = [route for route in site.gateway._running.http._main.routes if route.method == "POST"]
     routes = {re.sub(r"\{\w+\}", r"[^/]+", path): route for route in posted for path in route.paths}
     curl = re.compile(r"^curl http://127\.0\.0\.1:8080(\S+).*?(?:-d|--json) '(.*?)'$", re.MULTILINE | re.DOTALL)
-    commands = curl.findall(README.read_text("utf-8"))
+    commands = curl.findall(TEXT)
     assert len(commands) > 3
     for path, body in commands:
         (route,) = (route for template, route in routes.items() if re.fullmatch(template, path))
