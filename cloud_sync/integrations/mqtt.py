@@ -199,12 +199,16 @@ class Mqtt(Integration, Forwards, Receives, Tests):
                 raise ValueError(f"the parser {self.payload_parser} takes no mapping; only custom and vmark do.")
             if self.topics and len(self.organizations) > 1:
                 raise ValueError("what is heard belongs to one organisation: name no more than one in organizations.")
+            self.way().tls()
+            return self
+
+        @model_validator(mode="after")
+        def _tells_home_assistant_alone(self) -> Self:
             if self.home_assistant and self.status_topic is not None:
                 raise ValueError("home_assistant says itself whether the gateway is there: leave out status_topic.")
             told = ("neurogate/g/o/devices/d/state", f"{self.discovery_prefix}/device/g/config")
             if self.home_assistant and any(matches(one, heard) for heard in self.topics for one in told):
                 raise ValueError("what Home Assistant is told would come in again: name topics of others.")
-            self.way().tls()
             return self
 
         @property
