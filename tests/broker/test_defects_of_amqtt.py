@@ -55,7 +55,7 @@ async def test_stock_amqtt_has_them_all(tmp_path: Path) -> None:
 async def test_d1_our_broker_still_has_what_it_acknowledged_when_it_was_killed(tmp_path: Path) -> None:
     gateway = GatewayProcess(tmp_path)
     gateway.start()
-    added = gateway.json("device", "add", "kitchen")
+    added = await asyncio.to_thread(gateway.json, "device", "add", "kitchen")
     kitchen = DeviceCredential("default", "kitchen", added["username"], added["password"])
 
     def broker() -> Broker:
