@@ -335,10 +335,11 @@ async def _is_granted_nothing_else(site: Site, who: NewPassword) -> None:
 
 async def test_when_its_owner_removes_a_device_there_it_goes_on_and_nobody_else_hears_it(site: Site) -> None:
     who = await credential(site)
-    async with home(site, await credential(site, name="other")) as other, home(site, who) as shown:
+    other_one = await credential(site, name="other")
+    async with home(site, other_one, births=False) as other, home(site, who, births=False) as shown:
         await shows(shown, "connectivity", "off")
         await shows(other, "connectivity", "off")
-        told = other.configs
+        told = other.configs  # nothing makes it be told again: nobody has said that they have come
         async with RawClient.login(site, who, "remover") as client:
             client.send(publish(CONFIG, b"", retain=True), publish(CONFIG, b'{"dev": {}}', retain=True))
             assert await client.is_alive()
