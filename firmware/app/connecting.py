@@ -26,7 +26,7 @@ def explain(error, server_name):
     for part, words in _WORDS:
         if part in text.lower():
             return words % server_name
-    if isinstance(error, MqttError):
+    if isinstance(error, (MqttError, EOFError)) and text:
         return text
     return "%s: %s" % (type(error).__name__, text)
 

@@ -20,7 +20,6 @@ _CONNACK_MS = const(15_000)
 _ACK_MS = const(20_000)
 _WATCH_MS = const(250)
 _LOOK_MS = const(10)
-_READ_BYTES = const(256)
 _LIMIT_BYTES = const(4_096)
 _WINDOW = const(8)
 _MOST_ANSWERS = const(16)
@@ -95,16 +94,15 @@ class MqttClient:
         `connected()` is called when the broker has let us in, `beat()` several times a second. Raises MqttError,
         OSError, ValueError (what TLS thinks of the certificate).
         """
-        packets = codec.PacketReader(_LIMIT_BYTES)
         self._failure = None
         tasks = []
         try:
             try:
-                await within(_CONNACK_MS, self._log_in(reader, writer, packets), beat)
+                await within(_CONNACK_MS, self._log_in(reader, writer), beat)
             except asyncio.TimeoutError:
                 raise MqttError("no answer to CONNECT within %d s" % (_CONNACK_MS // 1000)) from None
             connected()
-            tasks.append(asyncio.create_task(self._guard(self._read(reader, packets))))
+            tasks.append(asyncio.create_task(self._guard(self._read(reader))))
             tasks.append(asyncio.create_task(self._guard(self._write(writer))))
             while True:
                 beat()
@@ -129,11 +127,11 @@ class MqttClient:
             if self._failure is None:
                 self._failure = error
 
-    async def _log_in(self, reader, writer, packets):
+    async def _log_in(self, reader, writer):
         from app.mqtt_login import log_in, subscribe
 
         forget("app.mqtt_login")
-        await log_in(reader, writer, packets, self._login, self._keepalive_s, self._will)
+        await log_in(reader, writer, self._login, self._keepalive_s, self._will)
         self._subscribing = self._next_packet_id()
         self._begin(subscribe(self._subscribing, self._filters))
 
@@ -165,11 +163,9 @@ class MqttClient:
 
     # Reading
 
-    async def _read(self, reader, packets):
-        data = memoryview(bytearray(_READ_BYTES))
+    async def _read(self, reader):
         while True:
-            for packet in packets.feed(data[: await read_some(reader, data)]):
-                self._hear(packet)
+            self._hear(await codec.read_packet(reader, _LIMIT_BYTES))
             while len(self._answers) > _MOST_ANSWERS:
                 await asyncio.sleep_ms(20)
 
@@ -243,13 +239,3 @@ class MqttClient:
 def _done(message):
     if message.acknowledged is not None:
         message.acknowledged()
-
-
-async def read_some(reader, data):
-    """Read into `data`; returns how many bytes. Raises MqttError at the end."""
-    while True:
-        count = await reader.readinto(data)
-        if count:
-            return count
-        if count == 0:
-            raise MqttError("the broker has closed the connection")

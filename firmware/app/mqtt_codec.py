@@ -5,7 +5,6 @@ Source: OASIS MQTT Version 3.1.1, sections 2 and 3.
 
 from micropython import const
 
-CONNACK = const(0x20)
 PUBLISH = const(0x30)
 PUBACK = const(0x40)
 SUBACK = const(0x90)
@@ -87,55 +86,40 @@ class Packet:
         return str(body[2:end], "utf-8"), body[start:] if self.is_whole else None, packet_id
 
 
-class PacketReader:
-    """Takes a stream in pieces of any size and returns its packets; keeps at most `limit` bytes of one."""
+async def read_packet(reader, limit):
+    """Return the next Packet, of which at most `limit` bytes are kept. Raises ValueError when it is no MQTT, EOFError.
 
-    def __init__(self, limit):
-        self._limit = limit
-        self._start(None)
+    `reader` has `readinto(buffer)`, which says how many bytes have come: 0 at the end, None for nothing yet.
+    """
+    byte = bytearray(1)
+    await fill(reader, byte)
+    first = byte[0]
+    length = shift = 0
+    while True:
+        await fill(reader, byte)
+        length |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if not byte[0] & 0x80:
+            break
+        if shift == 28:
+            raise ValueError("not MQTT: a length of more than four bytes")
+    # all at once: a body that grew would be copied again and again, and leave holes behind
+    body = bytearray(length if length <= limit else min(_HEAD_BYTES, limit))
+    await fill(reader, body)
+    left = length - len(body)
+    while left:
+        rest = bytearray(min(_HEAD_BYTES, left))
+        await fill(reader, rest)
+        left -= len(rest)
+    return Packet(first, body, length <= limit)
 
-    def _start(self, first):
-        self._first = first
-        self._length = self._shift = 0
-        self._knows_length = False
-        self._body = bytearray()
-        self._filled = self._left = 0
 
-    def is_amid(self, kind):
-        """Whether a packet of this kind has begun."""
-        return self._first is not None and self._first & 0xF0 == kind
-
-    def feed(self, data):
-        """Return the packets that are complete now. Raises ValueError when it is no MQTT."""
-        packets = []
-        at = 0
-        while at < len(data):
-            if self._first is None:
-                self._start(data[at])
-                at += 1
-            elif not self._knows_length:
-                self._take_length(data[at])
-                at += 1
-            else:
-                count = min(self._left, len(data) - at)
-                kept = min(count, len(self._body) - self._filled)
-                self._body[self._filled : self._filled + kept] = data[at : at + kept]
-                self._filled += kept
-                self._left -= count
-                at += count
-            if self._knows_length and not self._left:
-                packets.append(Packet(self._first, self._body, self._length <= self._limit))
-                self._start(None)
-        return packets
-
-    def _take_length(self, digit):
-        self._length |= (digit & 0x7F) << self._shift
-        self._shift += 7
-        if digit & 0x80:
-            if self._shift == 28:
-                raise ValueError("not MQTT: a length of more than four bytes")
-            return
-        self._knows_length = True
-        self._left = self._length
-        # all at once: a body that grew would be copied again and again, and leave holes behind
-        self._body = bytearray(self._length if self._length <= self._limit else min(_HEAD_BYTES, self._limit))
+async def fill(reader, data):
+    """Read until `data` is full. Raises EOFError."""
+    view = memoryview(data)
+    while len(view):
+        count = await reader.readinto(view)
+        if count:
+            view = view[count:]
+        elif count == 0:
+            raise EOFError("the broker has closed the connection")

@@ -3,9 +3,10 @@
 Source: OASIS MQTT Version 3.1.1, sections 3.1, 3.2 and 3.8.
 """
 
-from app.mqtt import MqttError, read_some
-from app.mqtt_codec import CONNACK, packet, text
+from app.mqtt import MqttError
+from app.mqtt_codec import fill, packet, text
 
+_CONNACK = b"\x20\x02"
 REFUSALS = {
     1: "the broker does not speak MQTT 3.1.1",
     2: "the broker refuses the client id",
@@ -39,22 +40,15 @@ def subscribe(packet_id, filters):
     return packet(0x82, *parts)
 
 
-async def log_in(reader, writer, packets, login, keepalive_s, will):
+async def log_in(reader, writer, login, keepalive_s, will):
     """Send CONNECT and wait for its answer. Raises MqttError."""
     writer.write(connect(login[0], login[1], login[2], keepalive_s, will))
     await writer.drain()
-    data = bytearray(4)
-    found = []
-    while not found:
-        # no more than CONNACK: what follows is read by MqttClient._read
-        count = await read_some(reader, memoryview(data))
-        found = packets.feed(memoryview(data)[:count])
-        if not packets.is_amid(CONNACK) and not found:
-            break
-    answer = found[0] if found else None
-    if answer is None or answer.kind != CONNACK or len(answer.body) != 2:
+    answer = bytearray(4)
+    await fill(reader, answer)
+    if answer[:2] != _CONNACK:
         raise MqttError("the broker does not answer with CONNACK: is this its port?")
-    code = answer.body[1]
+    code = answer[3]
     if code:
         words = REFUSALS.get(code, "the broker refuses the connection with code %d" % code)
         raise MqttError(words, is_login=code in {2, 4, 5})

@@ -20,7 +20,7 @@ MOST_BYTES = 2_048
 class Outbox:
     """`take` gives what is to be sent next, `acknowledge` ends it, at most `window` are between the two."""
 
-    def __init__(self, clock, boot_id, spill, ram_bytes=5_000, window=4):
+    def __init__(self, clock, boot_id, spill, ram_bytes=3_000, window=2):
         self._clock = clock
         self._boot_id = boot_id
         self._spill = spill

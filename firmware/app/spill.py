@@ -24,7 +24,7 @@ class Record:
 class Spill:
     """The folder. `free_bytes()` says how much the flash has left, of which `reserve_bytes` are for others."""
 
-    def __init__(self, folder, free_bytes, most_files=64, reserve_bytes=65_536):
+    def __init__(self, folder, free_bytes, most_files=80, reserve_bytes=65_536):
         self._folder = folder
         self._free_bytes = free_bytes
         self._most_files = most_files

@@ -40,12 +40,11 @@ class Part:
 class _Run:
     """How one part does."""
 
+    task = again_ms = None
+    failures = failed_ms = 0
+
     def __init__(self, part):
-        self.part = part
-        self.task = None
-        self.again_ms = None
-        self.failures = 0
-        self.failed_ms = 0
+        self.part = part  # what most never need is said once for all, above
 
 
 class Supervisor:

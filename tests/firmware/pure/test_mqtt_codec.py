@@ -4,11 +4,31 @@ from app import mqtt_codec as codec
 from app.mqtt_login import connect, subscribe
 
 
-def packets(data, limit=1_000, step=1):
-    reader = codec.PacketReader(limit)
+class Reader:
+    """A stream of which at most `step` bytes come at once, and nothing now and then."""
+
+    def __init__(self, data, step):
+        self.data = data
+        self.step = step
+        self.largest = self.calls = 0
+
+    async def readinto(self, buffer):
+        self.largest = max(self.largest, len(buffer))
+        self.calls += 1
+        if self.calls % 3 == 0:
+            return None
+        count = min(len(buffer), len(self.data), self.step)
+        buffer[:count] = self.data[:count]
+        self.data = self.data[count:]
+        return count
+
+
+async def packets(data, limit=1_000, step=1):
+    reader = Reader(data, step)
     found = []
-    for start in range(0, len(data), step):
-        found += reader.feed(data[start : start + step])
+    while reader.data:
+        found.append(await codec.read_packet(reader, limit))
+    assert reader.largest <= max(limit, 300)
     return found
 
 
@@ -45,30 +65,43 @@ def test_subscribe_and_puback():
     assert codec.puback(0x1234) == b"\x40\x02\x12\x34"
 
 
-def test_what_was_encoded_is_read_back_however_it_is_cut():
+async def test_what_was_encoded_is_read_back_however_it_is_cut():
     stream = codec.publish("to/me", b"x" * 300, 7) + b"\x40\x02\x00\x05" + b"\xd0\x00" + codec.publish("q0", b"")
     for step in (1, 2, 3, 7, 64, 128, 129, 1_000):
-        first, second, third, fourth = packets(stream, step=step)
+        first, second, third, fourth = await packets(stream, step=step)
         assert first.message() == ("to/me", b"x" * 300, 7)
         assert (second.kind, second.packet_id()) == (codec.PUBACK, 5)
         assert (third.kind, len(third.body)) == (codec.PINGRESP, 0)
         assert fourth.message() == ("q0", b"", None)
 
 
-def test_of_one_that_is_too_long_only_its_beginning_is_kept_and_the_next_is_whole():
+async def test_of_one_that_is_too_long_only_its_beginning_is_kept_and_the_next_is_whole():
     stream = codec.publish("to/me", b"x" * 5_000, 7) + codec.publish("next", b"1", 8)
     for step in (1, 100, 10_000):
-        reader = codec.PacketReader(500)
-        found = []
-        for start in range(0, len(stream), step):
-            found += reader.feed(stream[start : start + step])
-            assert len(reader._body) <= 500
+        found = await packets(stream, limit=500, step=step)
         assert [packet.message() for packet in found] == [("to/me", None, 7), ("next", b"1", 8)]
+        assert [len(packet.body) for packet in found] == [300, 9]
 
 
-def test_what_is_no_mqtt_is_refused():
-    assert "length" in raises(lambda: packets(b"\x30\xff\xff\xff\xff\x01"))
-    assert raises(packets(b"\x30\x01a")[0].message)
-    assert raises(packets(b"\x32\x04\x00\x02ab")[0].message)
-    assert raises(packets(b"\x34\x06\x00\x02ab\x00\x01")[0].message)
-    assert raises(packets(b"\x40\x01\x00")[0].packet_id)
+async def test_a_stream_that_ends_within_a_packet_is_over():
+    for data in (b"", b"\x30", b"\x30\x80", b"\x30\x04\x00\x01"):
+        try:
+            await codec.read_packet(Reader(data, 10), 1_000)
+        except EOFError as error:
+            assert "closed" in str(error)
+        else:
+            raise AssertionError(data)
+
+
+async def test_what_is_no_mqtt_is_refused():
+    try:
+        await packets(b"\x30\xff\xff\xff\xff\x01")
+    except ValueError as error:
+        assert "length" in str(error)
+    else:
+        raise AssertionError("nothing was raised")
+    for data in (b"\x30\x01a", b"\x32\x04\x00\x02ab", b"\x34\x06\x00\x02ab\x00\x01"):
+        (packet,) = await packets(data)
+        assert raises(packet.message)
+    (packet,) = await packets(b"\x40\x01\x00")
+    assert raises(packet.packet_id)
