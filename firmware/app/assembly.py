@@ -30,7 +30,7 @@ def assemble(application):
     application.settings = Settings(root + "/settings.json")
     application.slot = Slot(root + "/slot.json")
     application.outbox = Outbox(clock, boot_id, Spill(root + "/spill", hardware.flash_free))
-    settings = application.settings.read()
+    settings = dict(application.settings.tables())
     _connect(application, config.load(root + "/config.json"), settings["connection"])
     forget("app.config")
     application.drivers = []

@@ -23,6 +23,8 @@ _LIMIT_MS = const(120_000)
 class Commands(Part):
     """`targets` have `methods`, names, and an async `carry_out(method, params)`; its ValueError says what was wrong.
 
+    What it returns is the result, or a tuple of bytes: the result's JSON in pieces.
+
     `prefix` is the topic below which a command's id follows.
     """
 
@@ -84,10 +86,13 @@ class Commands(Part):
     def _answer(self, command_id, state, result=None):
         known = [one for one in self._answers if one[0] != command_id][1 - _REMEMBERED :]
         for one in known:
-            if len(one[1]) > _LONG_BYTES:  # eight of these would be too much
+            if isinstance(one[1], tuple) or len(one[1]) > _LONG_BYTES:  # eight of these would be too much
                 one[1] = json.dumps({"state": one[2]}).encode()
-        answer = {"state": state} if result is None else {"state": state, "result": result}
-        answer = json.dumps(answer).encode()
+        if isinstance(result, tuple):
+            answer = (('{"state": "%s", "result": ' % state).encode(),) + result + (b"}",)
+        else:
+            answer = {"state": state} if result is None else {"state": state, "result": result}
+            answer = json.dumps(answer).encode()
         self._answers = known + [[command_id, answer, state]]
         self._say(command_id, answer)
 

@@ -11,29 +11,39 @@ from app import files
 from app.on_demand import forget
 
 
-def checked(wanted, only=""):
-    """Return the whole settings of which some are wanted to be different, or one table of them. Raises ValueError."""
-    from app.settings_check import check
+def check(wanted):
+    """Raise ValueError, in words, if a board cannot be set to that."""
+    from app.settings_check import check_each
 
     forget("app.settings_check")
-    settings = check(wanted, only)
-    del check  # one after the other: each needs some KB
-    if settings["mq134"]["fitted"]:
+    forget("app.settings_rules")
+    check_each(wanted)
+    del check_each  # one after the other: each needs some KB
+    gas = dict(_tables(wanted))["mq134"]
+    if gas["fitted"]:
         from drivers.mq_curves import channel
 
         forget("drivers.mq_curves")
-        channel(settings["mq134"])
-    return settings
+        channel(gas)
 
 
-def _read(path):
-    """Return the whole settings of a file, None if there are none, or no good ones."""
+def _tables(wanted):
+    from app.settings_rules import tables
+
+    forget("app.settings_rules")
+    return tables(wanted)
+
+
+def _is_good(path):
+    """Whether a file holds settings that a board can be set to."""
     stored = files.read_json(path)
     try:
-        return None if stored is None else checked(stored)
+        if stored is not None:
+            check(stored)
     except ValueError as error:
         print("settings: %s:" % path, error)
-        return None
+        return False
+    return stored is not None
 
 
 class Settings:
@@ -45,16 +55,23 @@ class Settings:
         self._refused_path = path + ".refused"
         self.refused = files.read_json(self._refused_path, {})
         """`version` and `reason` of the last that were not taken, or were taken back."""
-        self.version = self.read()["version"]
+        self._is_good = _is_good(path)
+        if not self._is_good and _is_good(self.old_path):
+            os.rename(self.old_path, path)
+            self._is_good = True
+        self.version = self._stored().get("version", 0)
         """Of those in force; 0: nobody has sent any."""
         old = files.read_json(self.old_path)
         if old is not None and old.get("version", 0) == self.version:
             files.remove(self.old_path)  # the power went before the new ones were written
         self.is_on_trial = files.exists(self.old_path)
 
-    def read(self):
-        """Return those in force, of all names."""
-        return _read(self.path) or _read(self.old_path) or checked({})
+    def _stored(self):
+        return files.read_json(self.path, {}) if self._is_good else {}
+
+    def tables(self):
+        """Yield those in force: each table and its fields, of all names."""
+        return _tables(self._stored())
 
     def offer(self, payload):
         """Take new ones; returns whether a restart is needed for them. What is wrong with them is in `refused`."""

@@ -3,7 +3,7 @@
 import json
 
 from app import files
-from app.settings import checked
+from app.settings import check
 
 
 def offer(settings, payload):
@@ -34,7 +34,7 @@ def _parse(payload):
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         return {}, "the configuration must be an object with a version above 0"
     try:
-        checked(wanted, only="mq134")
+        check(wanted)
     except ValueError as error:
         return wanted, str(error)
     return wanted, ""

@@ -10,6 +10,7 @@ import asyncio
 from app.on_demand import forget
 from micropython import const
 
+from drivers import RadarError
 from drivers.ld2410_frames import FrameReader
 
 _BAUD = const(256_000)
@@ -40,7 +41,7 @@ class Ld2410:
         self._reader = FrameReader()
         self.hear_answer = None
         """Whoever waits for an answer gets all bytes, too."""
-        self.is_configuring = False
+        self.is_configuring = self._is_searched = False
         self._report = None
         self._shown = None
         self.state = "lost"
@@ -114,11 +115,18 @@ class Ld2410:
         from drivers.ld2410_search import find
 
         forget("drivers.ld2410_search")
-        if await find(self):
+        self._is_searched = True
+        try:
+            is_found = await find(self)
+        finally:
+            self._is_searched = False
+        if is_found:
             await self.carry_out("set_up")
 
     async def carry_out(self, method, params=None):
         """Do what is in ld2410_dialogue.py or ld2410_orders.py. Raises RadarError, ValueError."""
+        if self._is_searched:
+            raise RadarError("the radar is lost")
         if method in ("set_up", "radar_parameters"):
             from drivers.ld2410_dialogue import METHODS
         else:

@@ -5,8 +5,8 @@ import os
 
 import simulated_flash
 from app import files
-from app.settings import Settings
-from app.settings_check import check, rules
+from app.settings import Settings, check
+from app.settings_rules import rules, tables
 
 
 class Board:
@@ -29,12 +29,13 @@ class Board:
 
 
 def test_every_setting_has_a_value_that_is_allowed():
-    settings = check({})
+    settings = dict(tables({}))
     for table, field, kind, least, most, *default in rules():
         assert kind in {"int", "text", "bool", "list", "real"}
         assert (field in settings[table]) == bool(default)
         assert int(least) < int(most)
-    assert check(settings) == settings
+    check(settings)
+    assert dict(tables(settings)) == settings
 
 
 def test_bad_ones_are_refused_as_a_whole_in_words():
@@ -71,7 +72,7 @@ def test_good_ones_are_in_force_after_a_restart_and_kept_when_they_work():
     assert board.offer(version=3, readings={"heartbeat_s": 30}) is True
     assert board.settings.version == 0
     board.start()
-    assert (board.settings.version, board.settings.read()["readings"]["heartbeat_s"]) == (3, 30)
+    assert (board.settings.version, dict(board.settings.tables())["readings"]["heartbeat_s"]) == (3, 30)
     assert board.settings.is_on_trial
     board.settings.keep()
     board.start()
@@ -149,4 +150,15 @@ def test_a_file_that_nobody_can_read_costs_no_more_than_itself():
         file.write('{"version": 9, "readings": {"heartb')
     board.start()
     assert board.settings.version == 0
+    board.remove()
+
+
+def test_what_is_in_force_stays_when_a_file_holds_what_no_board_can_be_set_to():
+    board = Board()
+    files.write_json(board.path, {"version": 4, "readings": {"heartbeat_s": 0}})
+    board.start()
+    assert (board.settings.version, dict(board.settings.tables())["readings"]["heartbeat_s"]) == (0, 60)
+    files.write_json(board.path + ".old", {"version": 3, "readings": {"heartbeat_s": 30}})
+    board.start()
+    assert (board.settings.version, dict(board.settings.tables())["readings"]["heartbeat_s"]) == (3, 30)
     board.remove()
