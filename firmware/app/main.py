@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # what assembly.py gives an Application; on a board these lin
 
 _TRIAL_MS = const(300_000)
 _SAFE_MS = const(900_000)
-_GARBAGE_BYTES = const(4_096)
+_GARBAGE_BYTES = const(2_048)
 """Collected so often, so that what stays lies together: a heap full of holes is used up long before it is full."""
 
 

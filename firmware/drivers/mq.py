@@ -78,9 +78,3 @@ class Channel:
         if not is_warm:
             fields["state"] = "warming"
         return fields
-
-
-def median(numbers):
-    """Return the middle one, which a spike does not move."""
-    ordered = sorted(numbers)
-    return ordered[len(ordered) // 2]

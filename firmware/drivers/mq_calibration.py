@@ -4,8 +4,6 @@ import asyncio
 
 from micropython import const
 
-from drivers.mq import median
-
 _SAMPLES = const(30)
 _EVERY_MS = const(500)
 
@@ -26,3 +24,9 @@ async def calibrate(sensor, params):
         sensor.keep(r0)
     sensor.changed = True
     return {"r0_ohm": r0, "spread_pct": round(100 * (max(found) - min(found)) / median(found), 1)}
+
+
+def median(numbers):
+    """Return the middle one, which a spike does not move."""
+    ordered = sorted(numbers)
+    return ordered[len(ordered) // 2]

@@ -5,8 +5,6 @@ import asyncio
 from app.on_demand import forget
 from micropython import const
 
-from drivers.mq import median
-
 _PREHEAT_S = const(180)
 """After power on: until the heater is warm, what it says means nothing."""
 _SAMPLES = const(33)
@@ -35,6 +33,7 @@ class MqSensor:
         self._started_ms = self.beat_ms = clock.ticks_ms()
         self.is_warm = False
         self._uv = None
+        self._samples = [0] * _SAMPLES  # once: it would be grown and sorted every second
         self._state = ""
         self.changed = False
 
@@ -57,7 +56,10 @@ class MqSensor:
     def measure_uv(self):
         """Return the voltage at the pin now."""
         self.beat_ms = self._clock.ticks_ms()
-        return median([self._adc.read_uv() for _ in range(_SAMPLES)])
+        for index in range(_SAMPLES):
+            self._samples[index] = self._adc.read_uv()
+        self._samples.sort()
+        return self._samples[_SAMPLES // 2]
 
     def read(self):
         """Return the sensor's fields; None before the first sample."""

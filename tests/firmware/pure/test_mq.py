@@ -1,6 +1,6 @@
 """A gas sensor's arithmetic: also run by MicroPython."""
 
-from drivers.mq import median
+from drivers.mq_calibration import median
 from drivers.mq_curves import channel as channel_of
 from drivers.mq_curves import correction, curves
 
