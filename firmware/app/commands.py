@@ -5,6 +5,7 @@ without its result if that was long and another one came since.
 """
 
 import asyncio
+import gc
 import json
 
 from micropython import const
@@ -61,6 +62,7 @@ class Commands(Part):
                 continue
             command_id, payload = self._waiting.pop(0)
             state, result = "failed", None
+            gc.collect()  # what is loaded for it shall lie together
             try:
                 result = await self._carry_out(payload)
                 state = "successful"

@@ -27,4 +27,4 @@ class CrashLog:
             add(self, who, error)
         except MemoryError:
             self.last = "no memory"
-            print("crash log: no memory to write it")
+            print("crash log: no memory to write it:", who, error)

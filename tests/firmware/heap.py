@@ -35,7 +35,7 @@ GO = [
     "app.settings_rules",
     "app.settings_check",
     "drivers.mq_curves",
-    "app.settings_offer",
+    "app.settings_change",
     "app.time_sources",
     "app.connecting",
     "app.mqtt_login",
