@@ -31,18 +31,18 @@ def explain(error, server_name):
     return "%s: %s" % (type(error).__name__, text)
 
 
-async def connect(gateway, address, ca_path, beat):
-    """Return reader and writer. Raises OSError, ValueError."""
+async def connect(gateway, address, context, beat):
+    """Return reader and writer; `context` is what TLS is made with, or None. Raises OSError, ValueError."""
     arguments = {}
-    if gateway.get("tls"):
-        arguments = {"ssl": _tls(ca_path), "server_hostname": gateway["server_name"]}
+    if context is not None:
+        arguments = {"ssl": context, "server_hostname": gateway["server_name"]}
     try:
         return await within(_CONNECT_MS, asyncio.open_connection(address, gateway["port"], **arguments), beat)
     except asyncio.TimeoutError:
         raise OSError("%s does not answer" % address) from None
 
 
-def _tls(ca_path):
+def tls_context(ca_path):
     """Return what TLS is made with: the peer must have a certificate of one of these CAs (DER, one after another).
 
     Raises ValueError.

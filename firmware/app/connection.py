@@ -31,6 +31,7 @@ class Connection(Part):
         self._gateway = gateway
         self._resolve = resolve
         self._ca_path = ca_path
+        self._tls = None
         self._on_connected = connected
         self._address = None
         self._since_ms = None
@@ -94,10 +95,12 @@ class Connection(Part):
         await self._client.serve(reader, writer, self._connected, self.beat)
 
     async def _open(self, address):
-        from app.connecting import connect
+        from app.connecting import connect, tls_context
 
         forget("app.connecting")
-        return await connect(self._gateway, address, self._ca_path, self.beat)
+        if self._gateway.get("tls") and self._tls is None:
+            self._tls = tls_context(self._ca_path)  # kept: a later heap may have no place for its 3 KB
+        return await connect(self._gateway, address, self._tls, self.beat)
 
     def _connected(self):
         self._since_ms = self._clock.uptime_ms()

@@ -23,6 +23,8 @@ _LOOK_MS = const(10)
 _LIMIT_BYTES = const(4_096)
 _WINDOW = const(8)
 _MOST_ANSWERS = const(16)
+_ROOM_BYTES = const(1_024)
+"""Kept for what is being written: a reading finds no place of its size in a heap that is nearly full."""
 
 
 class MqttError(Exception):
@@ -65,6 +67,7 @@ class MqttClient:
         self._on_message = on_message
         self._keepalive_s = keepalive_s
         self._packet_id = 0
+        self._room = bytearray(_ROOM_BYTES)
         self._new = []
         self._in_flight = []
         self._again = []
@@ -221,7 +224,9 @@ class MqttClient:
         else:
             return None
         payload = message.payload() if callable(message.payload) else message.payload
-        packet = codec.publish(message.topic, payload, message.packet_id, message.retain, message.was_sent)
+        packet = codec.publish(
+            message.topic, payload, message.packet_id, message.retain, message.was_sent, self._room
+        )
         message.was_sent = True
         message.sent_ms = self._clock.ticks_ms()
         if not message.qos:

@@ -21,8 +21,8 @@ def text(words):
     return len(data).to_bytes(2, "big") + data
 
 
-def packet(first, *parts):
-    """Return a packet of its first byte and what follows the length."""
+def packet(first, *parts, room=None):
+    """Return a packet of its first byte and what follows the length: in `room`, a bytearray, if it is large enough."""
     length = sum([len(part) for part in parts])
     head = bytearray([first])
     while True:
@@ -31,7 +31,8 @@ def packet(first, *parts):
         head.append(digit | (0x80 if length else 0))
         if not length:
             break
-    whole = bytearray(len(head) + sum([len(part) for part in parts]))  # once: a payload is large
+    size = len(head) + sum([len(part) for part in parts])
+    whole = memoryview(room)[:size] if room is not None and size <= len(room) else bytearray(size)  # once: a payload is large
     at = 0
     for part in (head,) + parts:
         whole[at : at + len(part)] = part
@@ -39,15 +40,16 @@ def packet(first, *parts):
     return whole
 
 
-def publish(topic, payload, packet_id=None, retain=False, again=False):
+def publish(topic, payload, packet_id=None, retain=False, again=False, room=None):
     """Return PUBLISH: QoS 1 with a packet id, QoS 0 without; `again` says that it has been sent before.
 
-    The payload is bytes, or a tuple of its parts.
+    The payload is bytes, or a tuple of its parts. `room`: see packet.
     """
     parts = payload if isinstance(payload, tuple) else (payload,)
     if packet_id is None:
-        return packet(PUBLISH | retain, text(topic), *parts)
-    return packet(PUBLISH | 0x02 | retain | again << 3, text(topic), packet_id.to_bytes(2, "big"), *parts)
+        return packet(PUBLISH | retain, text(topic), *parts, room=room)
+    number = packet_id.to_bytes(2, "big")
+    return packet(PUBLISH | 0x02 | retain | again << 3, text(topic), number, *parts, room=room)
 
 
 def puback(packet_id):

@@ -21,7 +21,10 @@ class Settings:
         self.version = 0
         """Of those in force; 0: nobody has sent any."""
         self.is_on_trial = False
-        _change().start(self)
+        from app.settings_start import start
+
+        forget("app.settings_start")
+        start(self)
 
     def tables(self):
         """Yield those in force: each table and its fields, of all names."""
@@ -47,6 +50,21 @@ class Settings:
     def roll_back(self, reason):
         """Take the old ones again; they are in force after a restart."""
         _change().roll_back(self, reason)
+
+
+def check(wanted):
+    """Raise ValueError, in words, if a board cannot be set to that."""
+    from app.settings_check import check_each
+
+    forget("app.settings_check")
+    forget("app.settings_rules")
+    gas = check_each(wanted)
+    del check_each  # one after the other: each needs some KB
+    if gas["fitted"]:
+        from drivers.mq_curves import channel
+
+        forget("drivers.mq_curves")
+        channel(gas)
 
 
 def _change():

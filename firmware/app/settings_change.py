@@ -1,53 +1,10 @@
-"""Settings that become others: at the start, by a message, and back. In memory only meanwhile; see Settings."""
+"""Settings that become others, by a message, and back. In memory only meanwhile; see Settings."""
 
 import json
 import os
 
 from app import files
-from app.on_demand import forget
-
-
-def start(settings):
-    """Find out which are in force: never some that a board cannot be set to."""
-    if not _is_good(settings.path):
-        if not _is_good(settings.old_path):
-            return
-        os.rename(settings.old_path, settings.path)
-    settings.version = files.read_json(settings.path, {}).get("version", 0)
-    old = files.read_json(settings.old_path)
-    if old is not None and old.get("version", 0) == settings.version:
-        files.remove(settings.old_path)  # the power went before the new ones were written
-    settings.is_on_trial = files.exists(settings.old_path)
-
-
-def _is_good(path):
-    """Whether a file holds settings that a board can be set to."""
-    stored = files.read_json(path)
-    try:
-        if stored is not None:
-            check(stored)
-    except ValueError as error:
-        print("settings: %s:" % path, error)
-        return False
-    return stored is not None and bool(stored.get("version"))
-
-
-def check(wanted):
-    """Raise ValueError, in words, if a board cannot be set to that."""
-    from app.settings_check import check_each
-    from app.settings_rules import tables
-
-    forget("app.settings_check")
-    forget("app.settings_rules")
-    check_each(wanted)
-    del check_each  # one after the other: each needs some KB
-    gas = dict(tables(wanted))["mq134"]
-    del tables
-    if gas["fitted"]:
-        from drivers.mq_curves import channel
-
-        forget("drivers.mq_curves")
-        channel(gas)
+from app.settings import check
 
 
 def offer(settings, payload):

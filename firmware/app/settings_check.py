@@ -2,7 +2,7 @@
 
 from micropython import const
 
-from app.settings_rules import rules
+from app.settings_rules import rules, tables
 
 _GATES = const(9)
 
@@ -10,13 +10,14 @@ _GATES = const(9)
 def check_each(wanted):
     """Raise ValueError, in words, if one of these is no setting or cannot be that.
 
-    Whether a gas has a curve is asked of mq_curves.py, later.
+    Returns the gas sensor's, all of them: whether there is a curve for it is asked of mq_curves.py, later.
     """
     _check_names(wanted)
     for table, field, kind, least, most, *_ in rules():
         value = wanted.get(table, {}).get(field)
         if value is not None:
             _check_one("%s.%s" % (table, field), value, kind, int(least), int(most))
+    return [fields for table, fields in tables(wanted) if table == "mq134"][0]
 
 
 def _check_names(wanted):

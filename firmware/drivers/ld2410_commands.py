@@ -21,8 +21,8 @@ RESTART = const(0x00A3)
 
 _HEADER = b"\xfd\xfc\xfb\xfa"
 _TAIL = b"\x04\x03\x02\x01"
-_AROUND = const(10)  # header, length and tail
-_LONGEST = const(64)
+LONGEST = const(80)
+"""More than any acknowledgement is long."""
 _ACKNOWLEDGED = const(0x0100)
 
 
@@ -66,43 +66,20 @@ def parameters(value):
     }
 
 
-class AckReader:
-    """Finds acknowledgements in a stream of bytes that may hold reports and noise, and may be cut anywhere."""
+def acknowledged(heard, command):
+    """Return (status, value) of a command's acknowledgement, if all of it is among the bytes that were heard, or None.
 
-    def __init__(self):
-        self._waiting = b""
-
-    def feed(self, data):
-        """Return (command, status, value) of each that is complete with these bytes. Whatever comes, it never fails."""
-        waiting = self._waiting + data
-        found = []
-        at = 0
-        while True:
-            start = waiting.find(_HEADER, at)
-            if start < 0:
-                at = max(at, len(waiting) - len(_HEADER) + 1)
-                break
-            size = len(waiting) - start
-            length = waiting[start + 4] | waiting[start + 5] << 8 if size >= 6 else 4
-            if length < 4 or length > _LONGEST:
-                at = start + 1
-                continue
-            if size < length + _AROUND:
-                if waiting.find(_HEADER, start + 1) < 0:
-                    at = start
-                    break
-                at = start + 1  # a header within a frame: that frame was cut
-                continue
-            end = start + 6 + length
-            command = waiting[start + 6] | waiting[start + 7] << 8
-            if waiting[end : end + 4] == _TAIL and command & _ACKNOWLEDGED:
-                status = waiting[start + 8] | waiting[start + 9] << 8
-                found.append((command & ~_ACKNOWLEDGED, status, waiting[start + 10 : end]))
-                at = end + 4
-            else:
-                at = start + 1
-        self._waiting = waiting[at:]
-        return found
+    They may hold reports and noise, and be cut anywhere.
+    """
+    number = u16(command | _ACKNOWLEDGED)
+    at = heard.find(_HEADER)
+    while at >= 0:
+        if heard[at + 6 : at + 8] == number:
+            end = at + 6 + (heard[at + 4] | heard[at + 5] << 8)
+            if end >= at + 10 and heard[end : end + 4] == _TAIL:
+                return heard[at + 8] | heard[at + 9] << 8, heard[at + 10 : end]
+        at = heard.find(_HEADER, at + 1)
+    return None
 
 
 def u16(number):

@@ -80,13 +80,20 @@ class _Dialogue:
 
     def __init__(self, radar):
         self._radar = radar
-        self._acks = commands.AckReader()
-        self._acknowledged = []
+        self.listen_for(0)
         radar.is_configuring = True
         radar.hear_answer = self._hear
 
+    def listen_for(self, number):
+        """Wait for the acknowledgement of this command from now on; `answer` is its status and value then."""
+        self._number = number
+        self._heard, self.answer = b"", None
+
     def _hear(self, data):
-        self._acknowledged += self._acks.feed(data)
+        heard = self._heard + data
+        if self.answer is None:
+            self.answer = commands.acknowledged(heard, self._number)
+        self._heard = heard[-commands.LONGEST :]
 
     def end(self):
         """The radar reports again."""
@@ -100,16 +107,16 @@ class _Dialogue:
         radar, clock = self._radar, self._radar.clock
         number = frame[6] | frame[7] << 8
         for _ in range(_TRIES):
-            self._acknowledged.clear()
+            self.listen_for(number)
             radar.uart.write(frame)
             await radar.uart.drain()
             until = clock.ticks_add(clock.ticks_ms(), _ACK_MS)
             while clock.ticks_diff(until, clock.ticks_ms()) > 0:
-                for command, status, value in self._acknowledged:
-                    if command == number:
-                        if status:
-                            raise RadarError("the radar refused command %02X" % number)
-                        return value
+                if self.answer is not None:
+                    status, value = self.answer
+                    if status:
+                        raise RadarError("the radar refused command %02X" % number)
+                    return value
                 radar.beat_ms = clock.ticks_ms()
                 await asyncio.sleep_ms(_TURN_MS)
         raise RadarError("the radar does not answer command %02X" % number)

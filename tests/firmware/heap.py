@@ -32,6 +32,7 @@ STAY = ["app.base", "app.link", "app.main", "drivers.fitted"]
 GO = [
     "app.assembly",
     "app.config",
+    "app.settings_start",
     "app.settings_rules",
     "app.settings_check",
     "drivers.mq_curves",

@@ -3,7 +3,7 @@
 from drivers import RadarError
 from drivers import ld2410_commands as commands
 from drivers import ld2410_setting as setting
-from drivers.ld2410_commands import AckReader
+from drivers.ld2410_dialogue import begin
 from drivers.ld2410_search import LEAVE
 
 ENABLED = bytes.fromhex("FDFCFBFA0800FF0100000100400004030201")
@@ -45,43 +45,53 @@ def test_what_the_radar_cannot_do_is_refused_in_words():
     assert "moving must be" in refused(setting.set_gates, "8", 8, 5)
 
 
-def test_acknowledgements_are_found_wherever_they_are_cut():
-    line = REPORT + ENABLED + REPORT[:9] + VERSION + b"\xfd\xfc" + ENABLED
+class Radar:
+    """What a dialogue knows of one."""
+
+    is_configuring = False
+    hear_answer = None
+
+
+async def heard(line, command, size=1_000):
+    """Return the value with which a command is answered on a line that brings so many bytes at once."""
+    radar = Radar()
+    dialogue = await begin(radar)
+    dialogue.listen_for(command)
+    for start in range(0, len(line), size):
+        radar.hear_answer(line[start : start + size])
+    assert len(dialogue._heard) <= 80
+    return dialogue.answer
+
+
+async def test_acknowledgements_are_found_wherever_they_are_cut():
+    line = REPORT + ENABLED + REPORT[:9] + VERSION + b"\xfd\xfc" + PARAMETERS + REPORT * 9
     for size in range(1, len(line)):
-        reader = AckReader()
-        found = []
-        for start in range(0, len(line), size):
-            found += reader.feed(line[start : start + size])
-        assert [command for command, _, _ in found] == [0xFF, 0xA0, 0xFF], size
-    assert found[0] == (0xFF, 0, b"\x01\x00\x40\x00")
+        assert await heard(line, 0xFF, size) == (0, b"\x01\x00\x40\x00"), size
+        assert await heard(line, 0xA0, size) == (0, VERSION[10:-4]), size
+        assert await heard(line, 0x61, size) == (0, PARAMETERS[10:-4]), size
+        assert await heard(line, 0x62, size) is None
 
 
-def test_a_damaged_one_costs_no_other():
-    reader = AckReader()
-    assert reader.feed(ENABLED[:-5] + VERSION) == [(0xA0, 0, VERSION[10:-4])]
+async def test_a_damaged_one_is_none_and_costs_no_other():
     flawed = ENABLED[:4] + b"\xff\xff" + ENABLED[6:]
-    assert [command for command, _, _ in AckReader().feed(flawed + VERSION)] == [0xA0]
-    wrong_tail = ENABLED[:-1] + b"\x00"
-    assert [command for command, _, _ in AckReader().feed(wrong_tail + VERSION)] == [0xA0]
+    short = ENABLED[:4] + b"\x02\x00" + ENABLED[6:]
+    for damaged in (ENABLED[:-5], flawed, short, ENABLED[:-1] + b"\x00", ENABLED[4:]):
+        assert await heard(damaged + VERSION, 0xFF) is None
+        assert await heard(damaged + VERSION, 0xA0) == (0, VERSION[10:-4])
 
 
-def test_noise_is_not_collected():
-    reader = AckReader()
-    for _ in range(100):
-        assert reader.feed(b"\xfd\xfc\xfb\xfa\x40\x00" + bytes(50)) == []
-        assert len(reader._waiting) < 80
+async def test_noise_is_not_collected():
+    assert await heard((b"\xfd\xfc\xfb\xfa\x40\x00" + bytes(50)) * 100, 0, 56) is None
 
 
-def test_a_refusal_is_seen():
-    assert AckReader().feed(bytes.fromhex("FDFCFBFA04006001010004030201")) == [(0x60, 1, b"")]
+async def test_a_refusal_is_seen():
+    assert await heard(bytes.fromhex("FDFCFBFA04006001010004030201"), 0x60) == (1, b"")
 
 
 def test_version_and_parameters():
-    ((_, _, value),) = AckReader().feed(VERSION)
-    assert commands.version(value) == "V1.07.22091516"
+    assert commands.version(VERSION[10:-4]) == "V1.07.22091516"
     maker = "FDFCFBFA1C0061010000AA08080832321E1E" + "1E1E0F0F0F" + "0000282828281E1E14" + "050004030201"
-    ((_, _, value),) = AckReader().feed(bytes.fromhex(maker))
-    told = commands.parameters(value)
+    told = commands.parameters(bytes.fromhex(maker)[10:-4])
     assert told["moving_gate"] == told["stationary_gate"] == 8
     assert told["moving_sensitivity"] == [50, 50, 30, 30, 30, 30, 15, 15, 15]
     assert told["stationary_sensitivity"] == [0, 0, 40, 40, 40, 40, 30, 30, 20]

@@ -105,3 +105,12 @@ async def test_what_is_no_mqtt_is_refused():
         assert raises(packet.message)
     (packet,) = await packets(b"\x40\x01\x00")
     assert raises(packet.packet_id)
+
+
+def test_a_packet_is_made_in_the_room_that_there_is_for_it():
+    room = bytearray(20)
+    short = codec.publish("a/b", (b"hi", b"!"), 258, room=room)
+    assert bytes(short) == bytes(room[: len(short)]) == b"\x32\x0a\x00\x03a/b\x01\x02hi!"
+    long = codec.publish("a/b", b"x" * 20, 258, room=room)
+    assert bytes(long) == b"\x32\x1b\x00\x03a/b\x01\x02" + b"x" * 20
+    assert bytes(room[: len(short)]) == b"\x32\x0a\x00\x03a/b\x01\x02hi!"

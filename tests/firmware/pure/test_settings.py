@@ -5,8 +5,7 @@ import os
 
 import simulated_flash
 from app import files
-from app.settings import Settings
-from app.settings_change import check
+from app.settings import Settings, check
 from app.settings_rules import rules, tables
 
 
