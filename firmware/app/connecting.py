@@ -18,6 +18,16 @@ _WORDS = (
     ("ca_chain_required", "the board has no CA to check %s with"),
     ("ca chain required", "the board has no CA to check %s with"),
 )
+_ENDS = {
+    "": "the broker has closed the connection",
+    "connect": "the broker does not answer CONNECT in time",
+    "puback": "the broker does not acknowledge a message in time",
+    "write": "the broker takes nothing any more",
+    "ping": "the broker does not answer a ping",
+    "subscribe": "the broker refuses a subscription",
+    "kind": "the broker sends what only a client may send",
+}
+"""What an MqttError of one word means, and an EOFError."""
 
 
 def explain(error, server_name):
@@ -26,8 +36,8 @@ def explain(error, server_name):
     for part, words in _WORDS:
         if part in text.lower():
             return words % server_name
-    if isinstance(error, (MqttError, EOFError)) and text:
-        return text
+    if isinstance(error, (MqttError, EOFError)):
+        return _ENDS.get(text, text)
     return "%s: %s" % (type(error).__name__, text)
 
 

@@ -28,7 +28,10 @@ _ROOM_BYTES = const(1_024)
 
 
 class MqttError(Exception):
-    """A connection is over; the text says why. `is_login`: it will not get better by trying again soon."""
+    """A connection is over. Why is said by a word that connecting.py explains, or in words at once.
+
+    `is_login`: it will not get better by trying again soon.
+    """
 
     def __init__(self, words, is_login=False):
         super().__init__(words)
@@ -103,7 +106,7 @@ class MqttClient:
             try:
                 await within(_CONNACK_MS, self._log_in(reader, writer), beat)
             except asyncio.TimeoutError:
-                raise MqttError("no answer to CONNECT within %d s" % (_CONNACK_MS // 1000)) from None
+                raise MqttError("connect") from None
             connected()
             tasks.append(asyncio.create_task(self._guard(self._read(reader))))
             tasks.append(asyncio.create_task(self._guard(self._write(writer))))
@@ -154,12 +157,12 @@ class MqttClient:
         now = clock.ticks_ms()
         for message in self._in_flight:
             if message.was_sent and clock.ticks_diff(now, message.sent_ms) > _ACK_MS:
-                raise MqttError("a message was not acknowledged within %d s" % (_ACK_MS // 1000))
+                raise MqttError("puback")
         if clock.ticks_diff(now, self._written_ms) > _ACK_MS and (self._answers or self._again):
-            raise MqttError("nothing could be written for %d s" % (_ACK_MS // 1000))
+            raise MqttError("write")
         if self._asked_ms is not None:
             if clock.ticks_diff(now, self._asked_ms) > self._keepalive_s * 500:
-                raise MqttError("the broker does not answer a ping")
+                raise MqttError("ping")
         elif clock.ticks_diff(now, self._written_ms) > self._keepalive_s * 500:
             self._asked_ms = now
             self._answers.append(codec.PINGREQ)
@@ -182,11 +185,11 @@ class MqttClient:
             self._acknowledge(packet.packet_id())
         elif packet.kind == codec.SUBACK:
             if packet.packet_id() == self._subscribing and any(code & 0x80 for code in packet.body[2:]):
-                raise MqttError("the broker refuses a subscription")
+                raise MqttError("subscribe")
         elif packet.kind == codec.PINGRESP:
             self._asked_ms = None
         else:
-            raise MqttError("the broker sends a packet of kind %02X" % packet.kind)
+            raise MqttError("kind")
 
     def _acknowledge(self, packet_id):
         for index, message in enumerate(self._in_flight):

@@ -70,7 +70,7 @@ class Packet:
     def packet_id(self):
         """Return the packet id of an acknowledgement. Raises ValueError."""
         if len(self.body) < 2:
-            raise ValueError("an acknowledgement without a packet id")
+            raise ValueError("no MQTT")
         return self.body[0] << 8 | self.body[1]
 
     def message(self):
@@ -83,7 +83,7 @@ class Packet:
         qos = self.flags >> 1 & 3
         start = end + 2 if qos else end
         if len(body) < start or qos > 1:
-            raise ValueError("not a PUBLISH that was asked for")
+            raise ValueError("no MQTT")
         packet_id = body[end] << 8 | body[end + 1] if qos else None
         return str(body[2:end], "utf-8"), body[start:] if self.is_whole else None, packet_id
 
@@ -104,7 +104,7 @@ async def read_packet(reader, limit):
         if not byte[0] & 0x80:
             break
         if shift == 28:
-            raise ValueError("not MQTT: a length of more than four bytes")
+            raise ValueError("no MQTT")  # a length of more than four bytes
     # all at once: a body that grew would be copied again and again, and leave holes behind
     body = bytearray(length if length <= limit else min(_HEAD_BYTES, limit))
     await fill(reader, body)
@@ -124,4 +124,4 @@ async def fill(reader, data):
         if count:
             view = view[count:]
         elif count == 0:
-            raise EOFError("the broker has closed the connection")
+            raise EOFError

@@ -87,8 +87,8 @@ async def test_a_stream_that_ends_within_a_packet_is_over():
     for data in (b"", b"\x30", b"\x30\x80", b"\x30\x04\x00\x01"):
         try:
             await codec.read_packet(Reader(data, 10), 1_000)
-        except EOFError as error:
-            assert "closed" in str(error)
+        except EOFError:
+            pass
         else:
             raise AssertionError(data)
 
@@ -97,7 +97,7 @@ async def test_what_is_no_mqtt_is_refused():
     try:
         await packets(b"\x30\xff\xff\xff\xff\x01")
     except ValueError as error:
-        assert "length" in str(error)
+        assert str(error) == "no MQTT"
     else:
         raise AssertionError("nothing was raised")
     for data in (b"\x30\x01a", b"\x32\x04\x00\x02ab", b"\x34\x06\x00\x02ab\x00\x01"):
