@@ -74,11 +74,11 @@ class Packet:
         return self.body[0] << 8 | self.body[1]
 
     def message(self):
-        """Return (topic, payload, packet id or None) of a PUBLISH; the payload is None if it is not whole.
+        """Return (topic, payload, packet id or None) of a PUBLISH, once; the payload is None if it is not whole.
 
         Raises ValueError.
         """
-        body = self.body
+        body, self.body = self.body, b""  # what the payload is for needs the memory
         end = 2 + (body[0] << 8 | body[1]) if len(body) > 1 else 2
         qos = self.flags >> 1 & 3
         start = end + 2 if qos else end

@@ -29,7 +29,7 @@ def _check_names(wanted):
             raise ValueError("%s must be an object" % table)
         else:
             for field in fields:
-                if not any(rule[:2] == [table, field] for rule in rules()):
+                if not any(rule[:2] == [table, field] for rule in rules(table)):
                     raise ValueError("%s.%s is no setting" % (table, field))
 
 

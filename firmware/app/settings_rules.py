@@ -36,19 +36,22 @@ clean_air_ratio real 0 1000""",
 """Name, kind, least, most (of a text its length), and what it is if nobody says. Texts: objects would take 4 KB."""
 
 
-def rules():
-    """Yield table, name, kind, least, most and perhaps the default of each setting, as texts."""
+def rules(only=""):
+    """Yield table, name, kind, least, most and perhaps the default of each setting, or of those of one table, as texts."""
     for table, lines in _RULES.items():
-        for line in lines.split("\n"):
-            yield [table] + line.split()
+        start = 0 if only in ("", table) else len(lines)
+        while start < len(lines):  # one line after the other: all at once would take 1 KB
+            end = lines.find("\n", start)
+            end = len(lines) if end < 0 else end
+            yield [table] + lines[start:end].split()
+            start = end + 1
 
 
 def tables(wanted):
     """Yield each table and all of its fields, of which some are wanted to be different and have been checked."""
-    for table, lines in _RULES.items():
+    for table in _RULES:
         fields = {}
-        for line in lines.split("\n"):
-            field, kind, _, _, *default = line.split()
+        for _, field, kind, _, _, *default in rules(table):
             value = wanted.get(table, {}).get(field)
             if value is None and default:
                 value = default[0] if kind == "text" else json.loads(default[0])

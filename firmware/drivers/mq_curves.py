@@ -22,8 +22,10 @@ mq136 h2s     36.737  -3.536 10 1000 3.6
 
 def curves():
     """Yield part, gas and the curve's five numbers of each line of the table."""
-    for line in _CURVES.strip().split("\n"):
-        part, gas, *numbers = line.split()
+    end = 0
+    while end + 1 < len(_CURVES):  # one line after the other: all at once would take 1 KB
+        start, end = end + 1, _CURVES.find("\n", end + 1)
+        part, gas, *numbers = _CURVES[start:end].split()
         yield part, gas, [float(number) for number in numbers]
 
 
