@@ -1,4 +1,4 @@
-"""Puts the program together. In memory only while it starts."""
+"""Puts the program together. In memory only while it starts: no function of this file may be handed on."""
 
 import binascii
 import os
@@ -37,7 +37,7 @@ def assemble(application):
     if not application.safe:
         from app.readings import Readings  # late, as the drivers: in safe mode it may be what fails
 
-        application.drivers = drivers = _drivers(hardware, clock, settings)
+        application.drivers = drivers = _drivers(application, clock, settings)
         readings = Readings(clock, drivers, application.outbox, settings["readings"], application.health)
         application.parts += drivers + [readings]
     targets = [application] + application.drivers
@@ -76,8 +76,9 @@ def _connect(application, wanted, settings):
     application.parts = [wifi, timekeeper, connection, telemetry]
 
 
-def _drivers(hardware, clock, settings):
+def _drivers(application, clock, settings):
     """Return the sensors that are fitted."""
+    hardware = application.hardware
     drivers = []
     if settings["ld2410"]["fitted"]:
         from drivers.ld2410 import Ld2410
@@ -90,12 +91,8 @@ def _drivers(hardware, clock, settings):
     if settings["mq134"]["fitted"]:
         from drivers.mq_sensor import MqSensor
 
-        path = hardware.root + "/calibration.json"
         circuit = dict(hardware.gas_divider(), **settings["mq134"])
-        r0_ohm = files.read_json(path, {}).get("r0_ohm")
+        r0_ohm = files.read_json(application.calibration_path(), {}).get("r0_ohm")
 
-        def keep(r0_ohm):
-            files.write_json(path, {"r0_ohm": r0_ohm})
-
-        drivers.append(MqSensor(hardware.gas(), circuit, clock, r0_ohm, keep))
+        drivers.append(MqSensor(hardware.gas(), circuit, clock, r0_ohm, application.keep_calibration))
     return drivers

@@ -5,7 +5,7 @@ import gc
 
 from micropython import const
 
-from app import VERSION
+from app import VERSION, files
 from app.on_demand import forget
 from app.supervisor import Part, Supervisor
 
@@ -95,6 +95,14 @@ class Application(Part):
             fields.update(driver.health())
         fields.pop("radar_skipped", None)  # a count that always grows is no news
         return fields
+
+    def calibration_path(self):
+        """Return the file with what the gas sensor has in clean air."""
+        return self.hardware.root + "/calibration.json"
+
+    def keep_calibration(self, r0_ohm):
+        """Store it. Raises OSError."""
+        files.write_json(self.calibration_path(), {"r0_ohm": r0_ohm})
 
     # What the gateway says
 
