@@ -93,6 +93,5 @@ def _drivers(application, clock, settings):
 
         circuit = dict(hardware.gas_divider(), **settings["mq134"])
         r0_ohm = files.read_json(application.calibration_path(), {}).get("r0_ohm")
-
         drivers.append(MqSensor(hardware.gas(), circuit, clock, r0_ohm, application.keep_calibration))
     return drivers

@@ -59,6 +59,7 @@ class Application(Part):
         self.safe = safe
         self.cause = hardware.reset_cause()
         self._reset_wanted = ""
+        self._offered = None
         assemble(self)
         super().__init__(self.clock)
 
@@ -117,7 +118,15 @@ class Application(Part):
     def _hear_config(self, payload):
         if payload is None:
             self.settings.refuse(None, "the configuration is too long")
-        elif payload and self.settings.offer(payload):
+        elif payload:
+            self._offered = payload
+
+    def _take_settings(self):
+        """Look at what was offered, but not while a sensor is asked something: both need much memory."""
+        if self._offered is None or any(driver.is_configuring for driver in self.drivers):
+            return
+        payload, self._offered = self._offered, None
+        if self.settings.offer(payload):
             print("settings: new ones, restarting")
             self.restart("settings", is_wanted=True)
 
@@ -156,6 +165,7 @@ class Application(Part):
             if self.settings.is_on_trial and (self.safe or uptime_ms > _TRIAL_MS):
                 self.settings.roll_back("the board did not reconnect with it")
                 self.restart("settings rolled back", is_wanted=True)
+            self._take_settings()
             if connected_ms:
                 self.status.say_news()
 

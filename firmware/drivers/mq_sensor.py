@@ -20,6 +20,7 @@ class MqSensor:
 
     name = "mq134"
     methods = ("calibrate_gas",)
+    is_configuring = False
 
     def __init__(self, adc, settings, clock, r0_ohm=None, keep=None):
         from drivers.mq_curves import channel

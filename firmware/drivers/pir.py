@@ -25,6 +25,7 @@ class Pir:
 
     name = "pir"
     methods = ()
+    is_configuring = False
 
     def __init__(self, pin, settings, clock):
         self._pin = pin

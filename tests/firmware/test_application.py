@@ -21,7 +21,7 @@ from tests.ports import free_port
 from tests.site import Site, running_site
 
 ORGANIZATION = "default"
-HEAP = "116k"
+HEAP = "108k"
 SPEED = 12
 """How much faster a board lives where many readings are needed, and no time of day."""
 
