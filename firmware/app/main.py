@@ -97,6 +97,10 @@ class Application(Part):
         fields.pop("radar_skipped", None)  # a count that always grows is no news
         return fields
 
+    def is_asking(self):
+        """Whether a sensor is asked something: that needs much memory, so what can wait for a second does."""
+        return any(driver.is_configuring for driver in self.drivers)
+
     def calibration_path(self):
         """Return the file with what the gas sensor has in clean air."""
         return self.hardware.root + "/calibration.json"
@@ -122,8 +126,7 @@ class Application(Part):
             self._offered = payload
 
     def _take_settings(self):
-        """Look at what was offered, but not while a sensor is asked something: both need much memory."""
-        if self._offered is None or any(driver.is_configuring for driver in self.drivers):
+        if self._offered is None or self.is_asking():
             return
         payload, self._offered = self._offered, None
         if self.settings.offer(payload):

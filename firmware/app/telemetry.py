@@ -22,17 +22,21 @@ def times(record, boot_id, clock):
 
 
 class Telemetry(Part):
-    """Hands the outbox's readings to the MQTT client; `head` is the JSON that begins each, `{"device_id":…`."""
+    """Hands the outbox's readings to the MQTT client; `head` is the JSON that begins each, `{"device_id":…`.
+
+    `is_held()` says whether they wait at the moment.
+    """
 
     name = "telemetry"
 
-    def __init__(self, clock, outbox, client, topic, head, boot_id):
+    def __init__(self, clock, outbox, client, topic, head, boot_id, is_held):
         super().__init__(clock)
         self._outbox = outbox
         self._client = client
         self._topic = topic
         self._head = head
         self._boot_id = boot_id
+        self._is_held = is_held
         self.acknowledged = 0
         """How many have arrived since the start."""
 
@@ -40,7 +44,7 @@ class Telemetry(Part):
         """Send for ever."""
         while True:
             self.beat()
-            if not self._client.is_connected:
+            if not self._client.is_connected or self._is_held():
                 # what nobody takes now is safer in the outbox, which goes to the flash
                 await asyncio.sleep_ms(200)
                 continue

@@ -2,7 +2,8 @@
 
 The real program, compiled as for a board, on simulated hardware (programs/application.py), with Debian's mosquitto and
 a clock to ask. It connects, carries out commands, calibrates, refuses settings, is without its broker until readings
-lie on the flash, loses its radar, sends them and answers a command meanwhile, takes new settings. Three tables: each
+lie on the flash, loses its radar, sends them and answers a command meanwhile; all that again with its radar, and takes
+new settings. Three tables: each
 module; what was in use after each of these steps; and with which `-X heapsize` no step failed.
 """
 
@@ -89,8 +90,10 @@ class Life:
             await self._until(board, "without the broker", lambda: len(self._spilled()) > 1)
             (self._root / "radar_lost").touch()
             await asyncio.sleep(_LOST_S)
-            count = self._count()
-            await self._with_broker(lambda person: self._catch_up(board, person, count))
+            await self._with_broker(lambda person: self._catch_up(board, person, "without a radar"))
+            (self._root / "radar_lost").unlink()
+            await self._until(board, "without the broker again", lambda: len(self._spilled()) > 1)
+            await self._with_broker(lambda person: self._catch_up(board, person, "with one", SETTINGS))
             self.steps[:0] = [(f"start: {stage}", used) for stage, used in board.of("heap")]
             self.names = next(line for line in board.console if line.startswith("qstr pool"))
             return max(int(most) for _, most in board.of("memory"))
@@ -141,14 +144,18 @@ class Life:
         await person.publish(f"{TOPIC}config", b'{"version": 2, "readings": {"heartbeat_s": 0}}', qos=1, retain=True)
         await self._until(board, "settings refused", lambda: "refused" in json.dumps(self._heard))
 
-    async def _catch_up(self, board: Board, person: aiomqtt.Client, count: int) -> None:
+    async def _catch_up(
+        self, board: Board, person: aiomqtt.Client, radar: str, settings: dict[str, Any] | None = None
+    ) -> None:
+        count = self._count()
         await self._until(board, "connected again", lambda: self._count() > count)
-        await person.publish(f"{TOPIC}commands/again", b'{"method": "read_back"}', qos=1)
-        await self._until(board, "read_back without a radar", partial(self._is_answered, "again/ack"))
-        (self._root / "radar_lost").unlink()
+        name = f"again-{radar.replace(' ', '-')}"
+        await person.publish(f"{TOPIC}commands/{name}", b'{"method": "read_back"}', qos=1)
+        await self._until(board, f"read_back {radar}", partial(self._is_answered, f"{name}/ack"))
         await self._until(board, "caught up", lambda: self._count() > count + 5 and not self._spilled())
-        await person.publish(f"{TOPIC}config", json.dumps(SETTINGS), qos=1, retain=True)
-        await self._until(board, "settings taken", lambda: ["reset"] in board.events)
+        if settings is not None:
+            await person.publish(f"{TOPIC}config", json.dumps(settings), qos=1, retain=True)
+            await self._until(board, "settings taken", lambda: ["reset"] in board.events)
 
     def _count(self) -> int:
         return sum(topic.endswith("/telemetry") for topic, _ in self._heard)
