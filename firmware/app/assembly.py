@@ -72,9 +72,7 @@ def _connect(application, wanted, settings):
     )
     timekeeper.gateway_address = connection.address  # pyright: ignore[reportAttributeAccessIssue] - for None
     head = '{"device_id":"%s","firmware":"%s"' % (device_id, VERSION)
-    telemetry = Telemetry(
-        clock, application.outbox, client, topic + "telemetry", head, boot_id, application.is_asking
-    )
+    telemetry = Telemetry(clock, application.outbox, client, topic + "telemetry", head, boot_id, application.is_asking)
     application.parts = [wifi, timekeeper, connection, telemetry]
 
 

@@ -60,6 +60,7 @@ class Application(Part):
         self.cause = hardware.reset_cause()
         self._reset_wanted = ""
         self._offered = None
+        self._reads_back = False
         assemble(self)
         super().__init__(self.clock)
 
@@ -98,8 +99,8 @@ class Application(Part):
         return fields
 
     def is_asking(self):
-        """Whether a sensor is asked something: that needs much memory, so what can wait for a second does."""
-        return any(driver.is_configuring for driver in self.drivers)
+        """Whether a sensor is asked something, or all is read back: that needs much memory, so what can wait does."""
+        return self._reads_back or any(driver.is_configuring for driver in self.drivers)
 
     def calibration_path(self):
         """Return the file with what the gas sensor has in clean air."""
@@ -135,13 +136,19 @@ class Application(Part):
 
     async def carry_out(self, method, params):
         """Carry out one of its own commands. Raises ValueError."""
-        if method == "read_back":
-            from app.read_back import METHODS
-        else:
+        if method != "read_back":
             from app.own_commands import METHODS
+
+            forget("app.own_commands")
+            return await METHODS[method](self, params)
+        from app.read_back import read_back
+
         forget("app.read_back")
-        forget("app.own_commands")
-        return await METHODS[method](self, params)
+        self._reads_back = True
+        try:
+            return await read_back(self, params)
+        finally:
+            self._reads_back = False
 
     # Its own task
 

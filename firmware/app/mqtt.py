@@ -227,9 +227,7 @@ class MqttClient:
         else:
             return None
         payload = message.payload() if callable(message.payload) else message.payload
-        packet = codec.publish(
-            message.topic, payload, message.packet_id, message.retain, message.was_sent, self._room
-        )
+        packet = codec.publish(message.topic, payload, message.packet_id, message.retain, message.was_sent, self._room)
         message.was_sent = True
         message.sent_ms = self._clock.ticks_ms()
         if not message.qos:

@@ -32,7 +32,8 @@ def packet(first, *parts, room=None):
         if not length:
             break
     size = len(head) + sum([len(part) for part in parts])
-    whole = memoryview(room)[:size] if room is not None and size <= len(room) else bytearray(size)  # once: a payload is large
+    fits = room is not None and size <= len(room)
+    whole = memoryview(room)[:size] if fits else bytearray(size)  # once: a payload is large
     at = 0
     for part in (head,) + parts:
         whole[at : at + len(part)] = part
@@ -119,7 +120,7 @@ async def read_packet(reader, limit):
 async def fill(reader, data):
     """Read until `data` is full. Raises EOFError."""
     view = memoryview(data)
-    while len(view):
+    while view:
         count = await reader.readinto(view)
         if count:
             view = view[count:]

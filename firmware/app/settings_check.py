@@ -17,7 +17,7 @@ def check_each(wanted):
         value = wanted.get(table, {}).get(field)
         if value is not None:
             _check_one("%s.%s" % (table, field), value, kind, int(least), int(most))
-    return [fields for table, fields in tables(wanted) if table == "mq134"][0]
+    return next(fields for table, fields in tables(wanted) if table == "mq134")
 
 
 def _check_names(wanted):

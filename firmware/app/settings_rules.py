@@ -37,7 +37,7 @@ clean_air_ratio real 0 1000""",
 
 
 def rules(only=""):
-    """Yield table, name, kind, least, most and perhaps the default of each setting, or of those of one table, as texts."""
+    """Yield table, name, kind, least, most and perhaps the default of each setting, or of one table's, as texts."""
     for table, lines in _RULES.items():
         start = 0 if only in ("", table) else len(lines)
         while start < len(lines):  # one line after the other: all at once would take 1 KB
