@@ -6,7 +6,7 @@ from app import VERSION
 
 
 async def read_back(application, params):
-    """Return it, and what the radar says that it is set to: in pieces of JSON, as all at once takes thrice the memory."""
+    """Return it, and what the radar says that it is set to: in pieces of JSON: all at once takes thrice the memory."""
     pieces = [json.dumps({"firmware": VERSION, "serial": application.hardware.serial()})[:-1].encode()]
     for driver in application.drivers:
         if "radar_parameters" in driver.methods:

@@ -3,7 +3,8 @@
 The real program, compiled as for a board, on simulated hardware (programs/application.py), with Debian's mosquitto and
 a clock to ask. It connects, carries out commands, calibrates, refuses settings, is without its broker until readings
 lie on the flash, loses its radar, sends them and answers a command meanwhile; all that again with its radar, and takes
-new settings. Three tables: each module; what was in use after each of these steps; and with which `-X heapsize` no step failed.
+new settings. Three tables: each module; what was in use after each of these steps; and with which `-X heapsize` no step
+failed.
 """
 
 import asyncio
