@@ -32,8 +32,10 @@ def packet(first, *parts, room=None):
         if not length:
             break
     size = len(head) + sum([len(part) for part in parts])
-    fits = room is not None and size <= len(room)
-    whole = memoryview(room)[:size] if fits else bytearray(size)  # once: a payload is large
+    if room is not None and size <= len(room):
+        whole = memoryview(room)[:size]
+    else:
+        whole = bytearray(size)  # once: a payload is large
     at = 0
     for part in (head,) + parts:
         whole[at : at + len(part)] = part
