@@ -32,10 +32,8 @@ def packet(first, *parts, room=None):
         if not length:
             break
     size = len(head) + sum([len(part) for part in parts])
-    if room is not None and size <= len(room):
-        whole = memoryview(room)[:size]
-    else:
-        whole = bytearray(size)  # once: a payload is large
+    # once: a payload is large
+    whole = memoryview(room)[:size] if room is not None and size <= len(room) else bytearray(size)
     at = 0
     for part in (head,) + parts:
         whole[at : at + len(part)] = part
