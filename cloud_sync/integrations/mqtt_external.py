@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from cloud_sync.contract import Hearing, Inbox, Integration, Ok, Outcome, Receives, Tests
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.http.line import HttpConfig
+from cloud_sync.integrations.http.line import HttpConfig, certificate_pem, private_key_pem
 from cloud_sync.integrations.mqtt import STABLE_NAME, Mqtt
 from gateway.clock import Clock
 from gateway.config.routes import Mapping
@@ -96,6 +96,16 @@ class MqttExternal(Integration, Receives, Tests):
         @classmethod
         def _list_or_text(cls, topics: Any) -> Any:  # noqa: ANN401 - what stands in the file
             return topics.split(",") if isinstance(topics, str) else topics
+
+        @field_validator("client_cert")
+        @classmethod
+        def _is_a_certificate(cls, client_cert: str | None) -> str | None:
+            return None if client_cert is None else certificate_pem(client_cert)
+
+        @field_validator("client_key")
+        @classmethod
+        def _is_a_key(cls, client_key: Secret | None) -> Secret | None:
+            return None if client_key is None else private_key_pem(client_key)
 
         @model_validator(mode="after")
         def _are_good(self) -> Self:

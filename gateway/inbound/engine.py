@@ -30,6 +30,7 @@ from gateway.model.status import ReceivingStatus
 _HOLDS_MS = 30_000
 """A connection that has held for so long was a success."""
 _LOOK_FOR_ROOM_S = 1.0
+_ENDS_WITHIN_S = 10.0
 
 
 class Source(Receives, Protocol):
@@ -163,7 +164,7 @@ class Inbound:
             return answering.result() or NotConnected("It did not take what its messages are answered with.")
         finally:
             receiving.cancel()  # first: it may still have something to settle
-            await asyncio.wait({receiving})
+            await asyncio.wait({receiving}, timeout=_ENDS_WITHIN_S)
             window.end()
             answering.cancel()
             await asyncio.wait({answering})

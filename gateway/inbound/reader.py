@@ -13,6 +13,9 @@ from gateway.model.topics import addressed_device, is_of_devices, is_telemetry, 
 from gateway.parsers.contract import Reply
 from gateway.parsers.routes import STANDARD, parser_named
 
+LONGEST_TOPIC = 1_000
+"""It is kept with what is quarantined, and logged."""
+
 
 @dataclass(slots=True, frozen=True)
 class Read:
@@ -41,6 +44,9 @@ class Reader:
             return None
         if not any(matches(topic, one) for one in self._topics):
             return None
+        if len(topic) > LONGEST_TOPIC:
+            words = f"The topic has {len(topic):,} characters."
+            return self._aside(BadInput("topic_too_long", words, hint=f"At most {LONGEST_TOPIC} are taken."), None)
         if message.cut_bytes:
             words = f"The message has {message.cut_bytes:,} bytes, more than are taken, and was not kept."
             return self._aside(BadInput("payload_too_large", words, hint="Send less at a time."), parser.reply(topic))

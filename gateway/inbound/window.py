@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from cloud_sync.contract import Inbox, Incoming, Line
 from gateway.clock import Clock
-from gateway.inbound.reader import Reader
+from gateway.inbound.reader import LONGEST_TOPIC, Reader
 from gateway.ingest import Ingest
 from gateway.model.errors import StoreFailed
 from gateway.parsers.contract import Reply
@@ -93,7 +93,8 @@ class Window(Inbox):
         self._owed.append(_Owed(message, self._clock.monotonic_ms(), read.reply))
         topic, payload = message.topic, message.payload
         if read.problem is not None:
-            self._ingest.put_aside(read.routed.organization_id, payload, read.problem, self, source=topic)
+            source = topic[:LONGEST_TOPIC]
+            self._ingest.put_aside(read.routed.organization_id, payload, read.problem, self, source=source)
         else:
             self._ingest.take_routed(read.routed, payload, self, source=topic, maybe_repeated=message.maybe_repeated)
 

@@ -151,8 +151,10 @@ async def test_p4_what_is_too_large_is_told_and_acknowledged(site: Site) -> None
     source = OtherSide()
     async with site.receiving(source):
         source.publish(b"", cut_bytes=9_000_000)
-        await until(lambda: len(source.acknowledged) == 1, "acknowledged")
-    (bad,) = await site.quarantined()
+        source.publish(reading("hall"), "plant/" + "x" * 60_000)
+        await until(lambda: len(source.acknowledged) == 2, "acknowledged")
+    bad, worse = await site.quarantined()
+    assert (worse.code, len(worse.source)) == ("topic_too_long", 1_000)
     assert (bad.code, "9,000,000" in bad.reason, bad.source) == ("payload_too_large", True, "plant/hall")
 
 

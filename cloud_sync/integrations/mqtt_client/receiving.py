@@ -18,7 +18,7 @@ from cloud_sync.integrations.mqtt_client.connection import Broker, Connection, o
 from cloud_sync.integrations.mqtt_client.packets import Message
 from cloud_sync.integrations.mqtt_client.reasons import Failed
 
-_AT_ONCE = 200
+_AT_ONCE = 100  # while these are read, nobody else is served: some milliseconds
 _REPLIES_ON_THEIR_WAY = 100
 
 
