@@ -17,14 +17,24 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.clock import Clock, SystemClock
-from gateway.model.status import DestinationStatus, DeviceActivity, GatewayStatus
+from gateway.model.status import DestinationStatus, DeviceActivity, GatewayStatus, ReceivingStatus
 
 _PLAIN_INTERVAL_S = 5.0
 _RATE_WINDOW_MS = 10_000
 _DEVICE_ROWS = 15
 _DEVICE_ROWS_MIN = 3
 _OTHER_LINES = 13  # everything but device and destination rows
-_STATE_STYLE = {"idle": "green", "sending": "green", "retrying": "yellow", "error": "red", "inactive": "dim"}
+_HEAD_LINES = 4  # of one more table
+_STATE_STYLE = {
+    "idle": "green",
+    "sending": "green",
+    "receiving": "green",
+    "connecting": "yellow",
+    "retrying": "yellow",
+    "full": "red",
+    "error": "red",
+    "inactive": "dim",
+}
 
 _Device = tuple[str, str]
 
@@ -101,18 +111,23 @@ def plain_line(status: GatewayStatus, rates: Rates) -> str:
         if destination.dead_letters:
             words += f", {destination.dead_letters:,} dead letters"
         parts.append(f"{words}, {_one_line(destination.last_error)}" if destination.last_error else words)
+    for source in status.receiving:
+        words = f"{source.title} {source.state}: {source.received:,} received"
+        parts.append(f"{words}, {_one_line(source.last_error)}" if source.last_error else words)
     return "; ".join(parts)
 
 
 def screen(status: GatewayStatus, rates: Rates, *, now_ms: int, height: int) -> RenderableType:
     """Return the whole view, made to fit `height` lines."""
     room = height - _OTHER_LINES - len(status.problems) - len(status.notices) - len(status.destinations)
+    room -= len(status.receiving) + _HEAD_LINES if status.receiving else 0
     rows = min(max(room, _DEVICE_ROWS_MIN), _DEVICE_ROWS)
     return Group(
         _header(status),
         _devices(status.devices, rates, now_ms=now_ms, rows=rows),
         Padding(Text.assemble(("buffer  ", "dim"), _buffer_words(status)), (0, 1)),
         _destinations(status.destinations),
+        *([_sources(status.receiving)] if status.receiving else []),
     )
 
 
@@ -165,6 +180,16 @@ def _destinations(destinations: list[DestinationStatus]) -> Table:
         )
     if not destinations:
         table.add_row(Text("none configured", style="dim"))
+    return table
+
+
+def _sources(receiving: list[ReceivingStatus]) -> Table:
+    table = _table("received from", "state", numbers=("messages",))
+    table.add_column("last error", overflow="ellipsis", no_wrap=True)
+    for one in receiving:
+        state = Text(one.state, style=_STATE_STYLE.get(one.state, ""))
+        error = Text(_one_line(one.last_error), style="dim")
+        table.add_row(Text(one.title), state, f"{one.received:,}", error)
     return table
 
 

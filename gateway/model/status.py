@@ -109,6 +109,11 @@ class ReceivingStatus:
     """What its owner calls one whose name is only an id; not for whom it does not belong to."""
     health: IntegrationHealth | None = None
 
+    @property
+    def title(self) -> str:
+        """What people know it as."""
+        return self.label or self.name
+
 
 @dataclass(slots=True, frozen=True)
 class BufferStatus:

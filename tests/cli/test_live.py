@@ -8,7 +8,7 @@ from rich.console import Console
 
 from gateway.cli.live import Rates, plain_line, screen, show_live
 from gateway.clock import ManualClock
-from gateway.model.status import BufferStatus, DestinationStatus, DeviceActivity, GatewayStatus
+from gateway.model.status import BufferStatus, DestinationStatus, DeviceActivity, GatewayStatus, ReceivingStatus
 
 NOW_MS = ManualClock().now_ms()
 DESTINATION = DestinationStatus(
@@ -154,3 +154,15 @@ async def test_a_terminal_gets_the_screen_until_stopped() -> None:
     console = Console(record=True, force_terminal=True, width=100, height=60, file=io.StringIO())
     await shown(console, times=3)
     assert console.export_text().count("building-api") >= 3
+
+
+def test_what_is_received_from_elsewhere_is_shown_where_there_is_some() -> None:
+    plant = ReceivingStatus("row-7", "mqtt_external", "retrying", 12_345, 2, 3.0, "it is\x1b busy", label="Plant")
+    text, line = drawn(replace(status(), receiving=[plant])), plain_line(replace(status(), receiving=[plant]), Rates())
+    for fact in ("received from", "Plant", "retrying", "12,345", "it is  busy"):
+        assert fact in text
+    assert "Plant retrying: 12,345 received, it is  busy" in line
+    assert "received" not in drawn(status()) + plain_line(status(), Rates())
+    for height in (24, 40):
+        shown = drawn(replace(status(devices=50), receiving=[plant] * 2), height=height)
+        assert len(shown.splitlines()) <= height

@@ -2,20 +2,26 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+import cloud_sync
+from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
+from cloud_sync.integrations.mqtt_client.packets import Login
 from cloud_sync.integrations.mqtt_external import MqttExternal
 from gateway.clock import ManualClock
 from gateway.model.errors import AlreadyExists
 from gateway.model.status import ReceivingStatus
+from gateway.operations.credentials import add_credential
 from gateway.operations.devices import add_device
 from gateway.operations.integrations import (
     IntegrationFields,
@@ -23,6 +29,7 @@ from gateway.operations.integrations import (
     add_integration,
     change_integration,
     show_integration,
+    try_integration,
 )
 from tests.cloud_sync.samples import ANYWHERE
 from tests.inbound.site import Site as Bench
@@ -146,6 +153,27 @@ async def test_a_hub_goes_on_as_it_hears_that_its_report_is_stored(site: Site, b
     await until(lambda: status(site).received == 2, "our own replies are no messages")
 
 
+async def test_the_rights_that_the_guide_gives_are_enough(site: Site, tmp_path: Path) -> None:
+    guide = (Path(cloud_sync.__file__).parent / "customers_broker.md").read_text("utf-8")
+    (rights,) = re.findall(r"^# acl_file\n(.*?)\n\n", guide, re.MULTILINE | re.DOTALL)
+    users = {"neurogate": PASSWORD, "us": PASSWORD}
+    theirs = "\nuser us\ntopic readwrite #\ntopic readwrite $sys/#\n"
+    with mosquitto(tmp_path, users=users, rights=rights + theirs) as broker:
+        ours = at(broker, "devices/+/telemetry,$sys/version/+/devices/#", payloadParser="vmark") | {
+            "username": "neurogate"
+        }
+        await add(site, ours)
+        await listens(site)
+        login = Login("hub1", "us", PASSWORD)
+        at_broker = Broker("127.0.0.1", broker.ports["mqtt"], uses_tls=False, websocket_path=None, login=login)
+        async with aclosing(await open_connection(at_broker, ANYWHERE, timeout_s=WAIT_S)) as hub:
+            await hub.subscribe([f"{HUB}_reply"])
+            await (await hub.publish(HUB, b'{"properties": {"t": 21}}'))
+            (told,) = await asyncio.wait_for(hub.received(1), WAIT_S)
+    assert told.payload == b'{"result":0}'
+    assert [one.device_id for one in await site.stored(1)] == ["hub1"]
+
+
 async def test_what_we_forward_and_hear_again_goes_round_no_more(site: Site, broker: Mosquitto) -> None:
     topic = place()
     settings = {"broker_url": "127.0.0.1", "port": broker.ports["mqtt"], "username": "us", "password": PASSWORD}
@@ -204,17 +232,21 @@ async def test_a_wrong_password_is_told_and_the_secret_is_not(site: Site, broker
     assert (await site.command(show_integration, integration_id=one.id)).status == "active"
 
 
-async def test_a_topic_that_we_may_not_hear_is_told(tmp_path: Path) -> None:
-    with mosquitto(tmp_path, users={"us": PASSWORD}, rights="user us\ntopic read plant/#\n") as broker:
-        for version in ("3.1.1", "5"):
-            config = {"type": "mqtt_external", "name": "plant"} | at(broker, "plant/+,cellar/+", version=version)
-            integration = MqttExternal(MqttExternal.Config.model_validate(config), ManualClock(), ANYWHERE)
-            *_, found = await integration.check()
-            assert found.level in {"ok", "broken"}  # mosquitto grants what it then sends nothing of, as it may
-            *_, found = await MqttExternal(
-                MqttExternal.Config.model_validate(config | {"password": "planted-wrong"}), ManualClock(), ANYWHERE
-            ).check()
-            assert (found.level, "password" in found.words + found.hint) == ("broken", True)
+async def test_a_topic_that_we_may_not_hear_is_told(site: Site) -> None:
+    """mosquitto grants what it then sends nothing of; our own broker refuses it."""
+    hub = await site.command(add_credential, name="hub", organization_id="default")
+    login = {"username": hub.username, "password": hub.password}
+    where = {"brokerUrl": "127.0.0.1", "port": site.mqtt_port} | login
+    one = await add(site, where | {"topics": "devices/+/telemetry, plant/+"})
+    await listens(site)
+    shown = await site.command(show_integration, integration_id=one.id)
+    assert (shown.status, "plant/+" in shown.error, "telemetry" in shown.error) == ("error", True, False)
+    (*_, found) = await site.command(try_integration, integration_id=one.id)
+    assert (found.level, found.words) == ("broken", "It does not let us hear plant/+.")
+    await site.command(change_integration, integration_id=one.id, settings={"topics": "plant/+"})
+    await until(lambda: status(site).state == "error", "nothing is left to hear")
+    assert "plant/+" in status(site).last_error
+    assert (status(site).next_attempt_s or 0) > 200
 
 
 async def test_after_a_restart_of_the_broker_it_receives_again(tmp_path: Path) -> None:
