@@ -1,4 +1,4 @@
-"""The firmware's types fit each other and the ESP32's own modules: pyright, with the stubs of the ESP32 port."""
+"""The firmware's types, and the example's, fit the ESP32's own modules: pyright, with the stubs of the ESP32 port."""
 
 import json
 import os
@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gateway.provisioning.firmware_files import fixed_files, slot_files
+from gateway.provisioning.firmware_files import fixed_files, slot_files, sources
 
 STUBS = Path(sys.prefix) / "board-stubs"
 """Made by scripts/venv."""
+EXAMPLE = sources() / "examples" / "micropython" / "main.py"
 WRONG = """
 import machine
 machine.Pin(2).on()
@@ -45,7 +46,7 @@ def test_pyright_has_nothing_to_say(tmp_path: Path) -> None:
     """But of what is wrong on purpose: that it looks at all, and knows what a board's modules have."""
     folder, wrong = tmp_path / "board", tmp_path / "wrong"
     wrong.write_text(WRONG)
-    for path, source in {**slot_files(), **fixed_files(), "wrong.py": wrong}.items():
+    for path, source in {**slot_files(), **fixed_files(), "example.py": EXAMPLE, "wrong.py": wrong}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, folder / path)
     assert pyright(folder) == [

@@ -12,7 +12,7 @@ import ssl
 import time
 
 HOST, PORT = "raspberrypi.local", 8883
-WIFI = None  # ("NAME", "PASSWORD"); None when boot.py has connected the board already
+WIFI_NAME, WIFI_PASSWORD = "", ""  # no name when boot.py has connected the board already
 EVERY_S = 10
 ANSWER_S = 15
 MOST_WAITING = 100  # so many wait in memory while the gateway is away; beyond, the oldest are given up
@@ -99,8 +99,8 @@ def main():
     """Measure and send for ever."""
     with open("device.json") as file:
         device = json.load(file)
-    if WIFI:
-        join_wifi(*WIFI)
+    if WIFI_NAME:
+        join_wifi(WIFI_NAME, WIFI_PASSWORD)
     boot_id = binascii.hexlify(os.urandom(4)).decode()  # new at each start: with it `seq` may begin at 1 again
     waiting, seq, connection = [], 0, None
     while True:
