@@ -66,7 +66,7 @@ def _running(
         + f"allow_anonymous false\npassword_file {folder}/users\nacl_file {folder}/acl\n"
         f"persistence_location {folder}/\n"
         f"user {getpass.getuser()}\n"  # or it becomes one of its own, who may not look into the folder
-        + more
+         + more
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["mosquitto", "-c", str(folder / "mosquitto.conf"), "-v"], stdout=log, stderr=log)

@@ -154,8 +154,8 @@ async def test_a_hub_goes_on_as_it_hears_that_its_report_is_stored(site: Site, b
 
 
 async def test_the_rights_that_the_guide_gives_are_enough(site: Site, tmp_path: Path) -> None:
-    guide = (Path(cloud_sync.__file__).parent / "customers_broker.md").read_text("utf-8")
-    (rights,) = re.findall(r"^# acl_file\n(.*?)\n\n", guide, re.MULTILINE | re.DOTALL)
+    guide = (Path(cloud_sync.__file__).parent / "guides" / "mqtt-external.md").read_text("utf-8")
+    (rights,) = re.findall(r"^```acl\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     users = {"neurogate": PASSWORD, "us": PASSWORD}
     theirs = "\nuser us\ntopic readwrite #\ntopic readwrite $sys/#\n"
     with mosquitto(tmp_path, users=users, rights=rights + theirs) as broker:
