@@ -32,7 +32,7 @@ from cloud_sync.contract import (
 )
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.exchange import SUCCESS, Answer, Exchange, outcome_of
-from cloud_sync.integrations.http.line import HttpConfig, certificate_pem, host_only, private_key_pem
+from cloud_sync.integrations.http.line import CertificatePem, HttpConfig, PrivateKeyPem, host_only
 from cloud_sync.integrations.http.part_sender import PartSender
 from cloud_sync.integrations.http.server_check import PATIENCE_S, check_server, clock_words
 from cloud_sync.payload.in_parts import Frame, Key, Part, in_parts, parts_of
@@ -72,10 +72,10 @@ class AwsIot(Integration, Forwards, Tests):
         )
         secret_access_key: Secret | None = Field(None, description="Of the same user; signs each request.")
         session_token: Secret | None = Field(None, description="Goes along with temporary keys.")
-        client_cert: str | None = Field(
+        client_cert: CertificatePem | None = Field(
             None, description="Instead of access keys: the certificate of a thing, in PEM, by `${file:…}`."
         )
-        client_key: Secret | None = Field(None, description="The private key of that certificate, in PEM.")
+        client_key: PrivateKeyPem | None = Field(None, description="The private key of that certificate, in PEM.")
         client_cert_port: Literal[8443, 443] = Field(
             8443, description="Where the certificate is shown: 443 where a firewall lets nothing else out."
         )
@@ -108,16 +108,6 @@ class AwsIot(Integration, Forwards, Tests):
         def _can_be_published_to(cls, topic: str) -> str:
             _check_topic(topic)
             return topic
-
-        @field_validator("client_cert")
-        @classmethod
-        def _is_a_certificate(cls, client_cert: str | None) -> str | None:
-            return None if client_cert is None else certificate_pem(client_cert)
-
-        @field_validator("client_key")
-        @classmethod
-        def _is_a_key(cls, client_key: Secret | None) -> Secret | None:
-            return None if client_key is None else private_key_pem(client_key)
 
         @model_validator(mode="after")
         def _has_one_identity(self) -> Self:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, JsonValue, field_validator, model_valida
 
 from cloud_sync.contract import Batch, Forwards, Hearing, Inbox, Integration, Outcome, Receives, Tests
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.http.line import HttpConfig, Line, certificate_pem, private_key_pem
+from cloud_sync.integrations.http.line import CertificatePem, HttpConfig, Line, PrivateKeyPem
 from cloud_sync.integrations.http.server_check import reach_server
 from cloud_sync.integrations.mqtt_client.address import Address, address_of
 from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
@@ -82,10 +82,10 @@ class Mqtt(Integration, Forwards, Receives, Tests):
             description="What it knows us as; by default a name of chance, and always the same where `topics` are "
             "heard. Then what is published comes from this name and `-out`. No two clients of a broker may have one.",
         )
-        client_cert: str | None = Field(
+        client_cert: CertificatePem | None = Field(
             None, description="A certificate that the broker asks for, in PEM, by `${file:…}`."
         )
-        client_key: Secret | None = Field(None, description="The private key of that certificate, in PEM.")
+        client_key: PrivateKeyPem | None = Field(None, description="The private key of that certificate, in PEM.")
         keepalive_s: int = Field(
             60, ge=5, le=65_535, description="A broker that is silent for half as long again is gone."
         )
@@ -169,16 +169,6 @@ class Mqtt(Integration, Forwards, Receives, Tests):
             if template is not None:
                 Template(template)
             return template
-
-        @field_validator("client_cert")
-        @classmethod
-        def _is_a_certificate(cls, client_cert: str | None) -> str | None:
-            return None if client_cert is None else certificate_pem(client_cert)
-
-        @field_validator("client_key")
-        @classmethod
-        def _is_a_key(cls, client_key: Secret | None) -> Secret | None:
-            return None if client_key is None else private_key_pem(client_key)
 
         @model_validator(mode="after")
         def _leads_somewhere(self) -> Self:

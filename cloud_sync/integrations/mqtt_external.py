@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from cloud_sync.contract import Hearing, Inbox, Integration, Ok, Outcome, Receives, Tests
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.http.line import HttpConfig, certificate_pem, private_key_pem
+from cloud_sync.integrations.http.line import CertificatePem, HttpConfig, PrivateKeyPem
 from cloud_sync.integrations.mqtt import STABLE_NAME, Mqtt
 from gateway.clock import Clock
 from gateway.config.routes import Mapping
@@ -54,10 +54,10 @@ class MqttExternal(Integration, Receives, Tests):
         )
         username: str | None = Field(None, min_length=1, max_length=500, description="Who we are there.")
         password: Secret | None = Field(None, description="Its password.")
-        client_cert: str | None = Field(
+        client_cert: CertificatePem | None = Field(
             None, description="A certificate that the broker asks for, in PEM, by `${file:…}`."
         )
-        client_key: Secret | None = Field(None, description="The private key of that certificate, in PEM.")
+        client_key: PrivateKeyPem | None = Field(None, description="The private key of that certificate, in PEM.")
         keepalive_s: int = Field(
             60, ge=5, le=65_535, description="A broker that is silent for half as long again is gone."
         )
@@ -96,16 +96,6 @@ class MqttExternal(Integration, Receives, Tests):
         @classmethod
         def _list_or_text(cls, topics: Any) -> Any:  # noqa: ANN401 - what stands in the file
             return topics.split(",") if isinstance(topics, str) else topics
-
-        @field_validator("client_cert")
-        @classmethod
-        def _is_a_certificate(cls, client_cert: str | None) -> str | None:
-            return None if client_cert is None else certificate_pem(client_cert)
-
-        @field_validator("client_key")
-        @classmethod
-        def _is_a_key(cls, client_key: Secret | None) -> Secret | None:
-            return None if client_key is None else private_key_pem(client_key)
 
         @model_validator(mode="after")
         def _are_good(self) -> Self:

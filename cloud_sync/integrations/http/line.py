@@ -7,12 +7,12 @@ import os
 import ssl
 from base64 import b64encode
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from pydantic import Field, HttpUrl, field_validator, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, field_validator, model_validator
 from yarl import URL
 
 from cloud_sync.contract import IntegrationConfig
@@ -67,12 +67,36 @@ def _load_identity(context: ssl.SSLContext, certificate: str, key: str) -> None:
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: "")
 
 
+def _certificate_pem(text: str) -> str:
+    """Return it. Raises ValueError unless it is a certificate, or several, in PEM."""
+    try:
+        x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        raise ValueError("it is no certificate in PEM; a file of one is read by ${file:/path}.") from None
+    return text
+
+
+def _private_key_pem(secret: Secret) -> Secret:
+    """Return it. Raises ValueError unless it is a private key in PEM, without a passphrase."""
+    try:
+        serialization.load_pem_private_key(secret.get_secret_value().encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("it is no private key in PEM without a passphrase.") from None
+    return secret
+
+
+CertificatePem = Annotated[str, AfterValidator(_certificate_pem)]
+"""A certificate, or several."""
+PrivateKeyPem = Annotated[Secret, AfterValidator(_private_key_pem)]
+"""A private key without a passphrase."""
+
+
 class HttpConfig(IntegrationConfig):
     """Settings of every integration that speaks HTTP."""
 
     leads_by: ClassVar[tuple[str, ...]] = ("url", "endpoint", "proxy", "ca")
 
-    ca: str | None = Field(
+    ca: CertificatePem | None = Field(
         None,
         description="Certificates of the authorities that are trusted instead of this machine's own, in PEM, such as "
         "`${file:/etc/neurogate/ca.pem}`.",
@@ -81,11 +105,6 @@ class HttpConfig(IntegrationConfig):
         None, description="Connect by this HTTP proxy, such as `http://proxy.example.com:3128`."
     )
     proxy_credentials: Secret | None = Field(None, description="What the proxy is told: `user:password`.")
-
-    @field_validator("ca")
-    @classmethod
-    def _are_certificates(cls, ca: str | None) -> str | None:
-        return None if ca is None else certificate_pem(ca)
 
     @field_validator("proxy")
     @classmethod
@@ -117,21 +136,3 @@ def host_only(url: HttpUrl) -> HttpUrl:
     if url.username or url.password or url.query or url.fragment or (url.path or "/") != "/":
         raise ValueError("it is a host, such as https://example.com, and nothing behind it.")
     return url
-
-
-def certificate_pem(text: str) -> str:
-    """Return it. Raises ValueError unless it is a certificate, or several, in PEM."""
-    try:
-        x509.load_pem_x509_certificates(text.encode())
-    except ValueError:
-        raise ValueError("it is no certificate in PEM; a file of one is read by ${file:/path}.") from None
-    return text
-
-
-def private_key_pem(secret: Secret) -> Secret:
-    """Return it. Raises ValueError unless it is a private key in PEM, without a passphrase."""
-    try:
-        serialization.load_pem_private_key(secret.get_secret_value().encode(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("it is no private key in PEM without a passphrase.") from None
-    return secret
