@@ -5,7 +5,6 @@ It subscribes to the discovery topics, says that it has come, and subscribes to 
 
 import asyncio
 import json
-import re
 import shlex
 import tomllib
 from collections.abc import AsyncIterator
@@ -30,12 +29,12 @@ from gateway.operations.organizations import add_organization
 from gateway.storage.credentials import NewPassword
 from gateway.storage.state import DeviceCredential
 from tests.broker.raw import RawClient, publish, subscribe
+from tests.guides.pages import blocks
 from tests.home_assistant import HomeAssistant, listen, showing
 from tests.site import Site, reading, running_site, until
 
 NAME = object_id("site-1", "default", "kitchen")
 CONFIG = f"homeassistant/device/{NAME}/config"
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 ON = {"enabled": True}
 
 
@@ -370,9 +369,8 @@ async def test_what_is_erased_is_forgotten_here_too(site: Site) -> None:
 
 
 async def test_the_guide_is_right(tmp_path: Path) -> None:
-    guide = README.partition("## Home Assistant\n")[2].partition("\n## ")[0]
-    (table,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
-    add, listen = (shlex.split(block) for block in re.findall(r"```sh\n(.*?)```", guide, re.DOTALL))
+    [table] = [block for block in blocks("home-assistant.md", "toml") if "[home_assistant]" in block]
+    _, add, listen = (shlex.split(block) for block in blocks("home-assistant.md", "sh"))
     async with running_site(tmp_path, **tomllib.loads(table)) as site:
         config = tmp_path / "neurogate.toml"
         config.write_text(f'version = 1\n[gateway]\ndata_dir = "{tmp_path}"\n')
