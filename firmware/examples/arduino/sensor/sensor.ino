@@ -4,6 +4,7 @@
 #include <HTTPClient.h>
 #include <NetworkClientSecure.h>
 #include <WiFi.h>
+#include <esp_random.h>
 
 const char *WIFI_NAME = "NAME";
 const char *WIFI_PASSWORD = "PASSWORD";
@@ -38,8 +39,8 @@ void forget_oldest() {
 }
 
 // Returns whether the gateway is done with it.
-bool send(const Reading &reading) {
-  char body[200];
+bool deliver(const Reading &reading) {
+  char body[300];
   uint32_t age_ms = millis() - reading.measured_ms;  // instead of a time: a board has no clock
   snprintf(body, sizeof(body),
            "{\"device_id\":\"%s\",\"boot_id\":\"%08lx\",\"seq\":%lu,\"age_ms\":%lu,"
@@ -60,14 +61,14 @@ bool send(const Reading &reading) {
 
 void setup() {
   Serial.begin(115200);
-  boot_id = esp_random();  // new at each start: with it `seq` may begin at 1 again
   tls.setCACert(SITE_CA);
   WiFi.begin(WIFI_NAME, WIFI_PASSWORD);
+  boot_id = esp_random();  // new at each start: with it `seq` may begin at 1 again. By chance only while the radio is on
 }
 
 void loop() {
   if (count == MOST_WAITING) forget_oldest();
   waiting[count++] = {++seq, (uint32_t)millis(), motion()};
-  while (count && send(waiting[0])) forget_oldest();
+  while (count && deliver(waiting[0])) forget_oldest();
   delay(EVERY_MS);
 }

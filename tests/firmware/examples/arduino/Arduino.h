@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <random>
 #include <string>
 #include <thread>
 
@@ -19,10 +18,6 @@ inline unsigned long millis() {
 
 inline void delay(uint32_t ms) {
   std::this_thread::sleep_for(std::chrono::milliseconds(ms));
-}
-
-inline uint32_t esp_random() {
-  return std::random_device()();
 }
 
 struct Console {
