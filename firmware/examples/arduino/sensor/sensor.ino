@@ -63,7 +63,7 @@ void setup() {
   Serial.begin(115200);
   tls.setCACert(SITE_CA);
   WiFi.begin(WIFI_NAME, WIFI_PASSWORD);
-  boot_id = esp_random();  // new at each start: with it `seq` may begin at 1 again. By chance only while the radio is on
+  boot_id = esp_random();  // new at each start (random when the radio is on): with it `seq` may begin at 1 again
 }
 
 void loop() {
