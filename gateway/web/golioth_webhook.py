@@ -23,7 +23,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, NotRequired
 
 from aiohttp import web
-from pydantic import Field, JsonValue
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from gateway.access import Access
@@ -40,7 +40,7 @@ _REMEMBERED = 10_000
 _AGAIN_WITHIN_MS = 10_000
 _EXAMPLE = {"temperature": 21.5, "ts": "2026-11-20T12:00:00Z"}
 _Data = Annotated[
-    dict[str, JsonValue] | list[JsonValue] | float | str | bool, Field(examples=[_EXAMPLE, [_EXAMPLE], 21.5])
+    Any, Field(description="What holds no reading goes to quarantine.", examples=[_EXAMPLE, [_EXAMPLE], 21.5])
 ]
 _Raw = Annotated[str, Field(description="Goes to quarantine, unless it is JSON all the same.", examples=["warm"])]
 

@@ -19,7 +19,7 @@ from tests.promises.readings import integrity, missing, repeated, stored
 from tests.promises.site import ROOT
 from tests.promises.tough_writer import BOOT, DEVICE, READINGS
 
-_POINTS = much(4, 20)
+_POINTS = much(8, 20)
 """Of each kind of call and each error, spread over all the calls that are made."""
 _LASTS = 12
 """Calls that fail one after another when the disk stays broken for a while."""
