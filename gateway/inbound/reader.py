@@ -34,7 +34,7 @@ class Reader:
     def __init__(self, access: Access, organization_id: str, hearing: Hearing) -> None:
         self._access = access
         self._organization_id = organization_id
-        self._topics = hearing.topics
+        self._topics = tuple(name for one in hearing.topics for name in _names_of(one))
         self._parser = parser_named(hearing.parser, hearing.mapping)
 
     def read(self, message: Incoming) -> Read | None:
@@ -68,3 +68,15 @@ class Reader:
 
     def _aside(self, problem: BadInput, reply: Reply | None) -> Read:
         return Read(self._access.sent_within(self._organization_id, self._parser), problem, reply)
+
+
+def _names_of(topic_filter: str) -> tuple[str, ...]:
+    """Return what the topics of its messages match: also what is behind the sign of a subscription of its own kind.
+
+    Such are shared ones (MQTT 5, 4.8.2), EMQX's `$queue`, and those that only one may have, its `$exclusive`.
+    """
+    match topic_filter.split("/"):
+        case ["$share", _, *heard] | ["$queue" | "$exclusive", *heard]:
+            return topic_filter, "/".join(heard)
+        case _:
+            return (topic_filter,)

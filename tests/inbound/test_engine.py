@@ -138,6 +138,16 @@ async def test_what_nobody_asked_for_is_acknowledged_and_nothing_else(site: Site
     assert (await site.stored(), await site.quarantined()) == ([], [])
 
 
+@pytest.mark.parametrize("before", ["$share/gateways", "$queue", "$exclusive"])
+async def test_p1_what_a_shared_subscription_brings_is_stored(site: Site, before: str) -> None:
+    source = OtherSide(hearing=Hearing((f"{before}/plant/+",)))
+    async with site.receiving(source):
+        source.publish(numbered(1))
+        source.publish(numbered(2), "elsewhere/hall")
+        await until(lambda: len(source.acknowledged) == 2, "acknowledged")
+    assert [one.seq for one in await site.stored()] == [1]
+
+
 async def test_a_reading_of_ours_that_comes_back_is_not_stored_again(site: Site) -> None:
     source = OtherSide()
     async with site.receiving(source):
