@@ -180,6 +180,18 @@ async def _led_on(connection: socket.socket, host: str, port: int, line: Line) -
         raise Failed(NotConnected(words, sent=False), "See what the proxy allows: many only lead to port 443.")
 
 
+def _goes_nowhere_else() -> aiohttp.TraceConfig:
+    """Return what ends a request that is led on: where, egress has not been asked, nor is it what the settings say."""
+
+    async def refuse(_: object, __: object, led_on: aiohttp.TraceRequestRedirectParams) -> None:
+        words = f"there is no WebSocket for MQTT: it leads on to another address (HTTP {led_on.response.status})"
+        raise Failed(WrongAddress(words), "Set `broker_url` to where the WebSocket is.")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace
+
+
 class _WebSocket:
     def __init__(self, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._session, self._socket = session, socket
@@ -190,7 +202,9 @@ class _WebSocket:
     ) -> "_WebSocket":
         connector = guarded_connector(egress, line.connects_to or host, keepalive_s=1.0, connections=1, tls=tls)
         named = f"[{host}]" if ":" in host else host
-        session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_goes_nowhere_else()]
+        )
         try:
             opened = await session.ws_connect(
                 f"{'ws' if tls is None else 'wss'}://{named}:{port}{path}",
