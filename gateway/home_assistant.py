@@ -381,6 +381,6 @@ def _said(payload: bytes) -> object:
     """Return what a device says of itself: JSON with a `status`, or that word alone."""
     try:
         said = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):  # too deep is no status either
         return payload.decode(errors="replace")
     return said.get("status") if isinstance(said, dict) else said

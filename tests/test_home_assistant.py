@@ -175,6 +175,20 @@ async def test_a_board_whose_will_says_so_is_offline_and_a_reading_brings_it_bac
         await shows(shown, "pir-motion_detected", "on")
 
 
+async def test_p4_a_status_that_cannot_be_read_stops_nothing_also_after_a_restart(tmp_path: Path) -> None:
+    deep = b"[" * 20_000
+    async with running_site(tmp_path, home_assistant=ON) as site:
+        who = await credential(site)
+        async with RawClient.login(site) as board:
+            board.send(publish("devices/kitchen/status", deep, retain=True))
+            board.send(publish("devices/kitchen/telemetry", reading()))
+            async with home(site, who) as shown:
+                await shows(shown, "pir-motion_detected", "on")
+        kitchen = site.kitchen
+    async with running_site(tmp_path, kitchen=kitchen, home_assistant=ON) as site, home(site, who) as shown:
+        await shows(shown, "pir-motion_detected", "on")
+
+
 async def test_a_board_that_is_not_heard_for_long_is_offline(site: Site) -> None:
     async with home(site) as shown:
         await says(site, sensors(pir={"motion_detected": True}))
