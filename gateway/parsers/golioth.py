@@ -13,6 +13,7 @@ Sources: https://docs.golioth.io/data-routing/destinations/webhook and its neigh
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +118,8 @@ def _time_of(value: dict[str, Any]) -> tuple[str, Any] | None:
         time = value.get(key)
         if isinstance(time, dict) and isinstance(seconds := time.get("seconds"), int):  # of inject-metadata
             nanos = time.get("nanos")
-            time = seconds + (nanos / 1e9 if isinstance(nanos, int) else 0)
+            with suppress(OverflowError):  # such a number is no time
+                time = seconds + (nanos / 1e9 if isinstance(nanos, int) else 0)
         if unix_ms(time) is not None:
             return key, time
     return None

@@ -110,3 +110,10 @@ def test_whether_data_says_its_time() -> None:
         assert says_when(timed)
     for untimed in ({"temp": 32, "t": 21.5}, [{"ts": DAY}, {}], [], 5, None):
         assert not says_when(untimed)
+
+
+@pytest.mark.parametrize("time", [{"seconds": 10**400, "nanos": 1}, {"seconds": 1, "nanos": 10**400}, 10**400])
+def test_p4_a_number_that_is_no_time_is_a_value(time: Any) -> None:
+    assert not says_when({"temp": 32, "time": time})
+    (found,) = parsed({"temp": 32, "time": time})
+    assert "timestamp" not in found.fields
