@@ -15,6 +15,8 @@ BLOCK1 = 27
 
 POST = 0x02
 CONTINUE = 0x5F  # 2.31
+SUCCESS = 2
+"""The class of codes that say yes."""
 
 JSON = 50
 """A content format."""

@@ -20,6 +20,7 @@ from cloud_sync.integrations.coap.message import (
     CONTINUE,
     MAX_AGE,
     POST,
+    SUCCESS,
     URI_PATH,
     Kind,
     Message,
@@ -98,10 +99,13 @@ class CoapSession:
             block, more = payload[at : at + size], at + size < len(payload)
             value = at // size << 4 | more << 3 | exponent
             answer = await self._request([*options, (BLOCK1, number(value))], block)
-            if not more or answer.code != CONTINUE:
+            if not more or answer.code >> 5 != SUCCESS:
                 return answer
+            wanted = answer.option(BLOCK1)
+            if answer.code != CONTINUE and wanted is None:  # it took the block for all of it: the rest would be lost
+                raise ConnectionResetError(ECONNRESET, "it takes no messages in blocks (RFC 7959)")
             at += size
-            if (wanted := answer.option(BLOCK1)) is not None:
+            if wanted is not None:
                 exponent = min(exponent, wanted & 7)  # it may want smaller ones
 
     async def _request(self, options: list[tuple[int, bytes]], payload: bytes) -> Message:

@@ -107,6 +107,19 @@ async def test_a_reading_that_is_larger_goes_out_in_blocks_as_large_as_they_may_
     assert fake.requests == (5 if exponent == 6 else 11)
 
 
+@pytest.mark.parametrize("echoes", [True, False])
+async def test_p1_a_block_that_is_taken_by_itself_is_not_all_of_it(*, echoes: bool) -> None:
+    """RFC 7959, 2.3: a server may act on each block at once; one that does not know blocks would leave out the rest."""
+    async with fake_golioth(answers_blocks="2.04", echoes_blocks=echoes) as fake, made(fake) as it:
+        given = Batch("m", [stored(1, {"sensors": {"camera": {"seen": "x" * 3_000}}})], "site-1", "log-1")
+        outcome = await sent(it, given)
+    if echoes:
+        assert (outcome, [len(one) > 3_000 for one in fake.bodies]) == (Ok(), [True])
+    else:
+        assert isinstance(outcome, NotConnected)
+        assert "in blocks" in outcome.reason
+
+
 async def test_a_device_makes_no_more_than_twenty_requests_a_second() -> None:
     """The stand-in refuses the 21st of a second."""
     async with fake_golioth() as fake, made(fake, rate_limit_per_minute=0) as it:

@@ -87,6 +87,10 @@ class FakeGolioth(asyncio.DatagramProtocol):
     repeats: int = 0
     """Of requests that had been answered, or acknowledged."""
     block_exponent: int = 6
+    answers_blocks: str = "2.31"
+    """What it says to a block that is not the last."""
+    echoes_blocks: bool = True
+    """Else it does not know of blocks, and takes each for all."""
     peers: dict[Address, Peer] = field(default_factory=dict)
     transport: asyncio.DatagramTransport = field(init=False)
     port: int = 0
@@ -183,7 +187,7 @@ class FakeGolioth(asyncio.DatagramProtocol):
         peer.blocks += payload
         echoed = ((BLOCK1, number((block & ~7) | min(block & 7, self.block_exponent))),)
         if block & 8:
-            return "2.31", "", echoed
+            return self.answers_blocks, "", echoed if self.echoes_blocks else ()
         body, peer.blocks = peer.blocks, b""
         return *self._stream(peer, path, body, most=10**9)[:2], echoed
 
