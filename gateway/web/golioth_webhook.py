@@ -6,9 +6,9 @@ Golioth signs nothing. Its pipeline shows a secret in `x-api-key`: the setting `
 - 200 when all of it is on disk, in quarantine too: what cannot be used would be handed in for ever. The headers are not
   more to be trusted than the body, so without `Ce-Source` it goes there as well
 - 503 with Retry-After when the disk has not taken it: then it is to come again
-- the same data of a device twice counts once, as long as the gateway runs: for good where the data says its time, else
-  when it follows itself within 10 s, as a request does whose answer was lost. `boot_id` and `seq` of a reading count
-  beyond a restart, as everywhere
+- the same data of a device twice counts once, as long as the gateway runs and is not handed in more than it remembers:
+  for good where the data says its time, else when it follows itself within 10 s, as a request does whose answer was
+  lost. `boot_id` and `seq` of a reading count beyond a restart, as everywhere
 - what this gateway itself has sent to Golioth, and a pipeline hands back, is answered and left out
 """
 
@@ -37,6 +37,8 @@ from gateway.web.publishing import AsReading, as_reading
 from gateway.web.routes import JSON, PIPELINE, Content, Guard, Route
 
 _REMEMBERED = 10_000
+_REMEMBERED_BYTES = 10_000_000
+"""Of bodies: what is kept of one, an answer for each reading, is as large."""
 _AGAIN_WITHIN_MS = 10_000
 _EXAMPLE = {"temperature": 21.5, "ts": "2026-11-20T12:00:00Z"}
 _Data = Annotated[
@@ -68,6 +70,7 @@ class GoliothAnswer(TypedDict):
 @dataclass(slots=True)
 class _HandedIn:
     digest: bytes
+    size: int
     at_ms: int
     task: "asyncio.Task[list[Verdict]]"
 
@@ -97,6 +100,7 @@ class GoliothWebhook:
         self._clock = clock
         self._is_ours = is_ours
         self._handed_in: OrderedDict[_Name, _HandedIn] = OrderedDict()
+        self._remembered_bytes = 0
 
     def routes(self) -> Iterable[Route]:
         """Return the route."""
@@ -128,7 +132,7 @@ class GoliothWebhook:
         if known is not None and known.digest == digest and (has_time or now_ms - known.at_ms <= _AGAIN_WITHIN_MS):
             return {**_answer(await asyncio.shield(known.task)), "repeated": True}
         task = asyncio.create_task(self._take(who, event, body))
-        self._remember(name, _HandedIn(digest, now_ms, task))
+        self._remember(name, _HandedIn(digest, len(body), now_ms, task))
         return _answer(await asyncio.shield(task))  # another request may wait for it, too
 
     async def _take(self, door: GoliothDoor, event: Event, body: bytes) -> list[Verdict]:
@@ -157,15 +161,20 @@ class GoliothWebhook:
         return door
 
     def _remember(self, name: _Name, one: _HandedIn) -> None:
+        self._forget(name)
         self._handed_in[name] = one
-        self._handed_in.move_to_end(name)
-        if len(self._handed_in) > _REMEMBERED:
-            self._handed_in.popitem(last=False)
+        self._remembered_bytes += one.size
+        while len(self._handed_in) > _REMEMBERED or self._remembered_bytes > _REMEMBERED_BYTES:
+            self._forget(next(iter(self._handed_in)))
         one.task.add_done_callback(partial(self._forget_failed, name, one))
 
     def _forget_failed(self, name: _Name, one: _HandedIn, task: "asyncio.Task[list[Verdict]]") -> None:
         if (task.cancelled() or task.exception() is not None) and self._handed_in.get(name) is one:
-            del self._handed_in[name]
+            self._forget(name)
+
+    def _forget(self, name: _Name) -> None:
+        known = self._handed_in.pop(name, None)
+        self._remembered_bytes -= 0 if known is None else known.size
 
 
 def _header(request: web.Request, name: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.operations.devices import list_devices
 from gateway.operations.integrations import IntegrationFields, add_integration, change_integration
+from gateway.web import golioth_webhook
 from tests.parsers.test_golioth import DAY, PIR, WHO
 from tests.site import FailingDisk, Site, running_site
 
@@ -119,6 +120,15 @@ async def test_p2_what_is_handed_in_again_counts_once_and_what_is_measured_again
     assert "repeated" not in (await handed_in(site, {"motion": True}))[1]
     assert "repeated" not in (await handed_in(site, {"motion": True}, Ce_Source="another"))[1]
     assert await readings(site) == 6
+
+
+async def test_p5_what_is_remembered_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golioth_webhook, "_REMEMBERED_BYTES", 10_000)
+    bodies = [{"said": str(number) * 4_000, "ts": DAY} for number in range(3)]
+    for body in (*bodies, bodies[2]):
+        status, answer = await handed_in(site, body)
+    assert (status, "repeated" in answer) == (200, True)
+    assert "repeated" not in (await handed_in(site, bodies[0]))[1]
 
 
 async def test_p1_what_is_not_on_disk_is_503_and_comes_again(site: Site, disk: FailingDisk) -> None:
