@@ -79,4 +79,5 @@ def named(refused: Sequence[tuple[Part, Rejected | TooLarge]]) -> Rejected:
         if not known and len(part.rows) > 1:
             return Rejected(reason)
         rows.extend(known or part.rows)
-    return Rejected(reason, sorted(rows))
+    is_certain = all(isinstance(outcome, Rejected) and outcome.is_certain for _, outcome in refused)
+    return Rejected(reason, sorted(rows), is_certain)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -69,8 +70,6 @@ async def test_each_reading_arrives_at_mosquitto_in_order(
     assert [one.topic.removeprefix(topic) for [one] in found] == ["/default/d1", "/default/d:2", "/default/d1"]
     wire = [wire_reading(one, gateway_id="site-1", log_uuid="log-1") for one in given.readings]
     assert [json.loads(one.payload) for [one] in found] == wire
-    if version == "5":
-        assert [one.properties.user for [one] in found] == [[("id", reading["id"])] for reading in wire]
 
 
 @pytest.mark.parametrize("protocol", ["mqtt", "mqtts", "wss"])
@@ -200,6 +199,17 @@ async def test_what_is_refused_is_named_and_the_rest_is_not_sent_twice(code: int
         for part in (batch_of("d1"), batch_of("d3", "d1", first_row=3)):
             assert await sent(it, part) == Ok()
         assert seqs(fake) == [1, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["a+b", "a#", "a\0b"])
+async def test_p4_what_no_topic_can_have_is_certainly_the_readings_own_fault(name: str) -> None:
+    given = Batch("m", [stored(1, {"sensors": {name: {"v": 1}, "pir": {"v": 1}}}), stored(2)], "site-1", "log-1")
+    async with fake_broker() as fake, made(fake.port, topic="r/{sensor}") as it:
+        for some in (given, replace(given, readings=given.readings[:1])):
+            outcome = await sent(it, some)
+            assert isinstance(outcome, Rejected)
+            assert (outcome.rows, outcome.is_certain) == ([1], True)
+        assert fake.goodbyes == 0
 
 
 async def test_what_several_readings_are_refused_for_is_halved_and_the_rest_is_not_sent_twice() -> None:
