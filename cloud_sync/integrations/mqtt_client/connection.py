@@ -5,8 +5,8 @@
 - What is published at QoS 1 is answered one by one; no more is on its way than our window, and than the broker wants.
 - What comes is acknowledged when its taker says so, and to the broker in the order that it came in (MQTT-4.6.0-2).
   Before that it keeps the message; on a session that is not clean it sends it again after a break.
-- While too much waits to be taken nothing is read, so a fast broker is slowed down and memory stays flat; except while
-  an answer is waited for, which stands behind it.
+- While too much waits to be taken nothing is read, so a fast broker is slowed down and memory stays flat; while an
+  answer is waited for, which stands behind it, some times as much may wait.
 
 Not a library's client: aiomqtt drops the reason codes of PUBACKs, acknowledges by itself, throws away what waits too
 long and, as paho does, resolves the broker's name itself and reads packets of any size.
@@ -34,6 +34,8 @@ PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _LONGEST_PACKET = 1_048_576
 _WAITING_AT_MOST = 1_000
 _WAITING_BYTES_AT_MOST = 8_388_608
+_BEFORE_AN_ANSWER = 8
+"""So many times as much may wait while an answer is waited for: then that is late, and whoever waits gives up."""
 _PACKET_IDS = 65_535
 _SILENCE = 1.5
 """Of the keepalive: after so long without a word the broker is gone."""
@@ -142,8 +144,8 @@ class Connection:
         self.session_present = connack.session_present
         self._window = min(self._window, said.number(Property.RECEIVE_MAXIMUM, _PACKET_IDS)) or 1
         self.largest_packet = said.number(Property.MAXIMUM_PACKET_BYTES, 0) or None
-        keepalive_s = said.number(Property.SERVER_KEEP_ALIVE_S, login.keepalive_s)
-        if keepalive_s:
+        theirs_s = said.number(Property.SERVER_KEEP_ALIVE_S, 0)  # 0: it does not look; but we want to know
+        if keepalive_s := min(filter(None, (theirs_s, login.keepalive_s)), default=0):
             self._tasks.append(asyncio.create_task(self._keep_alive(keepalive_s)))
 
     async def publish(
@@ -200,7 +202,7 @@ class Connection:
         while not waiting.messages:
             await self._change()
         taken = [waiting.messages.popleft() for _ in range(min(at_most, len(waiting.messages)))]
-        waiting.size -= sum(len(one.payload) for one in taken)
+        waiting.size -= sum(map(_size, taken))
         self._taken.set()
         return taken
 
@@ -257,9 +259,8 @@ class Connection:
 
     @property
     def _is_full(self) -> bool:
-        waiting = self._waiting
-        much = len(waiting.messages) > _WAITING_AT_MOST or waiting.size > _WAITING_BYTES_AT_MOST
-        return much and not self._publishes and not self._subscriptions
+        waiting, times = self._waiting, _BEFORE_AN_ANSWER if self._publishes or self._subscriptions else 1
+        return len(waiting.messages) > times * _WAITING_AT_MOST or waiting.size > times * _WAITING_BYTES_AT_MOST
 
     def _take(self, first: int, body: bytes, cut_bytes: int) -> None:
         kind = first >> 4
@@ -298,7 +299,7 @@ class Connection:
                 return  # some brokers repeat what was not acknowledged for a while; it waits here already
             waiting.unacknowledged[message.packet_id] = message
         waiting.messages.append(message)
-        waiting.size += len(message.payload)
+        waiting.size += _size(message)
 
     # What goes
 
@@ -376,6 +377,10 @@ class Connection:
                 future.exception()  # whoever has given up waiting needs no complaint
         self._changed.set()
         self._taken.set()
+
+
+def _size(message: Message) -> int:
+    return len(message.topic) + len(message.payload)
 
 
 def _copy(failure: Failed) -> Failed:

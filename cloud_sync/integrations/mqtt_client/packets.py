@@ -15,6 +15,7 @@ from cloud_sync.integrations.mqtt_client.properties import (
     Property,
     Value,
     binary,
+    end_of_properties,
     read,
     read_text,
     read_varint,
@@ -111,7 +112,6 @@ class Message:
     retain: bool
     packet_id: int
     """0 at QoS 0."""
-    properties: Properties
     cut_bytes: int = 0
     """More than 0: the packet had so many bytes, too many to keep, and the payload is left out."""
     is_repeated: bool = False
@@ -256,12 +256,11 @@ def read_publish(level: Level, first: int, body: bytes, cut_bytes: int) -> Messa
     packet_id = 0
     if first & _QOS_1:
         packet_id, at = _packet_id(body, at), at + 2
-    properties = Properties()
     if level == MQTT_5 and not cut_bytes:
-        properties, at = read(body, at)
+        at = end_of_properties(body, at)
     payload = b"" if cut_bytes else body[at:]
     qos, is_repeated = 1 if packet_id else 0, bool(first & _DUP)
-    return Message(topic, payload, qos, bool(first & _RETAIN), packet_id, properties, cut_bytes, is_repeated)
+    return Message(topic, payload, qos, bool(first & _RETAIN), packet_id, cut_bytes, is_repeated)
 
 
 def _packet_id(body: bytes, at: int = 0) -> int:

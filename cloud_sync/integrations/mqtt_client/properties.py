@@ -98,13 +98,21 @@ def written(properties: Iterable[tuple[Property, Value]]) -> bytes:
     return varint(len(content)) + content
 
 
+def end_of_properties(body: bytes, at: int) -> int:
+    """Return where the properties end that begin there, whatever they are. Raises Malformed.
+
+    Nobody reads those of a message, and a megabyte of them would take a second and ten times its size in memory.
+    """
+    length, at = _varint(body, at)
+    if at + length > len(body):
+        raise Malformed("properties longer than their packet")
+    return at + length
+
+
 def read(body: bytes, at: int) -> tuple[Properties, int]:
     """Return the properties that begin there, and where they end. Raises Malformed."""
-    length, at = _varint(body, at)
-    end = at + length
-    if end > len(body):
-        raise Malformed("properties longer than their packet")
-    found = Properties()
+    end, found = end_of_properties(body, at), Properties()
+    _, at = _varint(body, at)
     while at < end:
         try:
             name = Property(body[at])

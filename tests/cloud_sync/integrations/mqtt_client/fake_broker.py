@@ -35,7 +35,7 @@ class FakeBroker:
     accepts: int = 0
     """The code of CONNACK."""
     refuses: dict[str, int] = field(default_factory=dict)
-    """By topic, or `*`, the code of PUBACK."""
+    """By topic, or `*`, the code of PUBACK; by filter, that of SUBACK."""
     says: str = ""
     """The reason that goes with a refusal."""
     cuts_at: bytes | None = None
@@ -46,8 +46,12 @@ class FakeBroker:
     receive_maximum: int = 65_535
     largest_packet: int = 0
     keepalive_s: int = 0
+    says_keepalive: bool = False
+    """Also when that is 0."""
+    has_session: bool = False
     came: list[Came] = field(default_factory=list)
     logins: list[dict[str, Any]] = field(default_factory=list)
+    subscribed: list[list[str]] = field(default_factory=list)
     unanswered: int = 0
     most_unanswered: int = 0
     refused: int = 0
@@ -93,9 +97,7 @@ class FakeBroker:
         if kind == PacketTypes.PUBLISH:
             return await self._publish(first, body, writer)
         if kind == PacketTypes.SUBSCRIBE:
-            writer.write(
-                b"\x90" + (b"\x04" + body[:2] + b"\0\x01" if self.level == 5 else b"\x03" + body[:2] + b"\x01")
-            )
+            self._subscribe(body, writer)
             return True
         if kind == PacketTypes.PINGREQ:
             self.pings += 1
@@ -130,13 +132,24 @@ class FakeBroker:
             properties.ReceiveMaximum = self.receive_maximum
             if self.largest_packet:
                 properties.MaximumPacketSize = self.largest_packet
-            if self.keepalive_s:
+            if self.keepalive_s or self.says_keepalive:
                 properties.ServerKeepAlive = self.keepalive_s
             if self.accepts and self.says:
                 properties.ReasonString = f"{self.says} {login.get('password')}"
-        answer = bytes([0, self.accepts]) + (properties.pack() if self.level == 5 else b"")
+        answer = bytes([self.has_session, self.accepts]) + (properties.pack() if self.level == 5 else b"")
         writer.write(bytes([0x20, len(answer)]) + answer)
         return not self.accepts
+
+    def _subscribe(self, body: bytes, writer: asyncio.StreamWriter) -> None:
+        _, at = self._properties(PacketTypes.SUBSCRIBE, body, 2)
+        filters: list[str] = []
+        while at < len(body):
+            one, at = _text(body, at)
+            filters.append(one)
+            at += 1  # its options
+        self.subscribed.append(filters)
+        rest = (b"\0" if self.level == 5 else b"") + bytes(self.refuses.get(one, 1) for one in filters)
+        writer.write(bytes([0x90, 2 + len(rest)]) + body[:2] + rest)
 
     async def _publish(self, first: int, body: bytes, writer: asyncio.StreamWriter) -> bool:
         topic, at = _text(body, 0)

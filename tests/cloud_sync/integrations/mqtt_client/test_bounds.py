@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +34,17 @@ async def test_a_broker_that_is_silent_is_gone_and_one_that_answers_stays() -> N
         assert fine.pings
 
 
+async def test_a_broker_that_does_not_look_whether_we_are_there_is_looked_after_all_the_same() -> None:
+    impatient = replace(at(0), login=Login("a", keepalive_s=1))
+    async with (
+        fake_broker(keepalive_s=0, says_keepalive=True, hangs=True) as silent,
+        aclosing(await open_connection(replace(impatient, port=silent.port), ANYWHERE, timeout_s=10)) as gone,
+    ):
+        async with asyncio.timeout(20):
+            await gone.gone()
+        assert silent.pings
+
+
 @asynccontextmanager
 async def flood(count: int) -> AsyncIterator[tuple[int, list[int]]]:
     """A broker that sends as much as is taken, and ends then; it counts what has gone into the socket."""
@@ -55,6 +67,14 @@ async def flood(count: int) -> AsyncIterator[tuple[int, list[int]]]:
         server.close()
 
 
+async def nothing_more_fits(sent: list[int]) -> None:
+    before = -1
+    async with asyncio.timeout(20):
+        while len(sent) > before:
+            before = len(sent)
+            await asyncio.sleep(0.1)
+
+
 async def take_all(connection: Connection, found: list[int]) -> None:
     while True:
         found += [int(one.payload[:5]) for one in await connection.received(100)]
@@ -63,11 +83,7 @@ async def take_all(connection: Connection, found: list[int]) -> None:
 async def test_p5_a_fast_broker_waits_and_nothing_is_lost() -> None:
     count = 20_000
     async with flood(count) as (port, sent), aclosing(await open_connection(at(port), ANYWHERE, timeout_s=10)) as it:
-        before = -1
-        async with asyncio.timeout(20):
-            while len(sent) > before:  # until nothing more fits
-                before = len(sent)
-                await asyncio.sleep(0.1)
+        await nothing_more_fits(sent)
         assert len(it._waiting.messages) < 1_100
         assert len(sent) < count
         found: list[int] = []
@@ -75,3 +91,12 @@ async def test_p5_a_fast_broker_waits_and_nothing_is_lost() -> None:
             await take_all(it, found)
         assert found == list(range(count))
         assert isinstance(ended.value.outcome, NotConnected)
+
+
+async def test_p5_also_while_an_answer_is_waited_for_that_does_not_come_memory_is_bounded() -> None:
+    async with flood(20_000) as (port, sent), aclosing(await open_connection(at(port), ANYWHERE, timeout_s=10)) as it:
+        asking = asyncio.create_task(it.subscribe(["#"]))
+        await nothing_more_fits(sent)
+        assert 1_100 < len(it._waiting.messages) < 9_000
+        assert len(sent) < 20_000
+        asking.cancel()

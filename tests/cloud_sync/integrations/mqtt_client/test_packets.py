@@ -12,7 +12,7 @@ from paho.mqtt.properties import Properties as PahoProperties
 
 from cloud_sync.integrations.mqtt_client import packets, properties
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, MQTT_311, Framer
-from cloud_sync.integrations.mqtt_client.properties import Malformed, Property
+from cloud_sync.integrations.mqtt_client.properties import Malformed, Property, varint
 
 MADE: Any = PahoProperties
 LEVELS = (MQTT_311, MQTT_5)
@@ -50,6 +50,14 @@ def test_of_a_message_that_is_too_long_the_topic_is_left() -> None:
     first, second = (packets.read_publish(MQTT_5, *one) for one in found)
     assert (first.topic, first.payload, first.packet_id, first.cut_bytes) == ("a/b", b"", 9, 200_012)
     assert (second.topic, second.payload, second.cut_bytes) == ("c", b"y", 0)
+
+
+def test_what_is_said_beside_a_message_is_neither_read_nor_kept() -> None:
+    said = b"\x26\x00\x00\x00\x00" * 200_000  # user properties, each with nothing in it
+    body = b"\x00\x01a\x00\x07" + varint(len(said)) + said + b"x"
+    found = packets.read_publish(MQTT_5, 0x32, body, 0)
+    assert (found.topic, found.payload) == ("a", b"x")
+    assert not [one for one in vars(type(found)) if "propert" in one]
 
 
 @pytest.mark.parametrize(
