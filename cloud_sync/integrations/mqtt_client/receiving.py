@@ -58,7 +58,7 @@ class Receiving:
 
     async def _subscribed(self, connection: Connection) -> Outcome | None:
         """Let the session know what we hear; return why that is nothing."""
-        if connection.session_present and self._granted is not None:
+        if connection.session_present and self._granted == "":
             return None
         try:
             async with asyncio.timeout(self._timeout_s):

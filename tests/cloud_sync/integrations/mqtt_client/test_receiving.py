@@ -1,0 +1,45 @@
+"""What a kept session is told again, and what not."""
+
+import asyncio
+from collections.abc import Sequence
+
+from cloud_sync.contract import Inbox, Incoming, Line, NotConnected
+from cloud_sync.integrations.mqtt_client.connection import Broker
+from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Login
+from cloud_sync.integrations.mqtt_client.receiving import Receiving
+from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fake_broker
+from tests.cloud_sync.samples import ANYWHERE
+
+
+class Ending(Inbox):
+    """It lets the connection end as soon as messages can come."""
+
+    gateway_id = "site-1"
+
+    def __init__(self, fake: FakeBroker) -> None:
+        self.problems: list[str] = []
+        self._fake = fake
+        self._cut: list[asyncio.Task[None]] = []
+
+    def opened(self, line: Line, problem: str = "") -> None:  # noqa: ARG002 - the contract's
+        self.problems.append(problem)
+        self._cut.append(asyncio.create_task(self._fake.cut()))
+
+    async def take(self, messages: Sequence[Incoming]) -> None:
+        assert not messages
+
+    async def settled(self) -> None:
+        """Nothing is owed."""
+
+
+async def test_a_topic_that_was_refused_is_asked_for_again_and_one_that_was_not_is_not() -> None:
+    async with fake_broker(has_session=True, refuses={"b": 0x87}) as fake:
+        broker = Broker("127.0.0.1", fake.port, False, None, Login("a", is_clean=False), MQTT_5)  # noqa: FBT003
+        receiving, inbox = Receiving(broker, ("a", "b"), ANYWHERE, timeout_s=5), Ending(fake)
+        for _ in range(2):
+            assert isinstance(await receiving.receive(inbox), NotConnected)
+        fake.refuses.clear()  # its owner has mended our rights
+        for _ in range(2):
+            await receiving.receive(inbox)
+        assert ["hear b" in one for one in inbox.problems] == [True, True, False, False]
+        assert fake.subscribed == [["a", "b"]] * 3
