@@ -91,6 +91,8 @@ class _Line:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await (await self._connection.publish(topic, payload))
+        except ValueError:  # nobody can be told there: the topic is too long
+            return True
         except (Failed, TimeoutError):
             return False
         return True  # also when the broker says no: what it forbids once, it forbids always

@@ -2,13 +2,19 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from cloud_sync.contract import Inbox, Incoming, Line, NotConnected
-from cloud_sync.integrations.mqtt_client.connection import Broker
+from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Login
-from cloud_sync.integrations.mqtt_client.receiving import Receiving
+from cloud_sync.integrations.mqtt_client.receiving import Receiving, _Line
 from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fake_broker
 from tests.cloud_sync.samples import ANYWHERE
+
+
+def at(fake: FakeBroker) -> Broker:
+    login = Login("a", is_clean=False)
+    return Broker("127.0.0.1", fake.port, uses_tls=False, websocket_path=None, login=login, level=MQTT_5)
 
 
 class Ending(Inbox):
@@ -34,8 +40,7 @@ class Ending(Inbox):
 
 async def test_a_topic_that_was_refused_is_asked_for_again_and_one_that_was_not_is_not() -> None:
     async with fake_broker(has_session=True, refuses={"b": 0x87}) as fake:
-        broker = Broker("127.0.0.1", fake.port, False, None, Login("a", is_clean=False), MQTT_5)  # noqa: FBT003
-        receiving, inbox = Receiving(broker, ("a", "b"), ANYWHERE, timeout_s=5), Ending(fake)
+        receiving, inbox = Receiving(at(fake), ("a", "b"), ANYWHERE, timeout_s=5), Ending(fake)
         for _ in range(2):
             assert isinstance(await receiving.receive(inbox), NotConnected)
         fake.refuses.clear()  # its owner has mended our rights
@@ -43,3 +48,11 @@ async def test_a_topic_that_was_refused_is_asked_for_again_and_one_that_was_not_
             await receiving.receive(inbox)
         assert ["hear b" in one for one in inbox.problems] == [True, True, False, False]
         assert fake.subscribed == [["a", "b"]] * 3
+
+
+async def test_p4_a_reply_that_no_topic_can_carry_holds_up_nothing() -> None:
+    async with fake_broker() as fake, aclosing(await open_connection(at(fake), ANYWHERE, timeout_s=5)) as connection:
+        line = _Line(connection, 5)
+        assert await line.reply("x" * 65_536, b"")
+        assert await line.reply("x", b"")
+        assert [one.topic for one in fake.came] == ["x"]
