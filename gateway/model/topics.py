@@ -127,12 +127,12 @@ def is_of_devices(topic: str) -> bool:
 
 
 def is_topic_filter(text: str) -> bool:
-    """Whether it is a topic filter: each wildcard is a level of its own, and `#` the last one (MQTT 3.1.1, 4.7.1)."""
+    """Whether it is a topic filter: each wildcard is a level of its own, `#` the last one, and no NUL (3.1.1, 4.7)."""
     *levels, last = text.split("/")
     for level in levels:
         if "#" in level or ("+" in level and level != "+"):
             return False
-    return bool(text) and (last in {"+", "#"} or not {"+", "#"} & set(last))
+    return bool(text) and "\0" not in text and (last in {"+", "#"} or not {"+", "#"} & set(last))
 
 
 def matches(topic: str, topic_filter: str) -> bool:

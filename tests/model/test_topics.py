@@ -41,6 +41,8 @@ def test_a_topic_matches_itself_and_with_any_level_left_open(levels: list[str], 
         assert is_topic_filter(topic_filter) or not topic_filter
 
 
-@pytest.mark.parametrize("text", ["", "a#", "#a", "a/#/b", "#/", "##", "a+", "+a", "a/b+/c", "a/++", "+#", "/#x"])
+@pytest.mark.parametrize(
+    "text", ["", "a#", "#a", "a/#/b", "#/", "##", "a+", "+a", "a/b+/c", "a/++", "+#", "/#x", "a\0b"]
+)
 def test_a_wildcard_that_does_not_stand_alone_makes_no_filter(text: str) -> None:
     assert not is_topic_filter(text)

@@ -287,7 +287,7 @@ class Publisher:
 
     def _fault(self, connection: Connection, part: Part, properties: Told) -> Rejected | TooLarge | None:
         (topic,) = part.key
-        if not is_topic_filter(topic) or {"+", "#", "\0"} & {*topic} or len(topic.encode()) > _LONGEST_TOPIC:
+        if not is_topic_filter(topic) or {"+", "#"} & {*topic} or len(topic.encode()) > _LONGEST_TOPIC:
             return Rejected(f"nothing can be published to {topic[:100]!r}", is_certain=True)
         size, most = len(part.body), self._limits.max_bytes
         if size <= most and connection.largest_packet is not None:
