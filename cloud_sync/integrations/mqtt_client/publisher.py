@@ -14,6 +14,7 @@
 """
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ from cloud_sync.integrations.mqtt_client.reasons import Failed, outcome_of_messa
 from cloud_sync.payload.in_parts import Key, Part
 from cloud_sync.rate_limit import RateLimit
 from gateway.model.topics import is_topic_filter
+
+_logger = logging.getLogger(__name__)
 
 _ENDINGS = 3
 _LASTS_S = 60.0
@@ -217,13 +220,22 @@ class Publisher:
             self._connection = None
 
     async def _tell(self, connection: Connection, beside: Beside, limit: asyncio.Timeout) -> None:
-        """Tell what is due beside readings. Raises Failed, also when the broker refuses it."""
+        """Tell what is due beside readings. Raises Failed, also when the broker allows nothing of it.
+
+        One message that it does not take is left out: it must not hold up readings.
+        """
         is_new = connection is not self._told_on
         if is_new and beside.filters:
             await connection.subscribe(beside.filters, qos=0)
         heard = await connection.received(_HEARD_AT_MOST) if connection.has_received else []
         pending: list[tuple[str, asyncio.Future[Answer]]] = []
         for topic, payload in beside.due(heard, is_new=is_new):
+            size, most = connection.size_of(topic, payload), connection.largest_packet
+            if most is not None and size > most:
+                _logger.warning(
+                    "not told: a message has %d bytes, and %d are the most, for the topic %s", size, most, topic
+                )
+                continue
             limit.reschedule(None)
             await self._rate.take()
             limit.reschedule(self._until_s())
@@ -234,8 +246,10 @@ class Publisher:
             match outcome := outcome_of_message(future.result()):
                 case Ok():
                     pass
-                case AuthFailed() | Rejected() | TooLarge():
+                case AuthFailed():
                     raise Failed(AuthFailed(f"{outcome.reason}, for the topic {topic}"))
+                case Rejected() | TooLarge():
+                    _logger.warning("not told: %s, for the topic %s", outcome.reason, topic)
                 case _:
                     raise Failed(outcome)
         self._told_on = connection

@@ -149,6 +149,16 @@ async def test_what_the_broker_did_not_take_is_told_again() -> None:
         assert [one.topic for one in fake.came[-3:]] == [STATE, CONFIG, "r"]
 
 
+@pytest.mark.parametrize("way", [{"refuses": {CONFIG: 0x95}}, {"refuses": {CONFIG: 0x99}}, {"largest_packet": 800}])
+async def test_p4_what_the_broker_takes_no_message_of_holds_up_no_reading(way: dict[str, Any]) -> None:
+    many = {"sensors": {"plant": {f"value_{number}": number for number in range(10)}}}
+    async with fake_broker(**way) as fake, made(fake.port, topic="r") as it:
+        assert await sent(it, stored(1, many)) == Ok()
+        topics = [one.topic for one in fake.came]
+        assert CONFIG not in topics
+        assert topics[-1] == "r"
+
+
 async def test_after_a_break_everything_is_told_again() -> None:
     async with fake_broker() as fake, made(fake.port) as it:
         assert await sent(it, *batch_of("d1", "d2").readings) == Ok()
