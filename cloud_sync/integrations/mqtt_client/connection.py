@@ -30,7 +30,6 @@ from cloud_sync.integrations.mqtt_client.properties import Malformed, Properties
 from cloud_sync.integrations.mqtt_client.reasons import Failed, refused_login, told_to_go
 from cloud_sync.integrations.mqtt_client.transport import Stream, failed, open_stream
 
-PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _LONGEST_PACKET = 1_048_576
 _WAITING_AT_MOST = 1_000
 _WAITING_BYTES_AT_MOST = 8_388_608
