@@ -5,6 +5,8 @@
 - at QoS 1, so each message is acknowledged, in order, when the inbox says so. What devices publish at QoS 0 comes at
   QoS 0: the broker neither keeps it for us nor sends it again
 - what is retained comes with a new subscription; a kept one is not made anew, or all of it would come with each break
+- a broker may end the connection at a reply that it does not allow. Its message would come again for ever, and nothing
+  behind it: when that has happened three times in a row, such replies are left out, and its owner is told
 """
 
 import asyncio
@@ -20,6 +22,8 @@ from cloud_sync.integrations.mqtt_client.reasons import Failed
 
 _AT_ONCE = 100  # while these are read, nobody else is served: some milliseconds
 _REPLIES_ON_THEIR_WAY = 100
+_ENDINGS = 3
+_LEFT_OUT_AT_MOST = 1_000
 
 
 class Receiving:
@@ -33,6 +37,7 @@ class Receiving:
         self._timeout_s = timeout_s
         self._granted: str | None = None
         """What was to be mended when the session was told what we hear; None while it has not been."""
+        self._replies = _Replies()
 
     async def receive(self, inbox: Inbox) -> Outcome:
         """Connect once, hand in what comes, and return why that has ended."""
@@ -48,7 +53,8 @@ class Receiving:
             refused = await self._subscribed(connection)
             if refused is not None:
                 return refused
-            inbox.opened(_Line(connection, self._timeout_s), self._granted or "")
+            line = _Line(connection, self._timeout_s, self._replies)
+            inbox.opened(line, self._granted or self._replies.problem)
             while True:
                 messages = await connection.received(_AT_ONCE)
                 await inbox.take([_incoming(one) for one in messages])
@@ -73,12 +79,45 @@ class Receiving:
         return None
 
 
+class _Replies:
+    """At which replies connections have ended: one of them is sent alone, so that it is known to be the reason."""
+
+    def __init__(self) -> None:
+        self.problem = ""
+        """What is to be mended."""
+        self.alone = asyncio.Lock()
+        self.suspect: str | None = None
+        self._endings = 0
+        self._left_out: dict[str, None] = {}
+
+    def leaves_out(self, topic: str) -> bool:
+        return topic in self._left_out
+
+    def answered(self, topic: str) -> None:
+        if topic == self.suspect:
+            self.suspect, self._endings = None, 0
+
+    def ended_at(self, topic: str) -> None:
+        self._endings = self._endings + 1 if topic == self.suspect else 1
+        self.suspect = topic
+        if self._endings == _ENDINGS:
+            self.suspect, self._endings = None, 0
+            self._left_out[topic] = None
+            if len(self._left_out) > _LEFT_OUT_AT_MOST:
+                del self._left_out[next(iter(self._left_out))]
+            self.problem = (
+                f"it ends the connection when we reply to {topic}: nobody is replied to there. Allow it there"
+            )
+
+
 class _Line:
     """What messages came by."""
 
-    def __init__(self, connection: Connection, timeout_s: float) -> None:
+    def __init__(self, connection: Connection, timeout_s: float, replies: _Replies) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
+        self._replies = replies
+        self._has_ended = False
 
     async def acknowledge(self, messages: Sequence[Incoming]) -> bool:
         try:
@@ -88,13 +127,29 @@ class _Line:
         return True
 
     async def reply(self, topic: str, payload: bytes) -> bool:
+        if self._replies.leaves_out(topic):
+            return True
+        if self._replies.suspect is None:
+            return await self._reply(topic, payload)
+        async with self._replies.alone:
+            return await self._reply(topic, payload)
+
+    async def _reply(self, topic: str, payload: bytes) -> bool:
+        if self._has_ended:
+            return False
         try:
             async with asyncio.timeout(self._timeout_s):
                 await (await self._connection.publish(topic, payload))
         except ValueError:  # nobody can be told there: the topic is too long
             return True
-        except (Failed, TimeoutError):
+        except Failed as error:
+            is_first, self._has_ended = not self._has_ended, True
+            if is_first and (error.blames_packet or isinstance(error.outcome, AuthFailed)):
+                self._replies.ended_at(topic)
             return False
+        except TimeoutError:
+            return False
+        self._replies.answered(topic)
         return True  # also when the broker says no: what it forbids once, it forbids always
 
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from cloud_sync.contract import Inbox, Incoming, Line, NotConnected
 from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Login
-from cloud_sync.integrations.mqtt_client.receiving import Receiving, _Line
+from cloud_sync.integrations.mqtt_client.receiving import Receiving, _Line, _Replies
 from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fake_broker
 from tests.cloud_sync.samples import ANYWHERE
 
@@ -52,7 +52,20 @@ async def test_a_topic_that_was_refused_is_asked_for_again_and_one_that_was_not_
 
 async def test_p4_a_reply_that_no_topic_can_carry_holds_up_nothing() -> None:
     async with fake_broker() as fake, aclosing(await open_connection(at(fake), ANYWHERE, timeout_s=5)) as connection:
-        line = _Line(connection, 5)
+        line = _Line(connection, 5, _Replies())
         assert await line.reply("x" * 65_536, b"")
         assert await line.reply("x", b"")
         assert [one.topic for one in fake.came] == ["x"]
+
+
+async def test_p4_a_reply_at_which_the_broker_goes_is_left_out_and_others_are_not() -> None:
+    replies, answers = _Replies(), []
+    async with fake_broker(cuts_at=b"not this") as fake:
+        for _ in range(5):
+            async with aclosing(await open_connection(at(fake), ANYWHERE, timeout_s=5)) as connection:
+                line = _Line(connection, 5, replies)
+                both = (line.reply("hub/1", b"fine"), line.reply("hub/2", b"not this"), line.reply("hub/3", b"fine"))
+                answers.append(all(await asyncio.gather(*both)))
+        assert answers == [False, False, False, True, True]
+        assert "hub/2" in replies.problem
+        assert [one.topic for one in fake.came[-2:]] == ["hub/1", "hub/3"]
