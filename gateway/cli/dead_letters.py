@@ -43,7 +43,7 @@ def dead_letters(destination: Destination = None, as_json: JsonOutput = False, c
         when, reason = rfc3339(letter.time_ms), _one_line(letter.reason) + state
         rows.append((str(letter.row), letter.destination, letter.device_id, when, str(letter.attempts), reason))
     columns = ("row", "destination", "device", "time", "attempts", "reason")
-    show_table(columns, rows, soft_wrap=not sys.stdout.isatty())
+    show_table(columns, rows)
 
 
 def replay(

@@ -228,6 +228,8 @@ def _show(one: IntegrationView, *, as_json: bool) -> None:
 
 
 def _health(one: IntegrationHealth) -> list[tuple[str, str]]:
+    if one.last_success_ms is None and not one.errors:
+        return [("up", "not tried yet")]
     return [
         ("up", "yes" if one.up else f"no: {one.failures:,} failures, the last for {one.error_kind}"),
         ("last success", "none yet" if one.last_success_ms is None else rfc3339(one.last_success_ms)),

@@ -37,7 +37,6 @@ app = typer.Typer(no_args_is_help=True, help="Tell people: try it, preview it, s
 
 STATUSES: tuple[Status, ...] = ("pending", "sent", "failed", "retrying")
 _TEST_S = 60.0
-_WIDE = 200  # where no terminal says how wide it is
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The integration: its name, or its id.")]
 Organization = Annotated[str | None, typer.Option(help="Whose it is.", show_default="gateway.organization_id")]
@@ -171,8 +170,7 @@ def show_log(
             f" ({_one_line(row.error_message)})" if row.error_message else ""
         )
         lines.append((row.id, rfc3339(row.created_at_ms), row.integration_id, row.priority, row.status, what))
-    width = None if sys.stdout.isatty() else _WIDE
-    show_table(("id", "at", "by", "priority", "status", "what"), lines, with_uuids=True, width=width)
+    show_table(("id", "at", "by", "priority", "status", "what"), lines, with_uuids=True)
 
 
 @app.command()

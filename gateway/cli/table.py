@@ -1,8 +1,10 @@
 """Tables of commands. What is in one may come from anywhere, so nothing of it is read as markup."""
 
+import sys
 from collections.abc import Iterable, Sequence
 
 _ID_WIDTH = 36
+_WITHOUT_A_TERMINAL = 1_000
 
 
 def show_table(
@@ -11,9 +13,11 @@ def show_table(
     *,
     with_uuids: bool = False,
     width: int | None = None,
-    soft_wrap: bool = False,
 ) -> None:
-    """Print a table; if `with_uuids`, what stands below `id` is never broken. `width` is the terminal's if None."""
+    """Print a table; if `with_uuids`, what stands below `id` is never broken.
+
+    `width` is the terminal's if None. Where there is none, as for a pipe, nothing is cut off.
+    """
     from rich.console import Console  # noqa: PLC0415 - takes its time, and with --json nobody needs it
     from rich.table import Column, Table  # noqa: PLC0415 - the same
     from rich.text import Text  # noqa: PLC0415 - the same
@@ -24,4 +28,6 @@ def show_table(
     )
     for row in rows:
         table.add_row(*map(Text, row))
-    Console(width=width, soft_wrap=soft_wrap).print(table)
+    if width is None and not sys.stdout.isatty():
+        width = _WITHOUT_A_TERMINAL
+    Console(width=width).print(table)

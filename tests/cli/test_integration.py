@@ -58,6 +58,8 @@ def test_integrations_are_added_changed_tried_and_removed(own_site: GatewayProce
     code, text = told(own_site, "add", "webhook", "Building API", *known, "--secret", "secret=-", stdin=SECRET.encode())
     assert code == 0, text
     assert "secret        set, and not shown" in text
+    assert ("not tried yet" in text) == is_running
+    assert "uptime" not in text
     archive, new = shown(own_site, "list")
     assert (archive["name"], archive["origin"], new["name"]) == ("archive", "file", "Building API")
     assert (new["settings"], new["secret_names"]) == ({"url": URL, "timeout_s": 2}, ["secret"])
