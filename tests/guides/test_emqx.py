@@ -15,7 +15,7 @@ async def test_the_guides_request_is_stored_and_answered_as_it_says(tmp_path: Pa
     [promised] = re.findall(r"^answers `(.*?)`", text_of("emqx.md"), re.MULTILINE)
     async with running_api(tmp_path, role="device") as api:
         address = api.site.url(url.removeprefix("http://192.0.2.10:8080"))
-        name, _, value = header.replace("TOKEN", api.token).partition(": ")
+        name, _, value = header.replace("$TOKEN", api.token).partition(": ")
         headers = {name: value, "Content-Type": "application/json"}
         async with api.site.http.post(address, data=body.encode(), headers=headers) as response:
             assert (response.status, await response.json()) == (200, json.loads(promised))

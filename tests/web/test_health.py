@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tests.site import FailingDisk, Site, reading
 
-README = Path(__file__).parent.parent.parent / "README.md"
+HOUSE = Path(__file__).parent.parent.parent
+PAGES = (HOUSE / "gateway" / "metrics.md", HOUSE / "README.md")
 
 
 async def test_a_process_that_turns_is_healthy_and_ready_and_asks_no_token(site: Site) -> None:
@@ -39,9 +40,8 @@ async def test_a_failing_disk_is_a_reason_not_to_be_ready_until_a_commit_succeed
 
 
 async def test_every_documented_metric_is_there(site: Site) -> None:
-    documented = set(
-        re.findall(r"^\| `((?:neurogate_|sensor_data_|active_|queue_)\w+)", README.read_text(), re.MULTILINE)
-    )
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    documented = set(re.findall(r"^\| `((?:neurogate_|sensor_data_|active_|queue_)\w+)", text, re.MULTILINE))
     assert len(documented) > 10
     async with site.http.get(site.url("/metrics")) as response:
         assert response.headers["Content-Type"].startswith("text/plain")
