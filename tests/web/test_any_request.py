@@ -104,7 +104,7 @@ _WHO = {"sensor-data": "a device's password", "golioth-webhook": "a pipeline of 
 
 
 def test_every_example_of_the_document_works(gateway: TwoOrganizations, document: dict[str, Any]) -> None:
-    """The examples are those of the README: with the right token they do what they say."""
+    """With the right token the examples do what they say."""
     askers = gateway.organizations[0].headers
     for method, path, operation in operations(document):
         if path.startswith("/functions/"):  # the same, and a name is taken once
