@@ -43,7 +43,7 @@ def read_body(model: TypeAdapter[Any], body: bytes) -> Any:  # noqa: ANN401 - wh
         code = "invalid_request"
         if first["type"].startswith("union_tag"):
             code = f"unknown_{first['ctx']['discriminator']}".replace("'", "")
-        hint = "What it takes is at /api/openapi.json, and in the README."
+        hint = "What it takes is at /api/openapi.json, and in gateway/web/README.md."
         raise BadInput(code, f"{where}: {first['msg']}.", hint=hint) from None
 
 

@@ -226,6 +226,20 @@ async def test_those_of_organisations_are_tried_by_the_gateway(tmp_path: Path) -
     assert asked == ["1", "2"]
 
 
+async def test_a_destination_whose_secret_is_in_the_vault_is_tried_where_that_is_open(tmp_path: Path) -> None:
+    tried = []
+
+    async def trial(integration_id: str) -> list[Finding]:
+        tried.append(integration_id)
+        return [fine("It is there.")]
+
+    table = {"type": "webhook", "name": "api", "url": "https://x.invalid", "secret": "${vault:API_SECRET}"}
+    found = only(await destinations(evidence(tmp_path, tables={"integrations": [table]}, try_integration=trial)))
+    assert (tried, found.level, found.words) == (["api"], "ok", "api: It is there.")
+    wrong = table | {"urll": "x"}
+    assert levels(await destinations(evidence(tmp_path, tables={"integrations": [wrong]}))) == ["broken"]
+
+
 # The configuration
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from cloud_sync.contract import IntegrationConfig
-from cloud_sync.registry import load_config
+from cloud_sync.registry import check_config
 from gateway.doctor.evidence import Evidence
 from gateway.model.errors import ConfigError
 from gateway.model.finding import Finding, fine, warning
@@ -18,7 +18,7 @@ async def configuration(evidence: Evidence) -> list[Finding]:
     configs = []
     for table in evidence.settings.integrations:
         try:
-            configs.append(load_config(table, evidence.loaded.origins))
+            configs.append(check_config(table, evidence.loaded.origins))
         except ConfigError:  # the check destinations says it
             continue
     active = [config for config in configs if config.status == "active"]
