@@ -228,16 +228,20 @@ class Connection:
                 await self._change()
 
     async def aclose(self) -> None:
-        """Say goodbye, so that no will is published, and end."""
-        if self._ended is None and self._connack.done():
-            with suppress(OSError, aiohttp.ClientError):  # then it is gone anyhow
-                async with asyncio.timeout(_GOODBYE_S):
-                    await self._stream.write(packets.DISCONNECT)
-        self._end(Failed(NotConnected("the connection was closed here")))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._stream.close()
+        """Say goodbye, so that no will is published, and end; also when whoever does it is cancelled meanwhile."""
+        try:
+            if self._ended is None and self._connack.done():
+                with suppress(OSError, aiohttp.ClientError):  # then it is gone anyhow
+                    async with asyncio.timeout(_GOODBYE_S):  # CancelledError, in a task that is being cancelled (3.11)
+                        await self._stream.write(packets.DISCONNECT)
+        finally:
+            self._end(Failed(NotConnected("the connection was closed here")))
+            for task in self._tasks:
+                task.cancel()
+            try:
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+            finally:
+                await self._stream.close()
 
     # What comes
 

@@ -157,11 +157,13 @@ class Publisher:
             await asyncio.wait((self._stays,))
             self._stays = None
         connection, status = self._connection, self._status
-        if connection is not None and connection.ended is None and status is not None:
-            with suppress(Failed, TimeoutError):
-                async with asyncio.timeout(_GOODBYE_S):
-                    await (await connection.publish(status.topic, status.will, retain=True))
-        await self._drop(connection)
+        try:
+            if connection is not None and connection.ended is None and status is not None:
+                with suppress(Failed, TimeoutError):
+                    async with asyncio.timeout(_GOODBYE_S):
+                        await (await connection.publish(status.topic, status.will, retain=True))
+        finally:  # the time limit ends a task that is being cancelled with CancelledError (Python 3.11)
+            await self._drop(connection)
 
     async def _connected(self, status: Status | None) -> Connection:
         async with self._connecting:

@@ -157,6 +157,9 @@ class _Tcp:
             self._writer.transport.abort()
         except OSError:
             pass  # it was gone before
+        except asyncio.CancelledError:  # the time limit's, too, in a task that is being cancelled (Python 3.11)
+            self._writer.transport.abort()
+            raise
 
 
 async def _led_on(connection: socket.socket, host: str, port: int, line: Line) -> None:
