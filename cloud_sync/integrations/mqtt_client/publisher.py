@@ -7,7 +7,8 @@
 - A broker of MQTT 3.1.1 can only end the connection where it will not have a message. So one at which the connection
   has ended is sent alone; when that has happened three times in a row, it is refused.
 - The connection is made when there is something to send, and kept.
-- What is to be told beside readings, such as to a Home Assistant, is told before them, on the same connection.
+- What is to be told beside readings, such as to a Home Assistant, is told before them, on the same connection. Where a
+  broker ends the connection at that, three times in a row, it is left out from then on: readings go all the same.
 - With a status topic, the broker tells who is there: we say so when we have come and when we go, and it does, retained,
   when we are gone without a word. So that it does not say for hours that we are gone, another connection is then made
   also when there is nothing to send.
@@ -17,8 +18,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -30,13 +31,13 @@ from cloud_sync.integrations.mqtt_client.connection import Broker, Connection, o
 from cloud_sync.integrations.mqtt_client.packets import Answer, Message, Will
 from cloud_sync.integrations.mqtt_client.properties import Property, Value
 from cloud_sync.integrations.mqtt_client.reasons import Failed, outcome_of_message
+from cloud_sync.integrations.mqtt_client.suspect import ENDINGS, Suspect
 from cloud_sync.payload.in_parts import Key, Part
 from cloud_sync.rate_limit import RateLimit
 from gateway.model.topics import is_topic_filter
 
 _logger = logging.getLogger(__name__)
 
-_ENDINGS = 3
 _LASTS_S = 60.0
 """A connection that has lasted so long was none of the failures in a row."""
 _HEARD_AT_MOST = 1_000
@@ -123,9 +124,12 @@ class Publisher:
         """What the broker has, of batches that are not done."""
         self._begun: set[_Pair] = set()
         """What may have left, and was not answered."""
-        self._suspect: _Mark | None = None
-        self._endings = 0
-        """How often in a row the connection has ended at the suspect."""
+        self._suspect = Suspect[_Mark]()
+        """At which message the connection has ended."""
+        self._suspect_beside = Suspect[str]()
+        """At what that is told beside messages."""
+        self._left_out: set[str] = set()
+        """What is told no more."""
 
     async def send(self, parts: Sequence[Part], told: Callable[[Part], Told], status: Status | None) -> Outcome:
         """Try once. `told` returns the properties of a message, for MQTT 5."""
@@ -209,8 +213,12 @@ class Publisher:
         return connection
 
     async def _say_we_are_there(self, connection: Connection, status: Status) -> None:
-        async with asyncio.timeout(self._limits.timeout_s):
-            answer = await (await connection.publish(status.topic, status.birth, retain=True))
+        words = f"we say at {status.topic} that we are there"
+        if words in self._left_out:
+            return
+        with self._suspecting(words):
+            async with asyncio.timeout(self._limits.timeout_s):
+                answer = await (await connection.publish(status.topic, status.birth, retain=True))
         if answer.is_refusal:
             raise Failed(AuthFailed(f"{_reason(outcome_of_message(answer))}, for the topic {status.topic}"))
 
@@ -227,11 +235,23 @@ class Publisher:
         One message that it does not take is left out: it must not hold up readings.
         """
         is_new = connection is not self._told_on
-        if is_new and beside.filters:
-            await connection.subscribe(beside.filters, qos=0)
+        words = f"we ask to hear {', '.join(beside.filters)}"
+        if is_new and beside.filters and words not in self._left_out:
+            with self._suspecting(words):
+                await connection.subscribe(beside.filters, qos=0)
         heard = await connection.received(_HEARD_AT_MOST) if connection.has_received else []
+        words = "something is told beside readings"
+        if words not in self._left_out:
+            with self._suspecting(words):
+                await self._tell_all(connection, beside.due(heard, is_new=is_new), limit)
+        self._told_on = connection
+        beside.told()
+
+    async def _tell_all(
+        self, connection: Connection, messages: Sequence[tuple[str, bytes]], limit: asyncio.Timeout
+    ) -> None:
         pending: list[tuple[str, asyncio.Future[Answer]]] = []
-        for topic, payload in beside.due(heard, is_new=is_new):
+        for topic, payload in messages:
             size, most = connection.size_of(topic, payload), connection.largest_packet
             if most is not None and size > most:
                 _logger.warning(
@@ -254,8 +274,21 @@ class Publisher:
                     _logger.warning("not told: %s, for the topic %s", outcome.reason, topic)
                 case _:
                     raise Failed(outcome)
-        self._told_on = connection
-        beside.told()
+
+    @contextmanager
+    def _suspecting(self, words: str) -> Iterator[None]:
+        """Leave this out later, when connections end at it: without a word to it, nothing else says that it may not."""
+        try:
+            yield
+        except Failed as error:
+            if error.blames_packet and self._suspect_beside.ended_at(words) == ENDINGS:
+                self._left_out.add(words)
+                _logger.warning(
+                    "the broker ends the connection when %s: until the next start that is left out. Allow it there",
+                    words,
+                )
+            raise
+        self._suspect_beside.answered(words)
 
     async def _publish(
         self, connection: Connection, part: Part, properties: Told, attempt: "_Attempt", limit: asyncio.Timeout
@@ -263,7 +296,7 @@ class Publisher:
         if (fault := self._fault(connection, part, properties)) is not None:
             attempt.refused.append((part, fault))
             return
-        is_suspect = _mark(part) == self._suspect
+        is_suspect = _mark(part) == self._suspect.key
         await self._collect(attempt, limit, waits=is_suspect)
         limit.reschedule(None)  # that the rate is limited is no silence of the broker's
         await self._rate.take()
@@ -289,8 +322,7 @@ class Publisher:
             self._keep(part, outcome, attempt)
 
     def _keep(self, part: Part, outcome: Outcome, attempt: "_Attempt") -> None:
-        if _mark(part) == self._suspect:
-            self._suspect, self._endings = None, 0
+        self._suspect.answered(_mark(part))
         self._begun.difference_update(_pairs(part))
         match outcome:
             case Ok():
@@ -322,7 +354,7 @@ class Publisher:
             blames = connection is not None and connection.ended is not None and connection.ended.blames_packet
             await self._drop(connection)
             if blames and attempt.pending and self._is_at_fault(attempt.pending[0][0]):
-                words = f"{outcome.reason}, {_ENDINGS} times in a row when it was sent this alone"
+                words = f"{outcome.reason}, {ENDINGS} times in a row when it was sent this alone"
                 self._begun.difference_update(_pairs(attempt.pending[0][0]))
                 attempt.refused.append((attempt.pending[0][0], Rejected(words)))
                 return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)
@@ -332,12 +364,9 @@ class Publisher:
 
     def _is_at_fault(self, part: Part) -> bool:
         """Whether it is time to think that the connection ends because of this message."""
-        if _mark(part) != self._suspect:
-            self._suspect, self._endings = _mark(part), 0
-        self._endings += 1
-        if self._endings <= _ENDINGS:
+        if self._suspect.ended_at(_mark(part)) <= ENDINGS:  # the first time it was not alone
             return False
-        self._suspect, self._endings = None, 0
+        self._suspect.clear()
         return True
 
     def _until_s(self) -> float:

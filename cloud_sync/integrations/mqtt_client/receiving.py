@@ -19,10 +19,10 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.mqtt_client.connection import Broker, Connection, open_connection
 from cloud_sync.integrations.mqtt_client.packets import Message
 from cloud_sync.integrations.mqtt_client.reasons import Failed
+from cloud_sync.integrations.mqtt_client.suspect import ENDINGS, Suspect
 
 _AT_ONCE = 100  # while these are read, nobody else is served: some milliseconds
 _REPLIES_ON_THEIR_WAY = 100
-_ENDINGS = 3
 _LEFT_OUT_AT_MOST = 1_000
 
 
@@ -86,22 +86,15 @@ class _Replies:
         self.problem = ""
         """What is to be mended."""
         self.alone = asyncio.Lock()
-        self.suspect: str | None = None
-        self._endings = 0
+        self.suspect = Suspect[str]()
         self._left_out: dict[str, None] = {}
 
     def leaves_out(self, topic: str) -> bool:
         return topic in self._left_out
 
-    def answered(self, topic: str) -> None:
-        if topic == self.suspect:
-            self.suspect, self._endings = None, 0
-
     def ended_at(self, topic: str) -> None:
-        self._endings = self._endings + 1 if topic == self.suspect else 1
-        self.suspect = topic
-        if self._endings == _ENDINGS:
-            self.suspect, self._endings = None, 0
+        if self.suspect.ended_at(topic) == ENDINGS:
+            self.suspect.clear()
             self._left_out[topic] = None
             if len(self._left_out) > _LEFT_OUT_AT_MOST:
                 del self._left_out[next(iter(self._left_out))]
@@ -129,7 +122,7 @@ class _Line:
     async def reply(self, topic: str, payload: bytes) -> bool:
         if self._replies.leaves_out(topic):
             return True
-        if self._replies.suspect is None:
+        if self._replies.suspect.key is None:
             return await self._reply(topic, payload)
         async with self._replies.alone:
             return await self._reply(topic, payload)
@@ -149,7 +142,7 @@ class _Line:
             return False
         except TimeoutError:
             return False
-        self._replies.answered(topic)
+        self._replies.suspect.answered(topic)
         return True  # also when the broker says no: what it forbids once, it forbids always
 
 

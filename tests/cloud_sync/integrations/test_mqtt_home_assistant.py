@@ -159,6 +159,19 @@ async def test_p4_what_the_broker_takes_no_message_of_holds_up_no_reading(way: d
         assert topics[-1] == "r"
 
 
+@pytest.mark.parametrize("forbidden", ["homeassistant/", "neurogate/site-1/default/", "neurogate/site-1/status"])
+async def test_p4_a_broker_that_ends_the_connection_instead_of_a_word_holds_up_no_reading(
+    forbidden: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By MQTT 3.1.1 it has no other way to forbid something."""
+    async with fake_broker(level=4, forbids=forbidden) as fake, made(fake.port, topic="r", version="3.1.1") as it:
+        outcomes = [await sent(it, pir(motion=True)) for _ in range(7)]
+        assert outcomes[-1] == Ok()
+        assert await sent(it, pir(motion=False, row=2)) == Ok()
+        assert fake.readings[-1].topic == "r"
+    assert "ends the connection when " in caplog.text
+
+
 async def test_after_a_break_everything_is_told_again() -> None:
     async with fake_broker() as fake, made(fake.port) as it:
         assert await sent(it, *batch_of("d1", "d2").readings) == Ok()

@@ -40,6 +40,8 @@ class FakeBroker:
     """The reason that goes with a refusal."""
     cuts_at: bytes | None = None
     """The connection ends when a payload with this in it comes."""
+    forbids: str | None = None
+    """The connection ends, without a word, when anything is done at topics that begin so."""
     goes: int | None = None
     """Instead of an answer, a DISCONNECT with this code comes."""
     hangs: bool = False
@@ -97,8 +99,7 @@ class FakeBroker:
         if kind == PacketTypes.PUBLISH:
             return await self._publish(first, body, writer)
         if kind == PacketTypes.SUBSCRIBE:
-            self._subscribe(body, writer)
-            return True
+            return self._subscribe(body, writer)
         if kind == PacketTypes.PINGREQ:
             self.pings += 1
             if not self.hangs:
@@ -140,16 +141,19 @@ class FakeBroker:
         writer.write(bytes([0x20, len(answer)]) + answer)
         return not self.accepts
 
-    def _subscribe(self, body: bytes, writer: asyncio.StreamWriter) -> None:
+    def _subscribe(self, body: bytes, writer: asyncio.StreamWriter) -> bool:
         _, at = self._properties(PacketTypes.SUBSCRIBE, body, 2)
         filters: list[str] = []
         while at < len(body):
             one, at = _text(body, at)
             filters.append(one)
             at += 1  # its options
+        if self.forbids is not None and any(one.startswith(self.forbids) for one in filters):
+            return False
         self.subscribed.append(filters)
         rest = (b"\0" if self.level == 5 else b"") + bytes(self.refuses.get(one, 1) for one in filters)
         writer.write(bytes([0x90, 2 + len(rest)]) + body[:2] + rest)
+        return True
 
     async def _publish(self, first: int, body: bytes, writer: asyncio.StreamWriter) -> bool:
         topic, at = _text(body, 0)
@@ -157,6 +161,8 @@ class FakeBroker:
         properties, at = self._properties(PacketTypes.PUBLISH, body, at + len(packet_id))
         came = Came(topic, body[at:], bool(first & 1), properties)
         if self.cuts_at is not None and self.cuts_at in came.payload:
+            return False
+        if self.forbids is not None and topic.startswith(self.forbids):
             return False
         if self.goes is not None:
             writer.write(bytes([0xE0, 2, self.goes, 0]))
