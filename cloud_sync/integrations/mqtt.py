@@ -193,6 +193,18 @@ class Mqtt(Integration, Forwards, Receives, Tests):
             return self
 
         @model_validator(mode="after")
+        def _does_not_go_round(self) -> Self:
+            if self.topic is None or self.payload_template is None or Template(self.payload_template).tells_ids:
+                return self
+            topic = TopicTemplate(self.topic, _FIELDS)
+            if any(map(topic.may_match, self.topics)):
+                raise ValueError(
+                    "what is published would come in again, and go round for ever: let topics not match topic, or "
+                    "payload_template hold {{id}} or {{reading}}, by which our own readings are known."
+                )
+            return self
+
+        @model_validator(mode="after")
         def _tells_home_assistant_alone(self) -> Self:
             if self.home_assistant and self.status_topic is not None:
                 raise ValueError("home_assistant says itself whether the gateway is there: leave out status_topic.")

@@ -33,6 +33,7 @@ READING_FIELDS = (
 Unix milliseconds; `reading` is all of it, with whatever else the device has sent."""
 
 _REFERENCE = re.compile(r"\{\{\s*([^{}\s]*)\s*\}\}")
+_TELLS_ID = re.compile(r"\{\{\s*(id|reading|reading\.id)\s*\}\}")
 _INDEX_DIGITS = 6
 
 _Fields = Mapping[str, Any]
@@ -48,6 +49,8 @@ class Template:
         tree = _parsed(template) if isinstance(template, str) else template
         self.is_for_one_reading = not _repeats(tree)
         """Whether a request can carry one reading only."""
+        self.tells_ids = any(map(_TELLS_ID.match, _texts(tree)))
+        """Whether what it makes says which reading it is, so that we know our own when it comes back."""
         self._write = _item(tree, one_by_one) if self.is_for_one_reading else _frame(tree)
 
     def encode(self, batch: Batch) -> bytes:
@@ -79,6 +82,14 @@ def _parsed(text: str) -> object:
 
 def _repeats(tree: object) -> bool:
     return any(EACH in table for table in _tables(tree))
+
+
+def _texts(tree: object) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    inner = [*tree, *tree.values()] if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    for value in inner:
+        yield from _texts(value)
 
 
 def _tables(tree: object) -> Iterator[dict[str, Any]]:

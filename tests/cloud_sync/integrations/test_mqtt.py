@@ -112,3 +112,40 @@ def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], words: str) -
     with pytest.raises(ValidationError, match=words) as refused:
         config(**settings)
     assert "u:p@" not in str(refused.value)
+
+
+@pytest.mark.parametrize("template", [{"v": "{{values}}"}, {"$each_reading": {"at": "{{time}}"}}, "[1]"])
+@pytest.mark.parametrize(
+    ("topic", "heard"),
+    [
+        ("site/{device_id}", "site/#"),
+        ("site/{device_id}", "site/+"),
+        ("site/{device_id}", "other, site/kitchen"),
+        ("{organization_id}/x/{device_id}", "+/x/+"),
+        ("site/{sensor}", "site/pir/#"),
+        ("site/all", "site/all/#"),
+        ("site/out-{device_id}", "site/out-1"),
+        ("$x/{device_id}", "$x/#"),
+    ],
+)
+def test_p2_what_would_go_round_for_ever_is_refused(topic: str, heard: str, template: object) -> None:
+    where = {"broker_url": "x.example", "topic": topic, "topics": heard}
+    with pytest.raises(ValidationError, match="go round for ever"):
+        config(**where, payload_template=template)
+    config(**where)
+    for known in ({"a": ["{{id}}"]}, {"{{id}}": 1}, {"$each_reading": "{{ reading }}"}, ["{{reading.id}}"]):
+        config(**where, payload_template=known)
+
+
+@pytest.mark.parametrize(
+    ("topic", "heard"),
+    [
+        ("site/{device_id}", "others/#"),
+        ("site/{device_id}", "site/+/more, site"),
+        ("site/out-{device_id}", "site/in-1"),
+        ("$x/{device_id}", "#"),
+        ("site/{device_id}/up", "site/+/down"),
+    ],
+)
+def test_where_others_publish_it_is_heard_whatever_is_published(topic: str, heard: str) -> None:
+    config(broker_url="x.example", topic=topic, topics=heard, payload_template={"v": "{{values}}"})
