@@ -6,18 +6,17 @@ are away. A V-Mark hub gets its `{"result": 0}` when its report is stored.
 """
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Self
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from cloud_sync.contract import Hearing, Inbox, Integration, Ok, Outcome, Receives, Tests
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.http.line import CertificatePem, HttpConfig, PrivateKeyPem
-from cloud_sync.integrations.mqtt import STABLE_NAME, Mqtt
+from cloud_sync.integrations.mqtt import Mqtt
+from cloud_sync.integrations.mqtt_client.broker_config import BrokerConfig
+from cloud_sync.integrations.mqtt_client.config import STABLE_NAME, MqttConfig
 from gateway.clock import Clock
-from gateway.config.routes import Mapping
 from gateway.model.finding import Finding
-from gateway.model.secret import Secret
 
 _NAMES = {
     "broker_url": "brokerUrl",
@@ -34,36 +33,15 @@ class MqttExternal(Integration, Receives, Tests):
 
     type = "mqtt_external"
 
-    class Config(HttpConfig):
+    class Config(BrokerConfig):
         """Settings of a customer's broker."""
 
-        model_config = ConfigDict(hide_input_in_errors=True)
+        model_config = ConfigDict(alias_generator=lambda name: _NAMES.get(name, name))
 
         leads_by: ClassVar[tuple[str, ...]] = ("brokerUrl", "useTls", "proxy", "ca")
 
-        broker_url: str = Field(
-            alias="brokerUrl",
-            min_length=1,
-            max_length=500,
-            description="Where it is: a name or an address, or `mqtt://`, `mqtts://`, `ws://` or `wss://` and one.",
-        )
-        port: int | None = Field(None, ge=1, le=65_535, description="Its port; by default what is usual.")
-        use_tls: bool | None = Field(None, alias="useTls", description="Speak TLS; by default as `brokerUrl` begins.")
-        version: Literal["3.1.1", "5"] = Field(
-            "3.1.1", description="Of MQTT. By 5 the broker may send more ahead of what is acknowledged: it is faster."
-        )
-        username: str | None = Field(None, min_length=1, max_length=500, description="Who we are there.")
-        password: Secret | None = Field(None, description="Its password.")
-        client_cert: CertificatePem | None = Field(
-            None, description="A certificate that the broker asks for, in PEM, by `${file:…}`."
-        )
-        client_key: PrivateKeyPem | None = Field(None, description="The private key of that certificate, in PEM.")
-        keepalive_s: int = Field(
-            60, ge=5, le=65_535, description="A broker that is silent for half as long again is gone."
-        )
         client_id: str = Field(
             STABLE_NAME,
-            alias="clientId",
             min_length=1,
             max_length=200,
             description="What it knows us as, always the same: by it, it keeps what comes while we are away. No two "
@@ -74,16 +52,6 @@ class MqttExternal(Integration, Receives, Tests):
             max_length=100,
             description="Topic filters to hear: a list, or a text with commas; `#` does not match `$…`.",
         )
-        payload_parser: Literal["standard", "vmark", "senml", "custom"] = Field(
-            "standard",
-            alias="payloadParser",
-            description="What reads messages: our own payload, a V-Mark hub's reports, SenML, or what `mapping` says.",
-        )
-        mapping: Mapping | None = Field(
-            None,
-            description="What becomes which field, as in `[ingest.routes.mapping]`: for `custom`, and for `vmark` "
-            "where reports look otherwise.",
-        )
         device_id: str | None = Field(
             None,
             alias="deviceId",
@@ -91,11 +59,6 @@ class MqttExternal(Integration, Receives, Tests):
             max_length=100,
             description="The device whose connection this is: when it moves to another organisation, this moves along.",
         )
-
-        @field_validator("topics", mode="before")
-        @classmethod
-        def _list_or_text(cls, topics: Any) -> Any:  # noqa: ANN401 - what stands in the file
-            return topics.split(",") if isinstance(topics, str) else topics
 
         @model_validator(mode="after")
         def _are_good(self) -> Self:
@@ -106,11 +69,11 @@ class MqttExternal(Integration, Receives, Tests):
                 raise ValueError(_as_called_here(" ".join(found))) from None
             return self
 
-        def of_mqtt(self) -> Mqtt.Config:
+        def of_mqtt(self) -> MqttConfig:
             """Return the same as settings of `mqtt`. Raises ValidationError."""
             given = {name: getattr(self, name) for name in self.model_fields_set - _ELSEWHERE}
             topics = ",".join(self.topics)
-            return Mqtt.Config.model_validate(given | {"type": "mqtt", "client_id": self.client_id, "topics": topics})
+            return MqttConfig.model_validate(given | {"type": "mqtt", "client_id": self.client_id, "topics": topics})
 
         def claims(self, gateway_id: str) -> tuple[str, ...]:
             """Return which client of which broker it is."""

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.mqtt import Mqtt
 from cloud_sync.integrations.mqtt_client.address import Address
+from cloud_sync.integrations.mqtt_client.config import MqttConfig
 from gateway.clock import ManualClock
 from gateway.config.settings import EgressSettings
 from gateway.model.finding import Finding
@@ -17,8 +18,8 @@ from tests.cloud_sync.samples import ANYWHERE
 from tests.mosquitto import Mosquitto
 
 
-def config(**settings: Any) -> Mqtt.Config:
-    return Mqtt.Config.model_validate({"type": "mqtt", "name": "test"} | settings)
+def config(**settings: Any) -> MqttConfig:
+    return MqttConfig.model_validate({"type": "mqtt", "name": "test"} | settings)
 
 
 async def check(egress: Egress = ANYWHERE, **settings: Any) -> list[Finding]:
