@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import aiohttp
 
@@ -116,7 +116,7 @@ class Connection:
         """Set when anything has happened that somebody may wait for; whoever waits clears it first."""
         self._taken = asyncio.Event()
         self._ended: Failed | None = None
-        self._sent_s = self._heard_s = self._loop.time()
+        self._since_s = self._sent_s = self._heard_s = self._loop.time()
         self._tasks: list[asyncio.Task[None]] = []
         self.session_present = False
         """Whether the broker has kept our session."""
@@ -187,7 +187,8 @@ class Connection:
         await self._write(packets.subscribe(self._level, packet_id, filters, qos))
         answers: list[Answer] = await future
         if len(answers) != len(filters):
-            self._fail(Malformed("a SUBACK for another number of filters"))
+            self._end(self._failure(Malformed("a SUBACK for another number of filters")))
+            self._check()
         return answers
 
     @property
@@ -221,11 +222,12 @@ class Connection:
             self._check()
             await self._write(b"".join(map(packets.puback, ready)))
 
-    async def gone(self) -> None:
-        """Return when it has ended."""
-        with suppress(Failed):
-            while True:
-                await self._change()
+    async def gone(self, *, lasted_s: float | None = None) -> None:
+        """Return when it has ended, or lasted so long."""
+        with suppress(Failed, TimeoutError):
+            async with asyncio.timeout_at(None if lasted_s is None else self._since_s + lasted_s):
+                while True:
+                    await self._change()
 
     async def aclose(self) -> None:
         """Say goodbye, so that no will is published, and end; also when whoever does it is cancelled meanwhile."""
@@ -351,10 +353,6 @@ class Connection:
     def _check(self) -> None:
         if self._ended is not None:
             raise _copy(self._ended)
-
-    def _fail(self, error: Exception) -> NoReturn:
-        self._end(self._failure(error))
-        raise self._failure(error)
 
     def _failure(self, error: Exception) -> Failed:
         if isinstance(error, Failed):

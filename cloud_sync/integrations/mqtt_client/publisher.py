@@ -5,7 +5,8 @@
   message that was refused for a while takes those behind it along, so that the newest of a topic comes last.
 - A message that is refused for good holds up no other: it is named, and the engine cuts it out.
 - A broker of MQTT 3.1.1 can only end the connection where it will not have a message. So one at which the connection
-  has ended is sent alone; when that has happened three times in a row, it is refused.
+  has ended is sent alone; when that has happened three times in a row, it is refused. From the second time on it waits
+  until the connection has held for a while: one that ends by itself, as where another client has our id, ends before.
 - The connection is made when there is something to send, and kept.
 - What is to be told beside readings, such as to a Home Assistant, is told before them, on the same connection. Where a
   broker ends the connection at that, three times in a row, it is left out from then on: readings go all the same.
@@ -40,6 +41,8 @@ _logger = logging.getLogger(__name__)
 
 _LASTS_S = 60.0
 """A connection that has lasted so long was none of the failures in a row."""
+_HOLDS_S = 5.0
+"""So long a connection has held before a message is sent alone that may be why the last ones have ended."""
 _HEARD_AT_MOST = 1_000
 _GOODBYE_S = 1.0
 _LONGEST_TOPIC = 65_535
@@ -299,6 +302,8 @@ class Publisher:
         is_suspect = _mark(part) == self._suspect.key
         await self._collect(attempt, limit, waits=is_suspect)
         limit.reschedule(None)  # that the rate is limited is no silence of the broker's
+        if is_suspect and self._suspect.endings > 1:
+            await connection.gone(lasted_s=_HOLDS_S)
         await self._rate.take()
         limit.reschedule(self._until_s())
         self._begun.update(_pairs(part))

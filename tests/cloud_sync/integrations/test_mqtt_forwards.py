@@ -20,6 +20,7 @@ from cloud_sync.backoff import Backoff
 from cloud_sync.contract import AuthFailed, Batch, NotConnected, Ok, Outcome, Rejected, RetryAfter, WrongAddress
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.mqtt import Mqtt
+from cloud_sync.integrations.mqtt_client import publisher
 from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Login
 from gateway.clock import ManualClock
@@ -32,6 +33,11 @@ from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fa
 from tests.cloud_sync.samples import ANYWHERE, NOW_MS, append, batch, batch_of, stored
 from tests.cloud_sync.site import Site, running, until
 from tests.mosquitto import Mosquitto
+
+
+@pytest.fixture(autouse=True)
+def _holds_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "_HOLDS_S", 0.01)
 
 
 def made(port: int, **settings: Any) -> Mqtt:
@@ -257,6 +263,25 @@ async def test_p4_a_message_that_ends_the_connection_each_time_is_refused_in_the
         assert rejected.rows == [3]
         assert await sent(it, Batch("msg_2", given.readings[3:], "site-1", "log-1")) == Ok()
         assert seqs(fake) == [1, 2, 4]
+
+
+async def test_p4_another_client_with_our_id_makes_no_message_suspicious(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By MQTT 3.1.1 the broker ends the connection without a word when it comes, whatever is on its way."""
+    monkeypatch.setattr(publisher, "_HOLDS_S", 0.3)
+
+    async def comes_again(fake: FakeBroker) -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            await fake.cut()
+
+    async with fake_broker(level=4, hangs=True) as fake, made(fake.port, version="3.1.1", client_id="one") as it:
+        other = asyncio.create_task(comes_again(fake))
+        for _ in range(6):
+            assert isinstance(await sent(it, batch(1)), NotConnected)
+        other.cancel()
+        fake.hangs = False
+        assert await sent(it, batch(1)) == Ok()
+        assert seqs(fake) == [1]
 
 
 async def test_one_that_says_what_is_wrong_is_believed() -> None:
