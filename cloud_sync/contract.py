@@ -282,6 +282,8 @@ class Hearing:
     """Topic filters; what matches none of them is an older subscription's."""
     parser: routes.ParserName = "standard"
     mapping: routes.Mapping | None = None
+    device_id: str | None = None
+    """The only device that speaks there, besides what a hub of that id reports of; None: any of the organisation."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)

@@ -57,7 +57,8 @@ class MqttExternal(Integration, Receives, Tests):
             alias="deviceId",
             min_length=1,
             max_length=100,
-            description="The device whose connection this is: when it moves to another organisation, this moves along.",
+            description="The device whose connection this is, and that alone speaks by it: when it moves to another "
+            "organisation, this moves along.",
         )
 
         @model_validator(mode="after")
@@ -83,10 +84,11 @@ class MqttExternal(Integration, Receives, Tests):
     def __init__(self, config: Config, clock: Clock, egress: Egress) -> None:
         super().__init__(config, clock, egress)
         self._mqtt = Mqtt(config.of_mqtt(), clock, egress)
+        self._device_id = config.device_id
 
     def hears(self) -> Hearing:
         """Return what it listens to."""
-        return self._mqtt.hears()
+        return replace(self._mqtt.hears(), device_id=self._device_id)
 
     async def receive(self, inbox: Inbox) -> Outcome:
         """Connect once, hand in what comes, and return why that has ended."""

@@ -1,7 +1,9 @@
 """What a message from elsewhere is to us: by which parser it is read, and in whose name.
 
 The organisation is the integration's, whatever a message says. What names another one's device, in a topic of our own
-form, is quarantined: it would be mixed with a device of the same name. It does not: read payloads (parsers), or store.
+form, is quarantined: it would be mixed with a device of the same name. So is, where the connection is one device's,
+what another one says there: it may lead to a broker of the organisation that had the device before. It does not: read
+payloads (parsers), or store.
 """
 
 from dataclasses import dataclass
@@ -9,8 +11,8 @@ from dataclasses import dataclass
 from cloud_sync.contract import Hearing, Incoming
 from gateway.access import Access, Routed
 from gateway.model.errors import BadInput
-from gateway.model.topics import addressed_device, is_of_devices, is_telemetry, matches
-from gateway.parsers.contract import Reply
+from gateway.model.topics import addressed_device, is_name, is_of_devices, is_telemetry, matches
+from gateway.parsers.contract import Found, Reply
 from gateway.parsers.routes import STANDARD, parser_named
 
 LONGEST_TOPIC = 1_000
@@ -36,38 +38,64 @@ class Reader:
         self._organization_id = organization_id
         self._topics = tuple(name for one in hearing.topics for name in _names_of(one))
         self._parser = parser_named(hearing.parser, hearing.mapping)
+        self._device_id = hearing.device_id
 
     def read(self, message: Incoming) -> Read | None:
         """Return how a message is read; None when it is none that is to be read."""
         topic, parser = message.topic, self._parser
-        if parser.ignores(topic) or not parser.reads(topic):
+        if parser.ignores(topic) or not parser.reads(topic) or not any(matches(topic, one) for one in self._topics):
             return None
-        if not any(matches(topic, one) for one in self._topics):
+        if self._names_its_device(topic) and not is_telemetry(topic):
             return None
+        try:
+            return Read(self._routed(topic), _too_large(message), parser.reply(topic))
+        except BadInput as error:  # nobody is answered in the name of somebody else's hub
+            return Read(self._access.sent_within(self._organization_id, parser), error, None)
+
+    def _routed(self, topic: str) -> Routed:
+        """Return who may speak by a message. Raises BadInput when nobody may."""
         if len(topic) > LONGEST_TOPIC:
             words = f"The topic has {len(topic):,} characters."
-            return self._aside(BadInput("topic_too_long", words, hint=f"At most {LONGEST_TOPIC} are taken."), None)
-        if message.cut_bytes:
-            words = f"The message has {message.cut_bytes:,} bytes, more than are taken, and was not kept."
-            return self._aside(BadInput("payload_too_large", words, hint="Send less at a time."), parser.reply(topic))
-        if parser is STANDARD and is_of_devices(topic):
-            return self._of_device(topic)
-        return Read(self._access.sent_within(self._organization_id, parser), None, parser.reply(topic))
+            raise BadInput("topic_too_long", words, hint=f"At most {LONGEST_TOPIC} are taken.")
+        anybody = self._access.sent_within(self._organization_id, self._parser)
+        if self._names_its_device(topic):
+            return self._alone(self._addressed(topic))
+        if self._device_id is None:
+            return anybody
+        itself, speaker = self._alone(self._device_id), self._parser.speaker(topic)
+        if speaker is None:
+            return itself
+        itself.device_of(Found({}, speaker))
+        return anybody  # a hub speaks for what is behind it
 
-    def _of_device(self, topic: str) -> Read | None:
-        """Return how a message on a topic of our own form is read: it names its device, and what it carries."""
-        if not is_telemetry(topic):
-            return None
+    def _names_its_device(self, topic: str) -> bool:
+        """Whether the topic is of our own form, and what it carries is that device's."""
+        return self._parser is STANDARD and is_of_devices(topic)
+
+    def _addressed(self, topic: str) -> str:
         device_id = addressed_device(self._organization_id, topic)
         if device_id is None:
             words = f"{topic[:200]!r} is no topic of a device of {self._organization_id}, whose integration this is."
             hint = "Give the integration to that organisation, or correct the topic."
-            return self._aside(BadInput("foreign_topic", words, hint=hint), None)
-        device = self._access.heard(self._organization_id, device_id)
-        return Read(self._access.sent_by(device, self._parser), None, None)
+            raise BadInput("foreign_topic", words, hint=hint)
+        if self._device_id not in {None, device_id}:
+            words = f"{topic[:200]!r} is {device_id}'s, and this is the connection of {self._device_id}."
+            hint = "Leave deviceId out where several devices speak, or correct the topics."
+            raise BadInput("foreign_topic", words, hint=hint)
+        return device_id
 
-    def _aside(self, problem: BadInput, reply: Reply | None) -> Read:
-        return Read(self._access.sent_within(self._organization_id, self._parser), problem, reply)
+    def _alone(self, device_id: str) -> Routed:
+        if not is_name(device_id):
+            hint = "Correct the integration's deviceId."
+            raise BadInput("invalid_device_id", f"{device_id[:100]!r} cannot be a device's id.", hint=hint)
+        return self._access.sent_by(self._access.heard(self._organization_id, device_id), self._parser)
+
+
+def _too_large(message: Incoming) -> BadInput | None:
+    if not message.cut_bytes:
+        return None
+    words = f"The message has {message.cut_bytes:,} bytes, more than are taken, and was not kept."
+    return BadInput("payload_too_large", words, hint="Send less at a time.")
 
 
 def _names_of(topic_filter: str) -> tuple[str, ...]:

@@ -130,6 +130,45 @@ async def test_p8_another_organisations_device_is_not_reached(site: Site) -> Non
     assert found == [("acme", "foreign_topic"), ("acme", "foreign_device")]
 
 
+KITCHENS = Hearing(("#",), device_id="kitchen")
+
+
+async def test_p8_by_a_connection_of_one_device_only_that_one_speaks(site: Site) -> None:
+    """When the device has moved, the connection still leads to a broker of whoever had it before."""
+    source = OtherSide(hearing=KITCHENS)
+    async with site.receiving(source):
+        source.publish(reading("safe"))
+        source.publish(reading("safe"), "org_acme/devices/safe/telemetry")
+        source.publish(reading("safe"), "devices/kitchen/telemetry")
+        source.publish(reading("kitchen"), "plant/of/its/own")
+        source.publish(reading("kitchen"), "devices/kitchen/telemetry")
+        await until(lambda: len(source.acknowledged) == 5, "all acknowledged")
+    assert [(one.organization_id, one.device_id) for one in await site.stored()] == [("acme", "kitchen")] * 2
+    assert [one.code for one in await site.quarantined()] == ["foreign_device", "foreign_topic", "foreign_device"]
+    assert {one.organization_id for one in await site.quarantined()} == {"acme"}
+    assert [one.device_id for one in site.access.devices] == ["kitchen"]
+
+
+async def test_p8_by_a_hubs_connection_another_hub_neither_speaks_nor_is_answered(site: Site) -> None:
+    source = OtherSide(hearing=Hearing(VMARK.topics, "vmark", device_id="hub1"))
+    async with site.receiving(source):
+        source.publish(b'{"device_id": "AA", "properties": {"t": 21.5}}', HUB.replace("hub1", "hub2"))
+        source.publish(b'{"device_id": "AA", "properties": {"t": 21.5}}', HUB)
+        source.publish(b'{"properties": {"t": 21.5}}', HUB)
+        await until(lambda: len(source.acknowledged) == 3, "all acknowledged")
+    assert [one.device_id for one in await site.stored()] == ["AA", "hub1"]
+    assert [one.code for one in await site.quarantined()] == ["foreign_device"]
+    assert [topic for topic, _ in source.replies] == [f"{HUB}_reply"] * 2
+
+
+async def test_p4_a_connection_of_what_can_be_no_device_stores_nothing(site: Site) -> None:
+    source = OtherSide(hearing=Hearing(("#",), device_id="kit chen"))
+    async with site.receiving(source):
+        source.publish(reading("hall"))
+        await until(lambda: len(source.acknowledged) == 1, "acknowledged")
+    assert (await site.stored(), [one.code for one in await site.quarantined()]) == ([], ["invalid_device_id"])
+
+
 async def test_what_nobody_asked_for_is_acknowledged_and_nothing_else(site: Site) -> None:
     source = OtherSide(hearing=Hearing(("plant/+",)))
     async with site.receiving(source):

@@ -143,6 +143,8 @@ async def test_its_connection_to_a_broker_moves_along_with_its_name_and_secret(a
     running = {one.id: one for one in api.site.gateway._running.integrations.running()}
     assert running[mine].organization_id == "acme"
     assert running[mine].config.password.get_secret_value() == "secret"  # type: ignore[attr-defined]
+    hears = running[mine].integration.hears()  # type: ignore[attr-defined]
+    assert hears.device_id == "kitchen"  # nobody else speaks by it
     seen = [(await seen_by(api, name, "activity-log", "activity")) for name in ("default", "acme")]
     assert [one["subject"] for page in seen for one in page if one["action"] == "integration.transfer"] == [mine, mine]
     assert "default" not in str([one for one in seen[1] if one["action"] == "integration.transfer"])
