@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from gateway.broker import packets
+from gateway.broker.listeners import Listeners
 from gateway.broker.local import AmqttBroker, MayHear, Route
 from gateway.broker.names import too_long
 from gateway.broker.outbox import IN_FLIGHT, Link, Outgoing
@@ -88,9 +89,9 @@ class Delivery:
         self.sessions = Sessions(settings, store, clock)
         self.sessions.on_end.append(self._unsubscribe_all)
         self.retained = Retained(self.local, settings.retained_max_bytes, settings.retained_max_messages)
-        self.on_hearing: list[Callable[[], None]] = []
+        self.on_hearing: Listeners[[]] = Listeners("who subscribes", self._seldom)
         """Called when a client has come back to its subscriptions, or has a new one."""
-        self.on_message: list[Callable[[Message], None]] = []
+        self.on_message: Listeners[[Message]] = Listeners("messages", self._seldom)
         """Called with each message that is handed to its subscribers, whether there are any or not."""
         self.on_forget: list[Callable[[KeptTopics], None]] = []
         """Called when messages on these topics are to be forgotten for good."""
@@ -231,8 +232,7 @@ class Delivery:
         """Give a message to everybody for whom it does not have to be on disk."""
         if message is None:
             return
-        for hear in self.on_message:
-            hear(message)
+        self.on_message(message)
         plain: dict[str, bytes] = {}
         for session, granted in route:
             link = session.link
@@ -277,8 +277,7 @@ class Delivery:
 
     def _tell_of_hearing(self, session: Session) -> None:
         if session.subscriptions:
-            for tell in self.on_hearing:
-                tell()
+            self.on_hearing()
 
     def go_on(self, session: Session) -> None:
         """Hear that a client's socket takes more, or that it has acknowledged something."""

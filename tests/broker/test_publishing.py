@@ -194,3 +194,28 @@ async def test_a_client_that_keeps_sending_is_not_read_beyond_what_is_in_flight(
         await until(lambda: log.stored == 2000)
         client.send(PINGREQ)
         await client.expect(PINGRESP)
+
+
+@pytest.mark.parametrize("retain", [False, True])
+async def test_a_fault_of_a_listener_costs_neither_publisher_nor_subscriber(
+    site: Site, retain: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    delivery, heard = site.gateway._running.door.delivery, list[str]()
+    delivery.on_hearing.append(fails)
+    delivery.on_message.append(fails)
+    delivery.on_message.append(lambda message: heard.append(message.topic))
+    async with RawClient.login(site) as subscriber, RawClient.login(site, client_id="publisher") as client:
+        subscriber.send(subscribe(STATUS))
+        assert (await subscriber.packet())[0] == 0x90
+        for number in (1, 2):
+            client.send(publish(STATUS, b'{"status": "online"}', qos=1, packet_id=number, retain=retain))
+            await client.expect(puback(number))
+            assert STATUS.encode() in await subscriber.packet()
+    assert sum(topic.endswith(STATUS) for topic in heard) >= 2
+    assert [one.message for one in caplog.records if "planted" in (one.exc_text or "")] == [
+        "a part that hears who subscribes has failed",
+        "a part that hears messages has failed",
+    ]
