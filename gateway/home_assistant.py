@@ -32,6 +32,7 @@ from gateway.storage.told_topics import ToldTopics
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 5.0  # who is connected, and which devices there are
+_LOOK_AGAIN_S = 1.0  # at most, as each look is at all devices, whatever comes
 _PAUSE_S = 0.1  # so each device is told of ten times a second at most
 _PAGE_READINGS = 500
 _PAGE_BYTES = 1_000_000
@@ -151,7 +152,7 @@ class HomeAssistant:
         looked = loop.time() - _LOOK_S
         while True:
             position = await self._read(position)
-            if self._wake.is_set() or loop.time() - looked >= _LOOK_S:
+            if loop.time() - looked >= (_LOOK_AGAIN_S if self._wake.is_set() else _LOOK_S):
                 self._wake.clear()
                 looked = loop.time()
                 self._look()
@@ -162,7 +163,13 @@ class HomeAssistant:
             await asyncio.sleep(_PAUSE_S)
             if self._log.last_row <= position:
                 left_s = max(looked + _LOOK_S - loop.time(), 0)
-                await first_of(self._log.wait_beyond(position), self._wake.wait(), asyncio.sleep(left_s))
+                woken = self._woken(looked + _LOOK_AGAIN_S)
+                await first_of(self._log.wait_beyond(position), woken, asyncio.sleep(left_s))
+
+    async def _woken(self, not_before: float) -> None:
+        """Return when there is a reason to look again, by the loop's time not before that."""
+        await self._wake.wait()
+        await asyncio.sleep(max(not_before - asyncio.get_running_loop().time(), 0))
 
     def goodbye(self) -> None:
         """Say that the gateway stops; nothing is told after that."""
@@ -373,7 +380,8 @@ class HomeAssistant:
         while self._told:
             await self._note()
             if self._told:
-                await first_of(self._wake.wait(), asyncio.sleep(_LOOK_S))
+                not_before = asyncio.get_running_loop().time() + _LOOK_AGAIN_S
+                await first_of(self._woken(not_before), asyncio.sleep(_LOOK_S))
                 self._wake.clear()
 
 

@@ -7,7 +7,7 @@ import asyncio
 import json
 import shlex
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from pydantic import JsonValue
 from typer.testing import CliRunner
 
 from gateway import home_assistant
+from gateway.access import Device
 from gateway.cli import command_line
 from gateway.cli.gateway_link import connect
 from gateway.clock import ManualClock
+from gateway.config.settings import HomeAssistantSettings
 from gateway.model.home_assistant.topics import object_id
 from gateway.operations.credentials import add_credential
 from gateway.operations.devices import add_device, revoke_device, set_metadata, transfer_device
@@ -28,9 +30,11 @@ from gateway.operations.erase import erase_device
 from gateway.operations.organizations import add_organization
 from gateway.storage.credentials import NewPassword
 from gateway.storage.state import DeviceCredential
+from gateway.storage.told_topics import ToldTopics
 from tests.broker.raw import RawClient, publish, subscribe
 from tests.guides.pages import blocks
 from tests.home_assistant import HomeAssistant, listen, showing
+from tests.inbound.site import open_site
 from tests.site import Site, reading, running_site, until
 
 NAME = object_id("site-1", "default", "kitchen")
@@ -42,6 +46,7 @@ ON = {"enabled": True}
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look and tell without waiting."""
     monkeypatch.setattr(home_assistant, "_LOOK_S", 0.05)
+    monkeypatch.setattr(home_assistant, "_LOOK_AGAIN_S", 0.01)
     monkeypatch.setattr(home_assistant, "_PAUSE_S", 0.01)
 
 
@@ -89,6 +94,55 @@ async def shows(found: HomeAssistant, component: str, value: str, device: str = 
 
 def sensors(**found: Any) -> dict[str, Any]:
     return {"sensors": found}
+
+
+class Nobody:
+    """A broker without clients, that counts how often it is asked who is there."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.looks_at_topics = 0
+
+    def show(self, topic: str, payload: bytes) -> None:
+        pass
+
+    def shown(self, topic: str) -> bytes:  # noqa: ARG002 - nobody hears any
+        return b""
+
+    def is_heard(self, topic: str) -> bool:  # noqa: ARG002 - nobody hears any
+        self.looks_at_topics += 1
+        return False
+
+    def is_stuck(self, topic: str) -> bool:  # noqa: ARG002 - nobody hears any
+        return False
+
+    def connected(self) -> Container[Device]:
+        self.looks += 1
+        return ()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_what_comes_often_lets_it_not_look_at_all_devices_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: bool
+) -> None:
+    monkeypatch.setattr(home_assistant, "_LOOK_S", 60)
+    monkeypatch.setattr(home_assistant, "_LOOK_AGAIN_S", 60)
+    monkeypatch.setattr(home_assistant, "_PAUSE_S", 0)
+    broker = Nobody()
+    async with open_site(tmp_path) as site:
+        store = ToldTopics(site.access._state)
+        await store.change(["homeassistant/device/gone/config"], [])
+        settings = HomeAssistantSettings(enabled=enabled)
+        told = home_assistant.HomeAssistant(settings, "site-1", site.log, site.access, store, broker, site.clock)
+        running = asyncio.create_task(told.run())
+        await until(lambda: broker.looks_at_topics > 0, "it has begun")
+        for _ in range(50):
+            await told.changed()
+            for _ in range(5):
+                await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert (broker.looks, broker.looks_at_topics) == (2 if enabled else 0, 1)  # 2: at the start
 
 
 async def test_it_shows_a_board_and_what_it_measures(site: Site) -> None:
