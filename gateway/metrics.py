@@ -166,6 +166,12 @@ class Metrics:
             ["integration"],
             registry=registry,
         )
+        self.received_unasked = Counter(
+            "neurogate_received_unasked_messages_total",
+            "Messages that came through an integration on a topic that none of its filters matches; they are left out.",
+            ["integration"],
+            registry=registry,
+        )
         self.notification_attempts = Counter(
             "neurogate_notification_attempts_total",
             "Attempts to send a notification, or several in one message.",
@@ -254,6 +260,7 @@ class Metrics:
             self.integration_uptime,
             self.receiving,
             self.received,
+            self.received_unasked,
             self.notification_attempts,
             self.notification_latency,
         )

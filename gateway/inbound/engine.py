@@ -85,7 +85,7 @@ class Inbound:
         # A logger of its own: equal warnings are counted by logger, and two may fail at once.
         self._logger = logging.getLogger(f"{__name__}.{config.name}")
         self._integration = integration
-        self._reader = Reader(access, organization_id, integration.hears())
+        self._reader = Reader(access, organization_id, integration.hears(), self._hear_unasked)
         self._ingest = ingest
         self._clock = clock
         self._gateway_id = gateway_id
@@ -94,6 +94,8 @@ class Inbound:
         self._health = health
         self._received = 0
         self._received_total = metrics.received.labels(config.name)
+        self._unasked_total = metrics.received_unasked.labels(config.name)
+        self._has_told_of_unasked = False
         metrics.receiving.labels(config.name).set_function(lambda: float(self._state == "receiving"))
         self._state = "connecting"
         self._problem = ""
@@ -184,6 +186,16 @@ class Inbound:
         self._received += messages
         self._received_total.inc(messages)
         self._health.succeeded(seconds, messages)
+
+    def _hear_unasked(self, topic: str) -> None:
+        self._unasked_total.inc()
+        if not self._has_told_of_unasked:
+            self._has_told_of_unasked = True
+            self._logger.warning(
+                "left out what came on %r: none of its topics matches. Name what the broker makes of topics, if it "
+                "rewrites them; more of such is only counted",
+                topic[:200],
+            )
 
     async def _wait_after(self, outcome: Outcome) -> None:
         """Remember why a connection has ended, and wait as long as it deserves."""

@@ -6,6 +6,7 @@ what another one says there: it may lead to a broker of the organisation that ha
 payloads (parsers), or store.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloud_sync.contract import Hearing, Incoming
@@ -33,7 +34,9 @@ class Read:
 class Reader:
     """See the module's own words."""
 
-    def __init__(self, access: Access, organization_id: str, hearing: Hearing) -> None:
+    def __init__(self, access: Access, organization_id: str, hearing: Hearing, unasked: Callable[[str], None]) -> None:
+        """`unasked` hears the topic of a message that none of the filters matches."""
+        self._unasked = unasked
         self._access = access
         self._organization_id = organization_id
         self._topics = tuple(name for one in hearing.topics for name in _names_of(one))
@@ -43,7 +46,10 @@ class Reader:
     def read(self, message: Incoming) -> Read | None:
         """Return how a message is read; None when it is none that is to be read."""
         topic, parser = message.topic, self._parser
-        if parser.ignores(topic) or not parser.reads(topic) or not any(matches(topic, one) for one in self._topics):
+        if not any(matches(topic, one) for one in self._topics):
+            self._unasked(topic)
+            return None
+        if parser.ignores(topic) or not parser.reads(topic):
             return None
         if self._names_its_device(topic) and not is_telemetry(topic):
             return None

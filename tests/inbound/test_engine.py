@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -169,12 +170,22 @@ async def test_p4_a_connection_of_what_can_be_no_device_stores_nothing(site: Sit
     assert (await site.stored(), [one.code for one in await site.quarantined()]) == ([], ["invalid_device_id"])
 
 
-async def test_what_nobody_asked_for_is_acknowledged_and_nothing_else(site: Site) -> None:
-    source = OtherSide(hearing=Hearing(("plant/+",)))
+@pytest.mark.parametrize("parser", ["standard", "vmark"])
+async def test_what_nobody_asked_for_is_acknowledged_counted_and_told_once(
+    site: Site, caplog: pytest.LogCaptureFixture, parser: Literal["standard", "vmark"]
+) -> None:
+    source = OtherSide(hearing=Hearing(("plant/+",), parser))
     async with site.receiving(source):
         source.publish(reading("hall"), "an/older/subscription")
-        await until(lambda: len(source.acknowledged) == 1, "acknowledged")
+        source.publish(reading("hall"), "as/the/broker/has/rewritten/it")
+        await until(lambda: len(source.acknowledged) == 2, "acknowledged")
     assert (await site.stored(), await site.quarantined()) == ([], [])
+    (told,) = [one.getMessage() for one in caplog.records if "left out" in one.msg]
+    assert "an/older/subscription" in told
+    unasked = ("neurogate_received_unasked_messages_total", {"integration": "plant"})
+    assert site.metrics.registry.get_sample_value(*unasked) == 2
+    site.metrics.forget_destination("plant")
+    assert site.metrics.registry.get_sample_value(*unasked) is None
 
 
 @pytest.mark.parametrize("before", ["$share/gateways", "$queue", "$exclusive"])
