@@ -7,10 +7,11 @@ payloads (parsers), or store.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloud_sync.contract import Hearing, Incoming
 from gateway.access import Access, Routed
+from gateway.inbound.echoes import without_echoes
 from gateway.model.errors import BadInput
 from gateway.model.topics import addressed_device, is_name, is_of_devices, is_telemetry, matches
 from gateway.parsers.contract import Found, Reply
@@ -43,8 +44,11 @@ class Reader:
         self._parser = parser_named(hearing.parser, hearing.mapping)
         self._device_id = hearing.device_id
 
-    def read(self, message: Incoming) -> Read | None:
-        """Return how a message is read; None when it is none that is to be read."""
+    def read(self, message: Incoming, ours: str) -> Read | None:
+        """Return how a message is read; None when it is none that is to be read.
+
+        Readings whose ids begin with `ours` are left out: we have forwarded them, and they have come back.
+        """
         topic, parser = message.topic, self._parser
         if not any(matches(topic, one) for one in self._topics):
             self._unasked(topic)
@@ -53,8 +57,11 @@ class Reader:
             return None
         if self._names_its_device(topic) and not is_telemetry(topic):
             return None
+        others = without_echoes(parser, message, ours)
+        if others is None:
+            return None
         try:
-            return Read(self._routed(topic), _too_large(message), parser.reply(topic))
+            return Read(replace(self._routed(topic), parser=others), _too_large(message), parser.reply(topic))
         except BadInput as error:  # nobody is answered in the name of somebody else's hub
             return Read(self._access.sent_within(self._organization_id, parser), error, None)
 

@@ -3,7 +3,7 @@
 - a message is acknowledged when its commit is on disk, reading or quarantine; one that is nothing to us in its turn
 - what its sender waits for is sent before the message is acknowledged, or it might never be
 - so much may be owed at a time. Then `take` waits, its caller reads nothing more, and the other side waits, too
-- a reading that we have forwarded ourselves, and that has come back, is acknowledged and nothing else
+- a reading that we have forwarded ourselves, and that has come back, is left out (`echoes.py`)
 - when something cannot be stored, nothing more is acknowledged and `run` returns: the other side still has it, and
   sends it again by the next connection
 """
@@ -85,7 +85,7 @@ class Window(Inbox):
         if self._has_ended:
             return
         self._bytes += len(message.payload)
-        read = None if self._is_ours(message.payload) else self._reader.read(message)
+        read = self._reader.read(message, f"{self.gateway_id}:{self._ingest.log_uuid}:")
         if read is None:
             self._owed.append(_Owed(message, None))
             self._release(0)
@@ -97,10 +97,6 @@ class Window(Inbox):
             self._ingest.put_aside(read.routed.organization_id, payload, read.problem, self, source=source)
         else:
             self._ingest.take_routed(read.routed, payload, self, source=topic, maybe_repeated=message.maybe_repeated)
-
-    def _is_ours(self, payload: bytes) -> bool:
-        """Whether it is a reading that we have forwarded: stored again, it would go round for ever."""
-        return f'"{self.gateway_id}:{self._ingest.log_uuid}:'.encode() in payload
 
     # What the log says
 

@@ -36,6 +36,8 @@ class Found:
     """By this, second; by `device_id` third."""
     payload: bytes | None = None
     """The message, if it is in the standard shape as it is."""
+    piece: Any = None
+    """What of the message it was made of, as JSON; None: `fields` says all of it."""
 
 
 class Reply(NamedTuple):

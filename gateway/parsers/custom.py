@@ -45,7 +45,7 @@ def custom(mapping: Mapping) -> Parser:
         if health and (values := dict(_values(health, message, item, topic))):
             fields["health"] = values
         name = None if device_id is None else device_id(message, item, topic)
-        return Found(fields, None if name is None else _as_id(name))
+        return Found(fields, None if name is None else _as_id(name), piece=item)
 
     def named(topic: str) -> str | None:
         assert device_id is not None

@@ -95,7 +95,7 @@ def _reading(device: dict[str, Any], report: dict[str, Any], hub: str) -> Found:
     hardware = tuple(text for one in ids if (text := _as_id(one)))
     serial = _as_id(device.get("serial_number"))
     name = _as_id(device.get("device_id")) or next(iter(hardware), "") or serial
-    return Found(fields, name or hub, hardware, serial)
+    return Found(fields, name or hub, hardware, serial, piece=device)
 
 
 def _sensors(device: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What is received from elsewhere is acknowledged when it is on disk, in order, and comes again when it is not."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import pytest
 
 from cloud_sync.contract import AuthFailed, Gone, Hearing, NotConnected
+from gateway.config.routes import Mapping
 from gateway.inbound.window import MOST_MESSAGES
 from gateway.model.errors import StoreFull
 from tests.inbound.site import OtherSide, Site, open_site
@@ -205,6 +207,40 @@ async def test_a_reading_of_ours_that_comes_back_is_not_stored_again(site: Site)
         source.publish(reading("hall", id=f"site-2:{site.log.uuid}:1"))
         await until(lambda: len(source.acknowledged) == 2, "acknowledged")
     assert [one.body["id"][:6] for one in await site.stored()] == ["site-2"]
+
+
+async def test_p1_what_others_say_of_a_reading_of_ours_is_stored(site: Site) -> None:
+    source = OtherSide()
+    async with site.receiving(source):
+        source.publish(reading("average", made_of=[f"site-1:{site.log.uuid}:1"]))
+        source.publish(reading("hall", id=f"site-1:{site.log.uuid}:1"), "org_other/devices/hall/telemetry")
+        source.publish(b"by a template: %s" % json.dumps(f"site-1:{site.log.uuid}:1").encode())
+        await until(lambda: len(source.acknowledged) == 3, "acknowledged")
+    assert [one.device_id for one in await site.stored()] == ["average"]
+    assert (await site.quarantined(), [one.device_id for one in site.access.devices]) == ([], ["average"])
+
+
+EACH = {"each": "items", "device_id": "who", "sensors": {"climate": {"t": "t"}}}
+
+
+async def test_p1_of_a_message_with_a_reading_of_ours_the_others_are_stored(site: Site) -> None:
+    ours = f"site-1:{site.log.uuid}:1"
+    batch = {"items": [{"who": "hall", "t": 20, "ref": ours}, {"who": "attic", "t": 21}]}
+    whole = {"ref": ours, "items": [{"who": "cellar", "t": 20}]}
+    source = OtherSide(hearing=Hearing(("#",), "custom", Mapping.model_validate(EACH)))
+    async with site.receiving(source):
+        source.publish(json.dumps(batch).encode())
+        source.publish(json.dumps(whole).encode())
+        await until(lambda: len(source.acknowledged) == 2, "acknowledged")
+    assert [one.device_id for one in await site.stored()] == ["attic"]
+    source = OtherSide(hearing=VMARK)
+    report = {"devices": [{"device_id": "AA", "t": 1, "ref": ours}, {"device_id": "BB", "t": 1}]}
+    async with site.receiving(source):
+        source.publish(json.dumps(report).encode(), HUB)
+        await until(lambda: len(source.acknowledged) == 1, "acknowledged")
+    assert [one.device_id for one in await site.stored()] == ["attic", "BB"]
+    assert await site.quarantined() == []
+    assert source.replies == [(f"{HUB}_reply", b'{"result":0}')]
 
 
 async def test_p4_what_is_too_large_is_told_and_acknowledged(site: Site) -> None:
