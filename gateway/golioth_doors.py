@@ -35,11 +35,9 @@ def golioth_webhook(
 
 
 def _doors(integrations: RunningIntegrations, home: str) -> Iterator[GoliothDoor]:
-    """Yield them. One of the file is for the one organisation that it names, else for the gateway's own."""
+    """Yield them."""
     for one in integrations.running():
         if not isinstance(one.config, Golioth.Config) or one.config.webhook_secret is None:
             continue
-        named = one.config.organizations
-        organization_id = one.organization_id or (named[0] if len(named) == 1 else home)
         secret = one.config.webhook_secret.get_secret_value()
-        yield GoliothDoor(one.id, organization_id, one.config.project_id, secret)
+        yield GoliothDoor(one.id, one.wanted.brings_for(home), one.config.project_id, secret)

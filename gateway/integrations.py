@@ -332,7 +332,8 @@ class RunningIntegrations:
             forwarder = Forwarder(integration, self._log, clock, metrics, gateway_id, health=health)
         inbound = None
         if isinstance(integration, Receives) and integration.hears().topics:
-            inbound = self._receiver(integration, self._receives_for(one, config), health)
+            whose = one.brings_for(self._settings.gateway.organization_id)
+            inbound = self._receiver(integration, whose, health)
         self._running[one.id] = running = Running(one, config, integration, forwarder, inbound, health)
         if self._start(running):
             with suppress(TimeoutError):  # it may also crash; that is not for whoever has changed it to wait for
@@ -340,10 +341,6 @@ class RunningIntegrations:
                     await running.entered.wait()
             for hear in self.on_begin:
                 await hear(one.id)
-
-    def _receives_for(self, one: Wanted, config: IntegrationConfig) -> str:
-        """Return whose readings one brings: its organisation's, or of one of the file the first that it is for."""
-        return one.organization_id or next(iter(config.organizations), self._settings.gateway.organization_id)
 
     async def _keep_place(self, one: Wanted) -> None:
         """Nothing is lost to it that it is to have, once it can be started."""

@@ -38,6 +38,14 @@ class Wanted:
     why: str = ""
     """It cannot be started."""
 
+    def brings_for(self, home: str) -> str:
+        """Return whose readings come in through it: its organisation's; through one of the file, of the one it names.
+
+        Where it names none, or several, that is the gateway's own, `home`.
+        """
+        named = () if self.config is None else self.config.organizations
+        return self.organization_id or (named[0] if len(named) == 1 else home)
+
     def is_as(self, other: "Wanted") -> bool:
         """Whether nothing has to be done to make one of the other, but to call it otherwise."""
         return replace(self, name="") == replace(other, name="")

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.config import load
+from gateway.golioth_doors import _doors
 from gateway.model.errors import ConfigError
 from gateway.operations.secrets import remove_secret, rotate_vault, set_secret
 from tests.site import Site, reading, running_site, until
@@ -146,3 +147,21 @@ async def test_a_table_that_is_wrong_whatever_the_secret_is_stops_the_start(tmp_
     with pytest.raises(ConfigError, match=r"Unknown key integrations\[x\].sercet"):
         async with running_site(tmp_path / "data", integrations=tables):
             pass
+
+
+@pytest.mark.parametrize(
+    ("organizations", "whose"), [([], "default"), (["acme"], "acme"), (["acme", "other"], "default")]
+)
+async def test_p8_whose_readings_come_in_is_the_same_whichever_way(
+    tmp_path: Path, organizations: list[str], whose: str
+) -> None:
+    both: list[dict[str, Any]] = [
+        {"type": "golioth", "name": "golioth", "webhook_secret": "planted-" + "s" * 32},
+        {"type": "mqtt_external", "name": "plant", "brokerUrl": "127.0.0.1", "port": 1, "topics": "plant/+"},
+    ]
+    tables = both if len(organizations) < 2 else both[:1]  # what is heard at a broker is refused for several
+    async with running_site(tmp_path, integrations=[{**one, "organizations": organizations} for one in tables]) as site:
+        integrations = site.gateway._running.integrations
+        heard = [one.inbound._reader._organization_id for one in integrations.running() if one.inbound is not None]
+        assert [door.organization_id for door in _doors(integrations, "default")] == [whose]
+        assert heard == [whose] * (len(tables) - 1)
