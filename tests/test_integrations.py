@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from cloud_sync.integrations.webhook import Webhook
 from gateway import integrations
 from gateway.config.masking import MASK
-from gateway.integrations import Running, RunningIntegrations
+from gateway.integrations import RunningIntegrations
 from gateway.model.errors import AlreadyExists, BadInput, Conflict, NotFound
 from gateway.model.finding import Finding
 from gateway.operations.buffer import buffer_status
@@ -31,6 +31,7 @@ from gateway.operations.integrations import (
     show_integration,
     try_integration,
 )
+from gateway.running_integration import Running
 from gateway.storage.commit_thread import CommitThread
 from gateway.storage.integrations import Integrations
 from gateway.storage.state import State
