@@ -9,14 +9,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from cloud_sync.callbacks import Callbacks
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.signed_post import SignedPost
 from cloud_sync.notifier import Notifier
-from gateway import __version__
 from gateway.access import Access
 from gateway.alerts.engine import AlertEngine
 from gateway.broker.boards import commands_over
@@ -29,7 +27,6 @@ from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.golioth_doors import golioth_webhook
-from gateway.home_assistant import HomeAssistant
 from gateway.http_listeners import HttpListeners
 from gateway.inbound.engine import receiver
 from gateway.ingest import Ingest
@@ -39,14 +36,16 @@ from gateway.machine_names import host_label
 from gateway.mdns import Announcer, announced, local_addresses
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
-from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus
+from gateway.model.status import GatewayStatus
 from gateway.operations.devices import add_device
 from gateway.operations.registry import OPERATIONS
 from gateway.parsers.routes import ParserRoutes
 from gateway.rate_limit import RateLimits
-from gateway.running_site import RunningSite, device_activity
+from gateway.running_parts import Parts
+from gateway.running_site import RunningSite
 from gateway.site_routes import site_routes
-from gateway.sources.serial_sources import SerialSource, serial_sources
+from gateway.sources.serial_sources import serial_sources
+from gateway.status_report import StatusReport
 from gateway.storage.bounds import Bounds
 from gateway.storage.certificates import SiteCertificates
 from gateway.storage.data_dir import DataDir, load_or_create_key
@@ -81,27 +80,6 @@ _HOOK_BURST = 200
 _LOCK_PATIENCE_S = 2.0  # for a command that has the store for a moment
 
 
-@dataclass(slots=True)
-class _Parts:
-    """What a running gateway consists of."""
-
-    state: State
-    log: Log
-    access: Access
-    door: Door
-    http: HttpListeners
-    integrations: RunningIntegrations
-    messages: MqttMessages
-    callbacks: Callbacks
-    feed: LiveFeed
-    serial: dict[str, SerialSource]
-    site: RunningSite
-    home_assistant: HomeAssistant
-    tls: SiteTls | None
-    listeners: contextlib.AsyncExitStack
-    """Closing it closes every port and connection."""
-
-
 class Gateway:
     """One gateway. `run` runs it; the other methods are for whoever shares its event loop."""
 
@@ -111,12 +89,11 @@ class Gateway:
         self._egress = Egress(settings.egress)
         self._metrics = Metrics()
         self._supervisor = Supervisor(self._metrics)
-        self._started_ms = self._clock.monotonic_ms()
-        self._parts: _Parts | None = None
+        self._report = StatusReport(settings, self._clock, self._metrics, self._supervisor)
+        self._parts: Parts | None = None
         self._run_marker: RunMarker
         self._progress: Progress
         self._alerts: AlertEngine
-        self._figures: tuple[BufferStatus, list[DestinationStatus]] = (BufferStatus(0, 0, 0, 0, 0), [])
 
     async def run(self, stop: asyncio.Event, *, ready: Callable[[], None] | None = None) -> None:
         """Run until `stop` is set; `ready` is called when the listeners are open. Raises NeurogateError."""
@@ -156,7 +133,7 @@ class Gateway:
         self._run_marker = RunMarker(data_dir.running)
         return self._run_marker
 
-    async def _open(self, stack: contextlib.AsyncExitStack, data_dir: DataDir) -> _Parts:
+    async def _open(self, stack: contextlib.AsyncExitStack, data_dir: DataDir) -> Parts:
         settings, clock, metrics = self._settings, self._clock, self._metrics
         await asyncio.to_thread(remove_left_copy, data_dir.path)
         key = load_or_create_key(data_dir.password_key)
@@ -280,7 +257,7 @@ class Gateway:
             on_open=told_by(notifier, home=settings.gateway.organization_id),
         )
         serial = serial_sources(settings, access, ingest, metrics, clock)
-        parts = self._parts = _Parts(
+        parts = self._parts = Parts(
             state,
             log,
             access,
@@ -294,6 +271,7 @@ class Gateway:
             site,
             home_assistant_over(door, access, log, state, settings, clock),
             tls,
+            self._run_marker,
             listeners,
         )  # who asks, may ask now
         if tls is not None:
@@ -333,7 +311,7 @@ class Gateway:
         await callers.refresh()
         return callers
 
-    def _long_lived(self, parts: _Parts) -> dict[str, Callable[[], Awaitable[None]]]:
+    def _long_lived(self, parts: Parts) -> dict[str, Callable[[], Awaitable[None]]]:
         serial = {f"serial {port}": source.run for port, source in parts.serial.items()}
         mdns = {"mdns": self._announcer(parts).run} if self._settings.mdns.enabled else {}
         return {
@@ -354,7 +332,7 @@ class Gateway:
             "running integrations": parts.integrations.run,
         }
 
-    def _announcer(self, parts: _Parts) -> Announcer:
+    def _announcer(self, parts: Parts) -> Announcer:
         services = announced(
             self._settings,
             mqtt_port=parts.door.port,
@@ -376,7 +354,7 @@ class Gateway:
             await log.learn_clock()
             await asyncio.sleep(_CLOCK_CHECK_S)
 
-    async def _say_goodbye(self, parts: _Parts) -> None:
+    async def _say_goodbye(self, parts: Parts) -> None:
         try:
             await parts.access.write_down()
         except StoreFailed as error:
@@ -409,49 +387,10 @@ class Gateway:
 
     async def status(self) -> GatewayStatus:
         """Return a snapshot, and bring the gauges up to date."""
-        parts = self._running
-        if not parts.log.care.is_damaged:  # else nobody can ask it until it is replaced: what was last known must do
-            self._figures = await parts.log.buffer(), await parts.integrations.statuses()
-        buffer, destinations = self._figures
-        problems = [f"The part {name} has crashed: {why}" for name, why in self._supervisor.failing.items()]
-        problems += [str(why) for why in (parts.log.bounds.full, parts.log.failure) if why is not None]
-        if parts.log.care.is_damaged:
-            problems.append("The log is damaged: nothing is acknowledged until a fresh one takes its place.")
-        connections = parts.door.connections_by_device()
-        metrics = self._metrics
-        metrics.buffer_bytes.set(buffer.bytes)
-        metrics.queue_size.labels("sensor-data").set(parts.log.waiting)
-        damaged = {damage.database for damage in self._run_marker.found}
-        for database in ("log.db", "state.db"):
-            metrics.store_damaged.labels(database).set(database in damaged)
-        metrics.clock_synced.set(self._clock.is_synced())
-        return GatewayStatus(
-            gateway_id=self._settings.gateway.id,
-            version=__version__,
-            uptime_seconds=(self._clock.monotonic_ms() - self._started_ms) / 1000,
-            mqtt_port=parts.door.port,
-            mqtt_tls_port=parts.door.tls_port,
-            http_port=parts.http.port,
-            problems=problems,
-            connections=parts.door.connections,
-            ingested=parts.log.stored,
-            duplicates=parts.log.duplicates,
-            quarantined=buffer.quarantined,
-            buffer=buffer,
-            devices=[device_activity(device, connections) for device in parts.access.devices if device.readings],
-            destinations=destinations,
-            receiving=parts.integrations.receiving(),
-            notices=[
-                *parts.log.care.notices,
-                *parts.integrations.notices,
-                *(damage.words for damage in self._run_marker.found),
-                *(parts.tls.notices() if parts.tls is not None else ()),
-                *(words for source in parts.serial.values() for words in source.notices),
-            ],
-        )
+        return await self._report.of(self._running)
 
     @property
-    def _running(self) -> _Parts:
+    def _running(self) -> Parts:
         assert self._parts is not None, "the gateway is not running"
         return self._parts
 
