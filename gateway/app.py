@@ -26,7 +26,7 @@ from gateway.callers import Callers
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.control import ControlServer
-from gateway.golioth_doors import golioth_webhook
+from gateway.hook_routes import hook_routes
 from gateway.http_listeners import HttpListeners
 from gateway.inbound.engine import receiver
 from gateway.ingest import Ingest
@@ -67,7 +67,6 @@ from gateway.web.document import Document
 from gateway.web.health import Health
 from gateway.web.live import Live
 from gateway.web.mqtt_broker import MqttBroker
-from gateway.web.mqtt_listener import MqttListener
 from gateway.web.routes import Routes
 from gateway.web.sensor_data import SensorData
 
@@ -76,7 +75,6 @@ logger = logging.getLogger(__name__)
 _BOUNDS_CHECK_S = 1.0
 _CLOCK_CHECK_S = 1.0  # until then, readings from before go out with the wrong time
 _CALLBACK_TIMEOUT_S = 30.0
-_HOOK_BURST = 200
 _LOCK_PATIENCE_S = 2.0  # for a command that has the store for a moment
 
 
@@ -225,20 +223,8 @@ class Gateway:
                 partial(too_long, settings=settings.mqtt),
                 site,
             ),
-            MqttListener(
-                Authorization(callers, _hook_limits(settings, clock), door.login_delay),
-                publisher.publish,
-                organization_id=settings.gateway.organization_id,
-                secret=settings.ingest.hook_secret.get_secret_value(),
-            ),
-            golioth_webhook(
-                settings,
-                Authorization(callers, _hook_limits(settings, clock), door.login_delay),
-                integrations,
-                access,
-                ingest,
-                log,
-                clock,
+            *hook_routes(
+                settings, callers, door.login_delay, publisher.publish, integrations, access, ingest, log, clock
             ),
             *site_routes(authorization, site),
         ]
@@ -393,11 +379,6 @@ class Gateway:
     def _running(self) -> Parts:
         assert self._parts is not None, "the gateway is not running"
         return self._parts
-
-
-def _hook_limits(settings: Settings, clock: Clock) -> RateLimits:
-    """Return the limits of brokers' hooks: each sends what many devices say, a request a message."""
-    return RateLimits(clock, per_minute=settings.ingest.hook_rate_limit_per_minute, burst=_HOOK_BURST)
 
 
 def _message_id(settings: Settings, log: Log, number: int) -> str:
