@@ -233,11 +233,12 @@ async def test_a_destination_whose_secret_is_in_the_vault_is_tried_where_that_is
         tried.append(integration_id)
         return [fine("It is there.")]
 
-    table = {"type": "webhook", "name": "api", "url": "https://x.invalid", "secret": "${vault:API_SECRET}"}
-    found = only(await destinations(evidence(tmp_path, tables={"integrations": [table]}, try_integration=trial)))
-    assert (tried, found.level, found.words) == (["api"], "ok", "api: It is there.")
-    wrong = table | {"urll": "x"}
-    assert levels(await destinations(evidence(tmp_path, tables={"integrations": [wrong]}))) == ["broken"]
+    text = 'version = 1\n[[integrations]]\ntype = "webhook"\nname = "api"\nsecret = "${vault:API_SECRET}"\n'
+    good = of_file(tmp_path / "neurogate.toml", f'{text}url = "https://x.invalid"', try_integration=trial)
+    assert [one.words for one in await destinations(good)] == ["api: It is there."]
+    assert tried == ["api"]
+    wrong = of_file(tmp_path / "neurogate.toml", f'{text}urll = "https://x.invalid"', try_integration=trial)
+    assert levels(await destinations(wrong)) == ["broken"]
 
 
 # The configuration
