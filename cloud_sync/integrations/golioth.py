@@ -36,7 +36,7 @@ from cloud_sync.contract import (
     WrongAddress,
 )
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.coap.dtls_psk import INSTALL, NOT_INSTALLED, KeyRefused, Psk
+from cloud_sync.integrations.coap.dtls_psk import INSTALL, NOT_INSTALLED, KeyRefused, KeyUnanswered, Psk
 from cloud_sync.integrations.coap.message import JSON, code_text
 from cloud_sync.integrations.coap.session import BLOCK_BYTES, CoapSession, Response
 from cloud_sync.integrations.http.exchange import SUCCESS, Exchange
@@ -255,6 +255,8 @@ class Golioth(Integration, Forwards, Tests):
         match error:
             case NotAllowed():
                 return WrongAddress(f"{error.strerror}; to allow it, see egress.policy and egress.allow")
+            case KeyUnanswered():
+                return NotConnected(f"{where} {_SILENT}", sent=False)
             case TimeoutError() if is_open:
                 return NotConnected(f"{where} has not answered within {self._config.timeout_s:g} s")
             case TimeoutError():
@@ -273,6 +275,9 @@ class Golioth(Integration, Forwards, Tests):
             await session.open()
         except KeyRefused:
             return broken(f"Golioth does not take the key of {whose}: {_WRONG_KEY}.", "Compare psk_id and psk.")
+        except KeyUnanswered:
+            hint = "Compare psk_id and psk. If they are right, its answer was lost: test again."
+            return broken(f"Golioth does not take the key of {whose}: it {_SILENT}.", hint)
         except TimeoutError:
             hint = "Does a firewall let UDP out to that port? Many let only TCP pass."
             return broken(f"{where} does not answer.", hint)
@@ -304,7 +309,10 @@ class Golioth(Integration, Forwards, Tests):
 
 _MIN_SECRET, _MAX_SECRET = 16, 255
 _MAX_KEY = 128
-_WRONG_KEY = "the server answers, and then is silent or refuses: psk_id or psk is not what Golioth has for this device"
+_WRONG_KEY = "the server refuses, or is silent each time: psk_id or psk is not what Golioth has for this device"
+_SILENT = (
+    "answers, and is silent when it is shown the key: its answer is lost, or psk_id or psk is not what Golioth has"
+)
 
 
 def _checked_key(psk: Secret) -> Secret:

@@ -5,7 +5,8 @@ extra `golioth`. It has no function of its own for pre-shared keys, so one of Op
 keeps it in its bindings for just that (https://github.com/pyca/cryptography/pull/4084).
 
 A server may be silent about a wrong key: what it gets is noise, and noise is dropped. So who waits here knows how far
-the handshake has come, and a server that has answered until the key counts, and never after it, has refused the key.
+the handshake has come. A server that has answered until the key counts, and not after it, may have refused the key; or
+its answers are lost, or it has been started anew meanwhile. Only an alert is certain.
 """
 
 import asyncio
@@ -45,6 +46,10 @@ class KeyRefused(Exception):
     """The server does not take the key, or does not know whose it is."""
 
 
+class KeyUnanswered(TimeoutError):
+    """The server has answered until the key counts, and then no more."""
+
+
 @dataclass(slots=True, frozen=True)
 class Psk:
     """Who we are to a server."""
@@ -73,7 +78,8 @@ class DtlsSocket:
     async def open(cls, host: str, port: int, egress: Egress, psk: Psk, *, timeout_s: float) -> "DtlsSocket":
         """Return one that is secured.
 
-        Raises KeyRefused; TimeoutError when there is no answer; other OSError, NotAllowed among them; UnicodeError.
+        Raises KeyRefused; TimeoutError when there is no answer, KeyUnanswered when there is none any more; other
+        OSError, NotAllowed among them; UnicodeError.
         """
         it: DtlsSocket | None = None
         try:
@@ -84,7 +90,7 @@ class DtlsSocket:
             if it is not None:
                 it.drop()
                 if it._waits_for_finish:
-                    raise KeyRefused from None
+                    raise KeyUnanswered from None
             raise
         except BaseException:
             if it is not None:

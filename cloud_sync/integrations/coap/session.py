@@ -4,6 +4,8 @@
 - the session is kept. Where nothing was sent for a while it is made anew: a NAT may have forgotten it, and then the
   server would be silent, as it is to a stranger
 - a request that fails ends the session, so the next attempt begins with a handshake
+- a server that is silent about the key has refused it only when it was so several times in a row, over some time: one
+  silence may be a line that broke, or a server that was started anew
 """
 
 import asyncio
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from errno import ECONNRESET
 
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.coap.dtls_psk import DtlsSocket, Psk
+from cloud_sync.integrations.coap.dtls_psk import DtlsSocket, KeyRefused, KeyUnanswered, Psk
 from cloud_sync.integrations.coap.message import (
     BLOCK1,
     CONTENT_FORMAT,
@@ -32,6 +34,9 @@ BLOCK_BYTES = 1024
 
 _HANDSHAKE_S = 10.0
 """A server that does not take the key may say nothing at all."""
+_REFUSED_AFTER = 3
+"""So many silences about the key, and between the first of them and the last:"""
+_REFUSED_AFTER_S = 60.0
 _ACK_TIMEOUT_S = 2.0
 _ACK_RANDOM_FACTOR = 1.5
 _MAX_RETRANSMIT = 4
@@ -63,15 +68,17 @@ class CoapSession:
         self._socket: DtlsSocket | None = None
         self._message_id = secrets.randbits(16)
         self._last_s = 0.0
+        self._silences = 0
+        """About the key, in a row."""
+        self._silent_since_s = 0.0
 
     async def open(self) -> None:
-        """Have a session. Raises as `DtlsSocket.open`."""
+        """Have a session. Raises as `DtlsSocket.open`; of many silences about the key comes KeyRefused, too."""
         loop = asyncio.get_running_loop()
         if self._socket is not None and loop.time() - self._last_s > _KEPT_S:
             self.close()
         if self._socket is None:
-            limit_s = min(self._timeout_s, _HANDSHAKE_S)
-            self._socket = await DtlsSocket.open(self._host, self._port, self._egress, self.psk, timeout_s=limit_s)
+            self._socket = await self._secured()
             self._last_s = loop.time() - self._least_s
 
     async def post(self, path: str, content_format: int, payload: bytes) -> Response:
@@ -91,6 +98,24 @@ class CoapSession:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    async def _secured(self) -> DtlsSocket:
+        limit_s = min(self._timeout_s, _HANDSHAKE_S)
+        try:
+            secured = await DtlsSocket.open(self._host, self._port, self._egress, self.psk, timeout_s=limit_s)
+        except KeyUnanswered:
+            now_s = asyncio.get_running_loop().time()
+            if not self._silences:
+                self._silent_since_s = now_s
+            self._silences += 1
+            if self._silences >= _REFUSED_AFTER and now_s - self._silent_since_s >= _REFUSED_AFTER_S:
+                raise KeyRefused from None
+            raise
+        except Exception:
+            self._silences = 0
+            raise
+        self._silences = 0
+        return secured
 
     async def _in_blocks(self, options: list[tuple[int, bytes]], payload: bytes) -> Message:
         exponent, at = 6, 0

@@ -47,6 +47,12 @@ def made(
     return Golioth(Golioth.Config.model_validate(raw), clock or ManualClock(NOW_MS), egress)
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let silences about a key be as good as a refusal however soon they follow each other."""
+    monkeypatch.setattr(session, "_REFUSED_AFTER_S", 0.0)
+
+
 def per_device(*devices: str, **keys: str) -> dict[str, Any]:
     key_of = {name: keys.get(name, PSK) for name in devices}
     table = {name: {"psk_id": f"{name}@{PROJECT}", "psk": key} for name, key in key_of.items()}
@@ -137,11 +143,14 @@ async def test_each_device_has_its_own_session_and_key() -> None:
     ]
 
 
-async def test_a_device_whose_key_is_wrong_holds_up_no_other_and_is_left_alone_for_a_while() -> None:
+@pytest.mark.usefixtures("hasty")
+async def test_a_device_whose_key_is_wrong_holds_up_no_other_for_long_and_is_left_alone_for_a_while() -> None:
     clock = ManualClock(NOW_MS)
     keys = per_device("d1", "d2", d1="another key")
     async with fake_golioth(devices=known("d1", "d2")) as fake, made(fake, clock, **keys, timeout_s=0.4) as it:
-        outcome = await sent(it, batch_of("d1", "d2", "d3"))
+        given = batch_of("d1", "d2", "d3")
+        assert [type(await sent(it, given)) for _ in range(2)] == [NotConnected] * 2
+        outcome = await sent(it, given)
         assert isinstance(outcome, Rejected)
         assert outcome.rows == [1, 3]
         assert "device d1" in outcome.reason
@@ -183,14 +192,37 @@ async def test_a_refusal_is_known_by_its_code(code: str, max_age: int | None, ex
         assert await sent(it, batch()) == Ok()
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_key_that_golioth_does_not_have_is_said_as_such_although_golioth_says_nothing() -> None:
-    for key, wrong in (("psk", "another key"), ("psk_id", f"nobody@{PROJECT}")):
-        settings: dict[str, Any] = {key: wrong, "timeout_s": 0.4}
-        async with fake_golioth() as fake, made(fake, **settings) as it:
-            outcome = await sent(it, batch())
-            assert isinstance(outcome, AuthFailed)
-            assert "psk_id or psk" in outcome.reason
-            assert fake.handshakes == 0
+    async with fake_golioth() as fake, made(fake, psk="another key", timeout_s=0.3) as it:
+        outcomes = [await sent(it, batch()) for _ in range(4)]
+        assert [type(one) for one in outcomes] == [NotConnected, NotConnected, AuthFailed, AuthFailed]
+        assert all("psk_id or psk" in getattr(one, "reason", "") for one in outcomes)
+        assert fake.handshakes == 0
+
+
+async def test_where_golioth_says_that_it_knows_nobody_of_that_name_it_is_believed_at_once() -> None:
+    async with fake_golioth() as fake, made(fake, psk_id=f"nobody@{PROJECT}") as it, asyncio.timeout(2):
+        outcome = await sent(it, batch())
+        assert isinstance(outcome, AuthFailed)
+        assert "psk_id or psk" in outcome.reason
+
+
+@pytest.mark.parametrize("mode", ["gateway", "per_device"])
+async def test_p1_silences_that_are_few_or_soon_over_refuse_no_key(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is started anew between its hello and its last word is silent, too."""
+    monkeypatch.setattr(session, "_KEPT_S", -1.0)
+    settings = MINE if mode == "gateway" else per_device("d1")
+    async with fake_golioth(devices={PSK_ID: PSK} | known("d1")) as fake, made(fake, **settings, timeout_s=0.3) as it:
+        fake.silences = 4
+        soon = [await sent(it, batch_of("d1")) for _ in range(4)]
+        assert [(type(one), getattr(one, "sent", None)) for one in soon] == [(NotConnected, False)] * 4
+        assert await sent(it, batch_of("d1")) == Ok()
+        monkeypatch.setattr(session, "_REFUSED_AFTER_S", 0.0)
+        fake.silences = 2
+        few = [await sent(it, batch_of("d1", message_id="msg_2", first_row=2)) for _ in range(3)]
+        assert [type(one) for one in few] == [NotConnected, NotConnected, Ok]
+    assert [one["seq"] for *_, readings in fake.streamed for one in readings] == [1, 2]
 
 
 async def test_one_that_is_silent_or_gone_is_told_from_one_that_refuses() -> None:
@@ -282,6 +314,7 @@ async def test_a_batch_that_was_throttled_goes_on_where_it_was() -> None:
     assert [one["seq"] for *_, readings in fake.streamed for one in readings] == [*range(1, 10)]
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_p4_the_engine_delivers_in_order_through_throttling_and_sets_aside_what_is_refused(site: Site) -> None:
     devices = [*["d1", "d2", "d3"] * 4, "d1"]
     stream = {name: site.log.stream("default", name, "boot-1") for name in set(devices)}

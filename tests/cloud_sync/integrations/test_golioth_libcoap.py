@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cloud_sync.contract import AuthFailed, Batch, NotConnected, Ok, Outcome
+from cloud_sync.integrations.coap import session
 from cloud_sync.integrations.golioth import Golioth
 from gateway.clock import ManualClock
 from tests.cloud_sync.integrations.coap_server import KEY, CoapServer, coap_server
@@ -57,11 +58,14 @@ async def test_it_takes_messages_and_blocks_and_learns_who_sends(server: CoapSer
     assert "Block1:3/_/1024" in server.posted[-1]
 
 
-async def test_it_is_silent_about_a_wrong_key_and_we_are_not(server: CoapServer) -> None:
+async def test_it_is_silent_about_a_wrong_key_and_we_are_not(
+    server: CoapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_REFUSED_AFTER_S", 0.0)
     async with made(server) as it:
         await delivered(it, batch())
-    async with made(server, psk="another key") as it:
-        assert isinstance(await sent(it, batch()), AuthFailed)
+    async with made(server, psk="another key", timeout_s=0.5) as it:
+        assert [type(await sent(it, batch())) for _ in range(3)] == [NotConnected, NotConnected, AuthFailed]
         (finding,) = await it.check()
         assert (finding.level, "does not take the key" in finding.words) == ("broken", True)
 
