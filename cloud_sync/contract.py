@@ -96,6 +96,18 @@ class IntegrationConfig(BaseModel):
         """Return what one of all integrations alone can be elsewhere, such as a client of a broker, in words."""
         return ()
 
+    def refuse_several_organizations(self, what: str) -> None:
+        """Refuse readings of several organisations, where the device id decides as whom one is sent. Raises ValueError.
+
+        Each organisation names its devices as it likes, so one's would speak in the name of another's. One that an
+        organisation manages is for that one anyhow.
+        """
+        if len(self.organizations) != 1:
+            raise ValueError(
+                f"{what} by device id, and each organisation names its devices as it likes: say whose they are, one "
+                'organisation, as in organizations = ["default"].'
+            )
+
     @property
     def takes_readings(self) -> bool:
         """Whether one that forwards is handed readings: not, where its settings only say how others reach us."""

@@ -98,8 +98,8 @@ class Golioth(Integration, Forwards, Tests):
         psk: Secret | None = Field(None, description="Its pre-shared key.")
         device_keys: dict[Name, DeviceKey] = Field(
             {},
-            description="In the mode `per_device`: `psk_id` and `psk` by device id here. Readings of others "
-            "are left out.",
+            description="In the mode `per_device`: `psk_id` and `psk` by device id here; of the one organisation that "
+            "`organizations` names. Readings of others are left out.",
         )
         path: str = Field(
             "readings",
@@ -139,6 +139,8 @@ class Golioth(Integration, Forwards, Tests):
                 raise ValueError("set psk_id and psk, both or neither.")
             if self.mode == "gateway" and self.device_keys:
                 raise ValueError('device_keys are for mode = "per_device".')
+            if self.device_keys:
+                self.refuse_several_organizations("device_keys are")
             if self.mode == "per_device" and self.psk is not None:
                 raise ValueError("in the mode per_device the keys stand in device_keys: leave out psk_id and psk.")
             if not self.takes_readings and self.webhook_secret is None and self.api_key is None:

@@ -24,9 +24,12 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations import golioth
 from cloud_sync.integrations.coap import session
 from cloud_sync.integrations.golioth import Golioth
+from cloud_sync.registry import config_of
 from gateway.clock import ManualClock
 from gateway.config.settings import EgressSettings
 from gateway.model.reading import NewReading, TimeSource
+from gateway.model.selection import Selection
+from gateway.storage.integrations import IntegrationRow
 from tests.cloud_sync.dead_letters import letters
 from tests.cloud_sync.integrations.clouds.golioth import PROJECT, PSK, PSK_ID, FakeGolioth, fake_golioth
 from tests.cloud_sync.integrations.coap_server import coap_client
@@ -56,7 +59,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def per_device(*devices: str, **keys: str) -> dict[str, Any]:
     key_of = {name: keys.get(name, PSK) for name in devices}
     table = {name: {"psk_id": f"{name}@{PROJECT}", "psk": key} for name, key in key_of.items()}
-    return {"mode": "per_device", "device_keys": table}
+    return {"mode": "per_device", "device_keys": table, "organizations": ("default",)}
 
 
 def known(*devices: str) -> dict[str, str]:
@@ -141,6 +144,21 @@ async def test_each_device_has_its_own_session_and_key() -> None:
         (f"d1@{PROJECT}", [1, 3]),
         (f"d2@{PROJECT}", [2]),
     ]
+
+
+async def test_a_device_of_another_organisation_speaks_for_none_of_the_same_id(site: Site) -> None:
+    streams = [site.log.stream(whose, "d1", "boot-1") for whose in ("default", "acme", "default")]
+    payload = b'{"sensors":{"pir":{"motion_detected":true}}}'
+    await site.log.append(
+        [NewReading(one, seq, NOW_MS, TimeSource.DEVICE, NOW_MS, 0, payload) for seq, one in enumerate(streams)]
+    )
+    async with (
+        fake_golioth(devices=known("d1")) as fake,
+        made(fake, site.clock, **per_device("d1"), start="oldest") as it,
+        running(site.forwarder(it)) as forwarder,
+    ):
+        await until(lambda: forwarder._live.position == len(streams))
+    assert [one["seq"] for *_, readings in fake.streamed for one in readings] == [0, 2]
 
 
 @pytest.mark.usefixtures("hasty")
@@ -411,6 +429,8 @@ async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.Mon
         ({}, "nothing is said of how to send"),
         (MINE | {"mode": "per_device"}, "leave out psk_id"),
         (per_device("d1") | {"mode": "gateway"}, "are for mode"),
+        (per_device("d1") | {"organizations": ()}, "each organisation names its devices"),
+        (per_device("d1") | {"organizations": ("a", "b")}, "each organisation names its devices"),
         (MINE | {"project_id": "another"}, "another"),
         (MINE | {"psk": "x" * 200}, "1 to 128"),
         (MINE | {"path": "/a"}, "path"),
@@ -422,6 +442,12 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], words: 
         Golioth.Config.model_validate(BASE | settings)
     assert words in str(refused.value)
     assert PSK not in str(refused.value)
+
+
+def test_an_organisation_need_not_say_that_the_keys_are_its_own() -> None:
+    keys = per_device("d1")["device_keys"]
+    config = config_of(IntegrationRow("4711", "acme", "golioth", "x", {"mode": "per_device"}), {"device_keys": keys})
+    assert config.selection == Selection(("d1",), frozenset({"acme"}))
 
 
 @pytest.mark.parametrize(
