@@ -303,6 +303,26 @@ class Access:
         """Return how what somebody of an organisation sends by other ways than a topic is read: it names its device."""
         return Routed(parser, organization_id, None, self._device_of)
 
+    def sent_for_itself(self, organization_id: str, parser: Parser, hardware_id: str) -> Routed:
+        """Return how what somebody of an organisation sends is read who is known by a hardware id alone.
+
+        It speaks for itself: for the device that has this hardware id, or is discovered with it.
+        """
+
+        def itself(routed: Routed, found: Found) -> Device:
+            known = self._called.get((organization_id, "hardware_id", hardware_id))
+            if found.device_id in (None, hardware_id):
+                return self._device_of(routed, found)
+            if known is not None and found.device_id == known.device_id:
+                return known
+            raise BadInput(
+                "foreign_device",
+                f"The payload says it is from {found.device_id[:100]!r}, but it was sent by {hardware_id[:100]!r}.",
+                hint="Register the latter as hardware id of that device, or let it speak for others: webhook_gateways.",
+            )
+
+        return Routed(parser, organization_id, None, itself)
+
     def _device_of(self, routed: Routed, found: Found) -> Device:
         organization_id, sender, name = routed.organization_id, routed.sender, found.device_id
         if name is None:

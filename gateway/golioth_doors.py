@@ -39,5 +39,5 @@ def _doors(integrations: RunningIntegrations, home: str) -> Iterator[GoliothDoor
     for one in integrations.running():
         if not isinstance(one.config, Golioth.Config) or one.config.webhook_secret is None:
             continue
-        secret = one.config.webhook_secret.get_secret_value()
-        yield GoliothDoor(one.id, one.wanted.brings_for(home), one.config.project_id, secret)
+        secret, gateways = one.config.webhook_secret.get_secret_value(), one.config.webhook_gateways
+        yield GoliothDoor(one.id, one.wanted.brings_for(home), one.config.project_id, secret, gateways)

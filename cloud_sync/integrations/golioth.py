@@ -114,6 +114,11 @@ class Golioth(Integration, Forwards, Tests):
             description="What a pipeline's webhook shows in `x-api-key` when it hands in data at `golioth-webhook`; at "
             "least 16 characters.",
         )
+        webhook_gateways: tuple[Name, ...] = Field(
+            (),
+            description="Devices of the project, by Golioth's ids, whose data may be of others: gateways, such as "
+            "another neurogate. Any other speaks for itself.",
+        )
         rate_limit_per_minute: int = Field(
             1_200,
             ge=0,

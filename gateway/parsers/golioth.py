@@ -1,6 +1,7 @@
 """What a pipeline of Golioth hands in: the data of one message of a device, or of several, as JSON.
 
-- an object with `sensors` is a reading in the standard shape; if it names a `device_id`, it is that one's
+- an object with `sensors` is a reading in the standard shape; if it names a `device_id`, it is that one's, as
+  far as the sender may speak for it
 - any other object is the fields of one sensor, which the stream's path names, as Golioth's own database has it:
   `{"latitude": 37.75}` at `.s/position` is `{"position": {"latitude": 37.75}}`. At `.s` itself each key is a sensor
 - a number, a text or a truth is the field `value`

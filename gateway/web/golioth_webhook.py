@@ -9,13 +9,15 @@ Golioth signs nothing. Its pipeline shows a secret in `x-api-key`: the setting `
 - the same data of a device twice counts once, as long as the gateway runs and is not handed in more than it remembers:
   for good where the data says its time, else when it follows itself within 10 s, as a request does whose answer was
   lost. `boot_id` and `seq` of a reading count beyond a restart, as everywhere
+- a device of Golioth speaks for itself alone, unless the integration's `webhook_gateways` names it: else one that is
+  not to be trusted could tell what any device of the organisation measures
 - what this gateway itself has sent to Golioth, and a pipeline hands back, is answered and left out
 """
 
 import asyncio
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,6 +58,8 @@ class GoliothDoor:
     project_id: str | None
     """Of whose pipelines alone; None: of any."""
     secret: str = field(repr=False)
+    gateways: Collection[str] = ()
+    """Golioth's ids of devices that may speak for others."""
 
 
 class GoliothAnswer(TypedDict):
@@ -136,7 +140,11 @@ class GoliothWebhook:
         return _answer(await asyncio.shield(task))  # another request may wait for it, too
 
     async def _take(self, door: GoliothDoor, event: Event, body: bytes) -> list[Verdict]:
-        routed = self._access.sent_within(door.organization_id, parser_of(event, self._is_ours))
+        parser = parser_of(event, self._is_ours)
+        if event.source in door.gateways:
+            routed = self._access.sent_within(door.organization_id, parser)
+        else:
+            routed = self._access.sent_for_itself(door.organization_id, parser, event.source)
         return await self._ingest.take_message(routed, body, source=f"golioth-webhook {event.source[:100]}".rstrip())
 
     async def _door(self, request: web.Request) -> GoliothDoor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.operations.devices import list_devices
+from gateway.operations.devices import add_device, list_devices
 from gateway.operations.integrations import IntegrationFields, add_integration, change_integration
 from gateway.web import golioth_webhook
 from tests.parsers.test_golioth import DAY, PIR, WHO
@@ -17,7 +17,14 @@ from tests.site import FailingDisk, Site, running_site
 API = "/api/v1/golioth-webhook"
 SECRET = "planted: what the pipeline shows"
 OTHER = "planted: what another one shows"
-FILE = {"type": "golioth", "name": "golioth", "webhook_secret": SECRET, "project_id": "our-project"}
+GATEWAY = "64f0c0ffee0000000000aaaa"
+FILE = {
+    "type": "golioth",
+    "name": "golioth",
+    "webhook_secret": SECRET,
+    "project_id": "our-project",
+    "webhook_gateways": [GATEWAY],
+}
 STORED = {"status": "accepted", "results": [{"reading": "stored"}]}
 
 
@@ -62,8 +69,31 @@ async def test_a_device_is_known_by_golioths_id_or_discovered_with_it(site: Site
     await site.gateway._running.access.write_down()
     (found,) = [one for one in await site.command(list_devices) if one.device_id == WHO]
     assert (found.status, found.hardware_ids) == ("discovered", (WHO,))
-    await handed_in(site, {"device_id": "kitchen", "sensors": PIR})
-    assert [one.device_id for one in await site.log.read(0, limit=5)] == [WHO, "kitchen"]
+    assert [one.device_id for one in await site.log.read(0, limit=5)] == [WHO]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"device_id": "kitchen", "sensors": PIR},
+        {"device_id": "new", "sensors": PIR},
+        {"data": {"temp": 32}, "device_id": "kitchen", "project_id": "our-project"},
+        {"data": {"device_id": "kitchen", "sensors": PIR}, "device_id": WHO, "project_id": "our-project"},
+    ],
+)
+async def test_a_device_speaks_for_itself_alone_and_a_gateway_for_all(site: Site, body: dict[str, Any]) -> None:
+    for source in ("", WHO):
+        status, answer = await handed_in(site, body, Ce_Source=source)
+        assert (status, [one["reading"] for one in answer["results"]]) == (200, ["quarantined"])
+    assert {one.code for one in await site.quarantined()} == {"foreign_device"}
+    assert await handed_in(site, body, Ce_Source=GATEWAY) == (200, STORED)
+
+
+async def test_a_device_may_say_what_it_is_called_here(site: Site) -> None:
+    await site.command(add_device, organization_id="default", device_id="hall", metadata={}, hardware_ids=(WHO,))
+    await handed_in(site, {"device_id": "hall", "sensors": PIR})
+    await handed_in(site, {"temp": 32})
+    assert [one.device_id for one in await site.log.read(0, limit=5)] == ["hall", "hall"]
 
 
 async def test_p4_headers_of_any_bytes_do_no_harm(site: Site) -> None:
