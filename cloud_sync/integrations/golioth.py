@@ -39,6 +39,7 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.coap.dtls_psk import INSTALL, NOT_INSTALLED, KeyRefused, KeyUnanswered, Psk
 from cloud_sync.integrations.coap.message import JSON, code_text
 from cloud_sync.integrations.coap.session import BLOCK_BYTES, CoapSession, Response
+from cloud_sync.integrations.coap.udp_route import UdpRoute
 from cloud_sync.integrations.http.exchange import SUCCESS, Exchange
 from cloud_sync.integrations.http.guarded_connector import NotAllowed
 from cloud_sync.integrations.http.part_sender import PartSender
@@ -178,6 +179,7 @@ class Golioth(Integration, Forwards, Tests):
     def __init__(self, config: Config, clock: Clock, egress: Egress) -> None:
         super().__init__(config, clock, egress)
         self._config = config
+        self._route = UdpRoute(config.host, config.port, egress)
         self._sessions = {name: self._session(psk) for name, psk in config.keys().items()}
         self._parts = PartSender(clock, per_minute=config.rate_limit_per_minute, max_bytes=_MAX_BYTES)
         self._refused: dict[str, int] = {}
@@ -215,7 +217,7 @@ class Golioth(Integration, Forwards, Tests):
             found = reached.findings
             if reached.allowed:
                 names = list(self._sessions)[:_TRIED_AT_ONCE]
-                found += await asyncio.gather(*(self._try(name) for name in names))
+                found += await asyncio.gather(*(self._try(name, len(reached.allowed)) for name in names))
                 if len(self._sessions) > len(names):
                     words = f"The keys of {len(self._sessions) - len(names)} more devices are not tried."
                     found.append(fine(words))
@@ -223,9 +225,8 @@ class Golioth(Integration, Forwards, Tests):
             return found
         return [*found, *await self._check_project()]
 
-    def _session(self, psk: Psk) -> CoapSession:
-        config = self._config
-        return CoapSession(config.host, config.port, psk, self.egress, timeout_s=config.timeout_s, least_s=_LEAST_S)
+    def _session(self, psk: Psk, *, tries: int = 1) -> CoapSession:
+        return CoapSession(self._route, psk, timeout_s=self._config.timeout_s / tries, least_s=_LEAST_S)
 
     def _key_of(self) -> Callable[[StoredReading], Key]:
         is_one = self._config.mode == "gateway"
@@ -273,13 +274,19 @@ class Golioth(Integration, Forwards, Tests):
             case _:
                 return NotConnected("the host is no name", sent=False)
 
-    async def _try(self, name: str) -> Finding:
+    async def _try(self, name: str, addresses: int) -> Finding:
         """Shake hands, in a session of its own: nothing is sent in it."""
-        session = self._session(self._config.keys()[name])
+        session = self._session(self._config.keys()[name], tries=addresses)
         whose = f"the device {name}" if name else "this gateway"
         where = f"{self._config.host}, UDP port {self._config.port},"
         try:
-            await session.open()
+            for left in range(addresses - 1, -1, -1):
+                try:
+                    await session.open()
+                    break
+                except OSError as error:
+                    if not left or isinstance(error, KeyUnanswered):
+                        raise
         except KeyRefused:
             return broken(f"Golioth does not take the key of {whose}: {_WRONG_KEY}.", "Compare psk_id and psk.")
         except KeyUnanswered:

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from errno import ECONNRESET
 from typing import Any
 
-from cloud_sync.egress import Egress
-from cloud_sync.integrations.http.guarded_socket import open_socket
+from cloud_sync.integrations.coap.udp_route import UdpRoute
 
 NOT_INSTALLED = ""
 """What is missing on this machine; empty when nothing is."""
@@ -75,26 +74,30 @@ class DtlsSocket:
         self._dtls.set_connect_state()
 
     @classmethod
-    async def open(cls, host: str, port: int, egress: Egress, psk: Psk, *, timeout_s: float) -> "DtlsSocket":
-        """Return one that is secured.
+    async def open(cls, route: UdpRoute, psk: Psk, *, timeout_s: float) -> "DtlsSocket":
+        """Return one that is secured. When nobody answers, the route's next address is for the next attempt.
 
         Raises KeyRefused; TimeoutError when there is no answer, KeyUnanswered when there is none any more; other
         OSError, NotAllowed among them; UnicodeError.
         """
         it: DtlsSocket | None = None
+        turn = route.turn
         try:
             async with asyncio.timeout(timeout_s):
-                it = cls(await open_socket(host, port, egress, socket.SOCK_DGRAM), psk)
+                it = cls(await route.open(), psk)
                 await it._shake_hands()
         except TimeoutError:
             if it is not None:
                 it.drop()
                 if it._waits_for_finish:
                     raise KeyUnanswered from None
+            route.leave(turn)
             raise
-        except BaseException:
+        except BaseException as error:
             if it is not None:
                 it.drop()
+            if isinstance(error, OSError):
+                route.leave(turn)
             raise
         return it
 

@@ -14,7 +14,6 @@ import secrets
 from dataclasses import dataclass
 from errno import ECONNRESET
 
-from cloud_sync.egress import Egress
 from cloud_sync.integrations.coap.dtls_psk import DtlsSocket, KeyRefused, KeyUnanswered, Psk
 from cloud_sync.integrations.coap.message import (
     BLOCK1,
@@ -28,6 +27,7 @@ from cloud_sync.integrations.coap.message import (
     Message,
     number,
 )
+from cloud_sync.integrations.coap.udp_route import UdpRoute
 
 BLOCK_BYTES = 1024
 """The largest that there is."""
@@ -57,12 +57,10 @@ class Response:
 class CoapSession:
     """See the module's own words; for one identity."""
 
-    def __init__(self, host: str, port: int, psk: Psk, egress: Egress, *, timeout_s: float, least_s: float) -> None:
+    def __init__(self, route: UdpRoute, psk: Psk, *, timeout_s: float, least_s: float) -> None:
         """There are at least `least_s` between two requests."""
-        self._host = host
-        self._port = port
+        self._route = route
         self.psk = psk
-        self._egress = egress
         self._timeout_s = timeout_s
         self._least_s = least_s
         self._socket: DtlsSocket | None = None
@@ -102,7 +100,7 @@ class CoapSession:
     async def _secured(self) -> DtlsSocket:
         limit_s = min(self._timeout_s, _HANDSHAKE_S)
         try:
-            secured = await DtlsSocket.open(self._host, self._port, self._egress, self.psk, timeout_s=limit_s)
+            secured = await DtlsSocket.open(self._route, self.psk, timeout_s=limit_s)
         except KeyUnanswered:
             now_s = asyncio.get_running_loop().time()
             if not self._silences:

@@ -12,11 +12,16 @@ _EACH_S = 3.0
 
 
 async def open_socket(
-    host: str, port: int, egress: Egress, kind: socket.SocketKind = socket.SOCK_STREAM
+    host: str, port: int, egress: Egress, kind: socket.SocketKind = socket.SOCK_STREAM, *, turn: int = 0
 ) -> socket.socket:
-    """Return a connected socket; has no time limit of its own. Raises OSError, NotAllowed among them, UnicodeError."""
+    """Return a connected socket; has no time limit of its own. Raises OSError, NotAllowed among them, UnicodeError.
+
+    `turn` says with which of the addresses to begin, counted around.
+    """
     found = await in_daemon_thread(lambda: socket.getaddrinfo(host, port, type=kind))
     allowed = [one for one in found if egress.allows(host, str(one[4][0]))]
+    first = turn % max(len(allowed), 1)
+    allowed = allowed[first:] + allowed[:first]
     failure: OSError = NotAllowed(host)
     for left, (family, _, protocol, _, address) in zip(range(len(allowed) - 1, -1, -1), allowed, strict=True):
         connection = socket.socket(family, kind, protocol)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -253,6 +254,34 @@ async def test_one_that_is_silent_or_gone_is_told_from_one_that_refuses() -> Non
         outcome = await sent(it, batch())
         assert isinstance(outcome, NotConnected)
         assert "refused" in outcome.reason
+
+
+async def test_an_address_to_which_no_way_leads_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """UDP connects to anything: only a silence tells."""
+    monkeypatch.setattr(session, "_KEPT_S", -1.0)
+    devices = per_device("d1", "d2")
+    async with fake_golioth(is_deaf=True) as dead, fake_golioth(devices=known("d1", "d2")) as fake:
+        found = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", one.port)) for one in (dead, fake)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: found)
+        async with made(fake, **devices, timeout_s=0.4) as it:
+            given = batch_of("d1", "d2")
+            assert [await sent(it, given) == Ok() for _ in range(2)] == [False, True]
+            heard = dead.datagrams
+            assert await sent(it, batch_of("d1", "d2", message_id="msg_2", first_row=3)) == Ok()
+            assert dead.datagrams == heard, "it goes on by the one that answers"
+            fake.is_deaf, dead.is_deaf = True, False
+            dead.devices = fake.devices
+            again = batch_of("d1", message_id="msg_3", first_row=5)
+            assert [await sent(it, again) == Ok() for _ in range(2)] == [False, True]
+
+
+async def test_a_check_tries_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fake_golioth(is_deaf=True) as dead, fake_golioth(devices=known("d1", "d2")) as fake:
+        hosts = (("127.0.0.2", dead.port), ("127.0.0.1", fake.port))
+        found = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", one) for one in hosts]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: found)
+        async with made(fake, **per_device("d1", "d2"), timeout_s=0.8) as it:
+            assert [finding.level for finding in await it.check()] == ["ok", "ok"]
 
 
 async def test_egress_holds_for_udp() -> None:
