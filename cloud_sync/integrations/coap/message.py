@@ -15,6 +15,7 @@ BLOCK1 = 27
 
 POST = 0x02
 CONTINUE = 0x5F  # 2.31
+TOO_LARGE = 0x8D  # 4.13
 SUCCESS = 2
 """The class of codes that say yes."""
 

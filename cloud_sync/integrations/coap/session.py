@@ -22,6 +22,7 @@ from cloud_sync.integrations.coap.message import (
     MAX_AGE,
     POST,
     SUCCESS,
+    TOO_LARGE,
     URI_PATH,
     Kind,
     Message,
@@ -42,6 +43,8 @@ _ACK_RANDOM_FACTOR = 1.5
 _MAX_RETRANSMIT = 4
 _KEPT_S = 25.0
 _TEXT_BYTES = 200
+_LARGEST = 6
+"""The exponent of blocks of 1,024 bytes, 16 << 6."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -84,9 +87,14 @@ class CoapSession:
         options = [(URI_PATH, part.encode()) for part in path.split("/")]
         options.append((CONTENT_FORMAT, number(content_format)))
         try:
+            exponent = _LARGEST
             if len(payload) <= BLOCK_BYTES:
-                return _response(await self._request(options, payload))
-            return _response(await self._in_blocks(options, payload))
+                answer = await self._request(options, payload)
+                smaller = _smaller(answer, _LARGEST + 1)
+                if smaller is None or 16 << smaller >= len(payload):
+                    return _response(answer)
+                exponent = smaller
+            return _response(await self._in_blocks(options, payload, exponent))
         except BaseException:
             self.close()
             raise
@@ -115,13 +123,16 @@ class CoapSession:
         self._silences = 0
         return secured
 
-    async def _in_blocks(self, options: list[tuple[int, bytes]], payload: bytes) -> Message:
-        exponent, at = 6, 0
+    async def _in_blocks(self, options: list[tuple[int, bytes]], payload: bytes, exponent: int) -> Message:
+        at = 0
         while True:
             size = 16 << exponent
             block, more = payload[at : at + size], at + size < len(payload)
             value = at // size << 4 | more << 3 | exponent
             answer = await self._request([*options, (BLOCK1, number(value))], block)
+            if (smaller := _smaller(answer, exponent)) is not None:
+                exponent, at = smaller, 0
+                continue
             if not more or answer.code >> 5 != SUCCESS:
                 return answer
             wanted = answer.option(BLOCK1)
@@ -172,6 +183,14 @@ async def _heard(request: Message, dtls: DtlsSocket, limit: asyncio.Timeout) -> 
             raise ConnectionResetError(ECONNRESET, "it does not know what to do with the request")
         elif message.id == request.id and message.kind == Kind.ACKNOWLEDGEMENT:
             limit.reschedule(None)
+
+
+def _smaller(answer: Message, exponent: int) -> int | None:
+    """Return in which smaller blocks the server would take what was too large (RFC 7959, 2.9.3); None for others."""
+    wanted = answer.option(BLOCK1)
+    if answer.code != TOO_LARGE or wanted is None or wanted & 7 >= exponent:
+        return None
+    return wanted & 7
 
 
 def _read(data: bytes) -> Message | None:

@@ -117,6 +117,16 @@ async def test_a_reading_that_is_larger_goes_out_in_blocks_as_large_as_they_may_
     assert fake.requests == (5 if exponent == 6 else 11)
 
 
+@pytest.mark.parametrize("size", [3_000, 300])
+async def test_where_the_first_is_too_large_already_it_goes_out_in_the_blocks_that_are_asked_for(size: int) -> None:
+    """RFC 7959, 2.9.3."""
+    async with fake_golioth(largest_exponent=5) as fake, made(fake) as it:
+        given = Batch("m", [stored(1, {"sensors": {"camera": {"seen": "x" * size}}})], "site-1", "log-1")
+        assert await sent(it, given) == Ok()
+        assert [reading["seq"] for *_, readings in fake.streamed for reading in readings] == [1]
+        assert fake.requests == 1 + -(-len(fake.bodies[0]) // 512)
+
+
 @pytest.mark.parametrize("echoes", [True, False])
 async def test_p1_a_block_that_is_taken_by_itself_is_not_all_of_it(*, echoes: bool) -> None:
     """RFC 7959, 2.3: a server may act on each block at once; one that does not know blocks would leave out the rest."""

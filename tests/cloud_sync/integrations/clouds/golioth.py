@@ -90,6 +90,8 @@ class FakeGolioth(asyncio.DatagramProtocol):
     repeats: int = 0
     """Of requests that had been answered, or acknowledged."""
     block_exponent: int = 6
+    largest_exponent: int = 6
+    """What is larger than such a block it refuses, saying so."""
     answers_blocks: str = "2.31"
     """What it says to a block that is not the last."""
     echoes_blocks: bool = True
@@ -182,11 +184,17 @@ class FakeGolioth(asyncio.DatagramProtocol):
             text, max_age = self.refuses.popleft()
             options = () if max_age is None else ((MAX_AGE, number(max_age)),)
             return text, f"no, although your key is {self.devices[peer.identity]}", options
+        return self._taken(peer, request)
+
+    def _taken(self, peer: Peer, request: Message) -> Said:
         path = "/".join(value.decode() for known, value in request.options if known == URI_PATH)
         if request.code != POST or not path.startswith(".s"):
             return "4.05", "", ()
         if request.option(CONTENT_FORMAT) != 50:
             return "4.15", "", ()
+        if len(request.payload) > 16 << self.largest_exponent:
+            peer.blocks = b""
+            return "4.13", "", ((BLOCK1, number(self.largest_exponent)),)
         if (block := request.option(BLOCK1)) is not None:
             return self._block(peer, path, block, request.payload)
         return self._stream(peer, path, request.payload)
