@@ -68,7 +68,7 @@ class IntegrationConfig(BaseModel):
         pattern="^(oldest_first|newest_first)$",
         description="After an outage: everything in order, or what comes now first and the backlog beside it.",
     )
-    timeout_s: float = Field(30.0, gt=0, description="How long one request may take.")
+    timeout_s: float = Field(30.0, gt=0, le=3_600, description="How long one request may take.")
     rate_limit_per_minute: int = Field(100, ge=0, description="Requests per minute; 0 lifts the limit.")
     batch_max_readings: int = Field(5_000, ge=1, le=5_000, description="Readings in one request at most.")
     batch_max_bytes: int = Field(1_000_000, ge=1_000, description="Payload bytes in one request at most.")

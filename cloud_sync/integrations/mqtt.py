@@ -10,7 +10,7 @@ https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html.
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cloud_sync.contract import Batch, Forwards, Hearing, Inbox, Integration, Outcome, Receives, Tests
 from cloud_sync.egress import Egress
@@ -18,7 +18,7 @@ from cloud_sync.integrations.http.server_check import reach_server
 from cloud_sync.integrations.mqtt_client.config import FIELDS, MqttConfig
 from cloud_sync.integrations.mqtt_client.connection import open_connection
 from cloud_sync.integrations.mqtt_client.packets import Message
-from cloud_sync.integrations.mqtt_client.properties import Property, Value
+from cloud_sync.integrations.mqtt_client.properties import Properties, Property, Value
 from cloud_sync.integrations.mqtt_client.publisher import Limits, Publisher, Status
 from cloud_sync.integrations.mqtt_client.reasons import Failed
 from cloud_sync.integrations.mqtt_client.receiving import Receiving
@@ -121,6 +121,8 @@ class Mqtt(Integration, Forwards, Receives, Tests):
         try:
             connection = await open_connection(config.broker(name), self.egress, timeout_s=patience_s)
             try:
+                if lacking := [*_lacking(connection.properties, config, heard)]:
+                    return [*reached.findings, *lacking]
                 async with asyncio.timeout(patience_s):
                     answers = await connection.subscribe(heard) if heard else []
             finally:
@@ -135,6 +137,18 @@ class Mqtt(Integration, Forwards, Receives, Tests):
         ]
         words = " and hear the topics" if heard else ""
         return [*reached.findings, *(found or [fine(f"It lets us in{words}.")])]
+
+
+def _lacking(said: Properties, config: MqttConfig, heard: Sequence[str]) -> Iterator[Finding]:
+    """Yield what a broker of MQTT 5 says that it cannot do (3.2.2.3), and we need."""
+    if config.takes_readings and not said.number(Property.MAXIMUM_QOS, 1):
+        yield broken("It does not support QoS 1.", "Readings need QoS 1: use another broker.")
+    if not said.number(Property.RETAIN_AVAILABLE, 1):
+        asked = {"retain": config.retain, "status_topic": config.status_topic, "home_assistant": config.home_assistant}
+        if names := [f"`{name}`" for name, value in asked.items() if value]:
+            yield broken("It retains nothing.", f"Leave out {' and '.join(names)}, or use another broker.")
+    if any({"+", "#"} & {*one} for one in heard) and not said.number(Property.WILDCARDS_AVAILABLE, 1):
+        yield broken("It takes no topic filter with a wildcard.", "Name whole topics in `topics`.")
 
 
 class _HomeAssistant:

@@ -49,6 +49,13 @@ class BrokerConfig(HttpConfig):
         "where reports look otherwise.",
     )
 
+    @field_validator("username", "client_id", check_fields=False)
+    @classmethod
+    def _can_be_sent(cls, text: str | None) -> str | None:
+        if text is not None and "\0" in text:
+            raise ValueError("no text of MQTT holds a NUL (3.1.1, 1.5.3).")
+        return text
+
     @field_validator("topics", mode="before")
     @classmethod
     def _list_or_text(cls, topics: Any) -> Any:  # noqa: ANN401 - what stands in the file

@@ -14,6 +14,7 @@ _RIGHTS_HINT = "Look at what this user may at the broker."
 _LOG_HINT = "See the broker's own log."
 _REASON_CHARACTERS = 200
 _TOO_LARGE = 0x95
+_RETAINS_NOTHING = 0x9A
 
 _Make = Callable[[str], Outcome]
 
@@ -77,7 +78,7 @@ _MEANINGS: Mapping[int, _Meaning] = {
     0x97: _Meaning("its quota is used up", _patience),
     0x98: _Meaning("somebody there has ended the connection", NotConnected),
     0x99: _Meaning("it does not take this payload", NotConnected),
-    0x9A: _Meaning("it retains nothing", WrongAddress, "Set `retain = false`."),
+    _RETAINS_NOTHING: _Meaning("it retains nothing", WrongAddress, "Set `retain = false`."),
     0x9B: _Meaning("it does not support QoS 1", WrongAddress, "Readings need QoS 1: use another broker."),
     0x9C: _Meaning("it wants us to use another server", WrongAddress, "Set `broker_url` to that one."),
     0x9D: _Meaning("it has moved to another server", WrongAddress, "Set `broker_url` to that one."),
@@ -95,6 +96,8 @@ _OF_A_MESSAGE: Mapping[int, _Make] = {
 def refused_login(level: Level, answer: Answer) -> Failed:
     """Return what a CONNACK with a code other than 0 says."""
     meaning = _OLD_REFUSALS.get(answer.code) if answer.code <= max(_OLD_REFUSALS) else _MEANINGS.get(answer.code)
+    if answer.code == _RETAINS_NOTHING:  # nothing is published yet: it is about the will
+        meaning = _Meaning("it retains nothing", WrongAddress, "Leave out `status_topic` or `home_assistant`.")
     if level != MQTT_311 and answer.code == 1:  # a broker of 3.1.1 answers so, and ends the connection
         meaning = _MEANINGS[0x84]
     return _failed(meaning or _UNKNOWN, answer)

@@ -10,10 +10,13 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.mqtt import Mqtt
 from cloud_sync.integrations.mqtt_client.address import Address
 from cloud_sync.integrations.mqtt_client.config import MqttConfig
+from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Answer
+from cloud_sync.integrations.mqtt_client.reasons import refused_login
 from gateway.clock import ManualClock
 from gateway.config.settings import EgressSettings
 from gateway.model.finding import Finding
 from tests.cloud_sync.integrations.conftest import PASSWORD
+from tests.cloud_sync.integrations.mqtt_client.fake_broker import fake_broker
 from tests.cloud_sync.samples import ANYWHERE
 from tests.mosquitto import Mosquitto
 
@@ -53,6 +56,32 @@ async def test_a_broker_of_another_authority_or_that_wants_a_certificate_is_told
     assert (found.level, "`client_cert`" in found.hint) == ("broken", True)
     certificate, key = identity
     assert {one.level for one in await check(**at, client_cert=certificate, client_key=key)} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("lacks", "settings", "words"),
+    [
+        ("RetainAvailable", {"topic": "r", "retain": True}, "Leave out `retain`,"),
+        ("RetainAvailable", {"home_assistant": True}, "Leave out `home_assistant`,"),
+        ("RetainAvailable", {"status_topic": "s", "topic": "r", "retain": True}, "`retain` and `status_topic`"),
+        ("RetainAvailable", {"topic": "r"}, None),
+        ("MaximumQoS", {"topic": "r"}, "QoS 1"),
+        ("MaximumQoS", {"topics": "r"}, None),
+        ("WildcardSubscriptionAvailable", {"topics": "a/+"}, "whole topics"),
+        ("WildcardSubscriptionAvailable", {"topics": "a/b"}, None),
+    ],
+)
+async def test_what_a_broker_says_it_cannot_do_is_told(lacks: str, settings: dict[str, Any], words: str | None) -> None:
+    async with fake_broker(lacks=(lacks,)) as fake:
+        *_, found = await check(broker_url="127.0.0.1", port=fake.port, version="5", **settings)
+    assert found.level == ("ok" if words is None else "broken")
+    assert (words or "") in found.hint
+
+
+def test_a_will_that_cannot_be_retained_is_no_matter_of_retain() -> None:
+    failed = refused_login(MQTT_5, Answer(0x9A))
+    assert "`status_topic`" in failed.hint
+    assert "retain =" not in failed.hint
 
 
 async def test_what_is_no_broker_is_told(real: Mosquitto) -> None:
@@ -107,6 +136,9 @@ def test_an_address_is_as_the_documents_write_it(settings: dict[str, Any], addre
         ({"broker_url": "mqtt://"}, "names no host"),
         ({"broker_url": "x.example", "password": "p"}, "needs a username"),
         ({"broker_url": "x.example", "topics": "a/#/b"}, "is no topic filter"),
+        ({"broker_url": "x.example", "client_id": "a\0"}, "holds a NUL"),
+        ({"broker_url": "x.example", "username": "\0"}, "holds a NUL"),
+        ({"broker_url": "x.example", "timeout_s": 3_601}, "3600"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], words: str) -> None:

@@ -50,6 +50,8 @@ class FakeBroker:
     keepalive_s: int = 0
     says_keepalive: bool = False
     """Also when that is 0."""
+    lacks: tuple[str, ...] = ()
+    """Of what CONNACK says: what it cannot do."""
     has_session: bool = False
     came: list[Came] = field(default_factory=list)
     logins: list[dict[str, Any]] = field(default_factory=list)
@@ -135,6 +137,8 @@ class FakeBroker:
                 properties.MaximumPacketSize = self.largest_packet
             if self.keepalive_s or self.says_keepalive:
                 properties.ServerKeepAlive = self.keepalive_s
+            for name in self.lacks:
+                setattr(properties, name, 0)
             if self.accepts and self.says:
                 properties.ReasonString = f"{self.says} {login.get('password')}"
         answer = bytes([self.has_session, self.accepts]) + (properties.pack() if self.level == 5 else b"")
