@@ -30,7 +30,13 @@ def address_of(broker_url: str, *, port: int | None, protocol: str | None, use_t
     scheme, mark, rest = broker_url.partition("://")
     if not mark:
         scheme, rest = "", broker_url
-    url = URL(f"mqtt://{rest}")
+    try:
+        url = URL(f"mqtt://{rest}")
+        written = url.explicit_port
+    except ValueError:
+        written, url = 0, URL()
+    if written == 0:
+        raise ValueError("broker_url is no host or URL; a port in it is a number from 1 to 65535.")
     if url.user or url.password:
         raise ValueError("broker_url contains credentials: use username and password.")
     if not url.host or not re.fullmatch(r"[^\s/?#@\[\]]+", url.host):
@@ -42,7 +48,7 @@ def address_of(broker_url: str, *, port: int | None, protocol: str | None, use_t
     if uses_tls and use_tls is False:
         raise ValueError(f"{spoken} speaks TLS, and use_tls says that it does not.")
     path = (url.raw_path_qs if url.raw_path != "/" else "/mqtt") if spoken in ("ws", "wss") else None
-    return Address(url.host, _one("port", url.explicit_port, port) or PORTS[spoken], uses_tls or bool(use_tls), path)
+    return Address(url.host, _one("port", written, port) or PORTS[spoken], uses_tls or bool(use_tls), path)
 
 
 def _one(what: str, *said: Any) -> Any:  # noqa: ANN401 - a name or a number
