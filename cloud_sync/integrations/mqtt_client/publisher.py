@@ -30,7 +30,7 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.part_sender import named
 from cloud_sync.integrations.mqtt_client.connection import Broker, Connection, open_connection
 from cloud_sync.integrations.mqtt_client.packets import Answer, Message, Will
-from cloud_sync.integrations.mqtt_client.properties import Property, Value
+from cloud_sync.integrations.mqtt_client.properties import LONGEST_TEXT, Property, Value
 from cloud_sync.integrations.mqtt_client.reasons import Failed, outcome_of_message
 from cloud_sync.integrations.mqtt_client.suspect import ENDINGS, Suspect
 from cloud_sync.payload.in_parts import Key, Part
@@ -45,7 +45,6 @@ _HOLDS_S = 5.0
 """So long a connection has held before a message is sent alone that may be why the last ones have ended."""
 _HEARD_AT_MOST = 1_000
 _GOODBYE_S = 1.0
-_LONGEST_TOPIC = 65_535
 
 Told = Sequence[tuple[Property, Value]]
 _Mark = tuple[Key, tuple[int, ...]]
@@ -151,10 +150,11 @@ class Publisher:
             return await self._broken(NotConnected(reason), attempt, parts)
         except Failed as error:
             return await self._broken(error.outcome, attempt, parts)
+        pairs = {pair for part in parts for pair in _pairs(part)}
+        if not attempt.refused or len({row for _, row in pairs}) == 1:  # a reading alone is cut out now
+            self._taken -= pairs
         if attempt.refused:
             return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)
-        for part in parts:
-            self._taken.difference_update(_pairs(part))
         return Ok()
 
     async def close(self) -> None:
@@ -340,7 +340,7 @@ class Publisher:
 
     def _fault(self, connection: Connection, part: Part, properties: Told) -> Rejected | TooLarge | None:
         (topic,) = part.key
-        if not is_topic_filter(topic) or {"+", "#"} & {*topic} or len(topic.encode()) > _LONGEST_TOPIC:
+        if not is_topic_filter(topic) or {"+", "#"} & {*topic} or len(topic.encode()) > LONGEST_TEXT:
             return Rejected(f"nothing can be published to {topic[:100]!r}", is_certain=True)
         size, most = len(part.body), self._limits.max_bytes
         if size <= most and connection.largest_packet is not None:

@@ -234,6 +234,16 @@ async def test_what_several_readings_are_refused_for_is_halved_and_the_rest_is_n
         assert not it._publisher._taken | it._publisher._begun
 
 
+async def test_p5_nothing_is_remembered_of_a_reading_that_was_cut_out() -> None:
+    body = {"sensors": {"pir": {"x": 1}, "bad": {"x": 1}}}
+    given = Batch("m", [stored(1, body), stored(2)], "site-1", "log-1")
+    async with fake_broker(refuses={"r/bad": 0x99}) as fake, made(fake.port, topic="r/{sensor}") as it:
+        for some in (given.readings, given.readings[:1], given.readings[1:]):
+            await sent(it, replace(given, readings=some))
+        assert [one.topic for one in fake.came] == ["r/pir", "r/pir"]
+        assert not it._publisher._taken | it._publisher._begun
+
+
 async def test_one_topic_that_is_not_allowed_is_nobodys_own_fault() -> None:
     async with fake_broker(refuses={"all": 0x87}) as fake, made(fake.port, topic="all") as it:
         assert isinstance(await sent(it, batch()), AuthFailed)
