@@ -448,6 +448,8 @@ async def test_the_guide_is_right(tmp_path: Path) -> None:
         words = [{"PASSWORD": new["password"]}.get(word, word) for word in listen]
         assert new["username"] in words
         await says(site, sensors(ld2410={"presence": True}))
+        local = site.gateway._running.door.delivery.local
+        await until(lambda: "ld2410-presence" in repr([local.retained(topic) for topic in local.retained_for("#")]))
         process = await asyncio.create_subprocess_exec(
             *words, "-p", str(site.mqtt_port), "-C", "3", stdout=asyncio.subprocess.PIPE
         )
