@@ -11,7 +11,7 @@ from cloud_sync.registry import check_config, class_of, integration_class
 from gateway.config import IntegrationTable, Settings
 from gateway.model.errors import ConfigError, NeurogateError
 from gateway.model.selection import Selection
-from gateway.operations.integration_claims import taken
+from gateway.operations.integration_claims import TAKEN
 from gateway.operations.integration_configs import config_of_row, config_of_table
 from gateway.storage.integrations import IntegrationRow
 from gateway.storage.state import State
@@ -122,7 +122,7 @@ def each_alone(wanted: Iterable[Wanted], gateway_id: str) -> Iterator[Wanted]:
             claimed.update(claims)
             yield one
         else:
-            yield replace(one, config=None, why=taken(double))
+            yield replace(one, config=None, why=TAKEN)
 
 
 def notice_of(one: Wanted) -> str:

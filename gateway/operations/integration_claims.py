@@ -37,12 +37,11 @@ def refuse_taken(found: Claims, config: IntegrationConfig, site: Site) -> None:
         return
     for claim in config.claims(site.settings.gateway.id):
         if found.get(claim, config.name) != config.name:
-            raise AlreadyExists(taken(claim), hint="Give each its own client id, or leave it out.")
+            raise AlreadyExists(TAKEN, hint="Give each its own client id, or leave it out.")
 
 
-def taken(claim: str) -> str:
-    """Say that there is such a one."""
-    return f"Another integration is {claim} already: they would end each other's connections."
+TAKEN = "It cannot have this client id at this broker: another client may have it, and they would end each other."
+"""Whose that is, and which, is not told: it may be another organisation's."""
 
 
 def _may_claim(integration_type: str) -> bool:

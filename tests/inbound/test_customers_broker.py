@@ -272,7 +272,7 @@ async def test_after_a_restart_of_the_broker_it_receives_again(tmp_path: Path) -
 async def test_two_with_one_client_id_at_one_broker_are_refused(site: Site, broker: Mosquitto) -> None:
     settings = at(broker, place(), clientId="panel")
     first = await add(site, settings)
-    with pytest.raises(AlreadyExists, match="Another integration is the client panel of "):
+    with pytest.raises(AlreadyExists, match="cannot have this client id at this broker"):
         await add(site, settings, "other", "theirs")
     second = await add(site, settings | {"clientId": "{gateway_id}-{integration_id}"}, "other", "theirs")
     with pytest.raises(AlreadyExists):
