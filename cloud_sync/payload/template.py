@@ -51,6 +51,8 @@ class Template:
         """Whether a request can carry one reading only."""
         self.tells_ids = any(map(_TELLS_ID.match, _texts(tree)))
         """Whether what it makes says which reading it is, so that we know our own when it comes back."""
+        self.names_ids = all(_TELLS_ID.match(str(one.get("id"))) for one in _tables(tree) if "device_id" in one)
+        """Whether that stands under `id` wherever a device is named, as in our own shape."""
         self._write = _item(tree, one_by_one) if self.is_for_one_reading else _frame(tree)
 
     def encode(self, batch: Batch) -> bytes:

@@ -11,7 +11,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from cloud_sync.contract import Inbox, Incoming, Line
@@ -156,11 +155,14 @@ class Window(Inbox):
 
     async def settled(self) -> None:
         """Return when nothing is owed any more, or after a while."""
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_SETTLES_WITHIN_S):
                 while (self._owed or self._due or self._acknowledging) and not self._has_ended:
                     await self._change()
-        self.end()
+        except TimeoutError:
+            pass
+        finally:  # in a task that is being cancelled, the time limit may end as that
+            self.end()
 
     async def _change(self) -> None:
         self._changed.clear()

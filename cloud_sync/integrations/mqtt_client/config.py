@@ -116,13 +116,16 @@ class MqttConfig(BrokerConfig):
 
     @model_validator(mode="after")
     def _does_not_go_round(self) -> Self:
-        if self.topic is None or self.payload_template is None or Template(self.payload_template).tells_ids:
+        if self.topic is None or self.payload_template is None:
+            return self
+        template = Template(self.payload_template)
+        if template.tells_ids and (self.payload_parser != "standard" or template.names_ids):
             return self
         topic = TopicTemplate(self.topic, FIELDS)
         if any(map(topic.may_match, self.topics)):
             raise ValueError(
                 "what is published would come in again, and go round for ever: let topics not match topic, or "
-                "payload_template hold {{id}} or {{reading}}, by which our own readings are known."
+                "payload_template hold {{reading}}, or {{id}} as `id`, by which our own readings are known."
             )
         return self
 

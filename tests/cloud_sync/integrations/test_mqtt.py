@@ -174,6 +174,14 @@ def test_p2_what_would_go_round_for_ever_is_refused(topic: str, heard: str, temp
         config(**where, payload_template=known)
 
 
+def test_p2_our_own_shape_names_its_reading_by_id_or_is_refused() -> None:
+    where = {"broker_url": "x.example", "topic": "site/{device_id}", "topics": "site/#"}
+    shape = {"device_id": "{{device_id}}", "sensors": "{{sensors}}"}
+    with pytest.raises(ValidationError, match="go round for ever"):
+        config(**where, payload_template=shape | {"reading_id": "{{id}}"})
+    config(**where, payload_template=shape | {"id": "{{id}}"})
+
+
 @pytest.mark.parametrize(
     ("topic", "heard"),
     [
