@@ -291,7 +291,7 @@ async def test_of_two_that_have_come_about_the_first_runs(tmp_path: Path, broker
         await listens(site)
         assert status(site).name == "one"
         second = await site.command(show_integration, integration_id="two")
-        assert (second.status, "the client twice of 127.0.0.1" in second.error) == ("error", True)
+        assert (second.status, "this client id at this broker" in second.error) == ("error", True)
         with pytest.raises(AlreadyExists):
             await add(site, at(broker, place(), clientId="twice"))
 
