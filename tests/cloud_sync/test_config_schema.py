@@ -88,7 +88,7 @@ def test_people_are_told_every_setting_by_the_name_that_they_write() -> None:
     assert [key for key, one in settings.items() if one.secret] == ["tls.clientKey", "hops", "headers"]
     assert (settings["brokerUrl"].type, settings["brokerUrl"].required) == ("string", True)
     assert settings["hops"].type == "list of table"
-    assert (settings["timeout_s"].default, settings["timeout_s"].type) == (30.0, "number, more than 0")
+    assert (settings["timeout_s"].default, settings["timeout_s"].type) == (30.0, "number, more than 0, at most 3600")
     assert not {"type", "name", "status", "organizations"} & {*settings, *schema.json_schema["properties"]}  # type: ignore[misc]
     assert "name" in {one.key for one in schema_of(Radio, without=()).settings}
     properties: Any = schema.json_schema["properties"]
