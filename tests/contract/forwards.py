@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from cloud_sync.contract import Batch, Forwards, NotConnected, Ok, RetryAfter
-from tests.cloud_sync.samples import batch
+from cloud_sync.contract import AuthFailed, Batch, Forwards, NotConnected, Ok, Outcome, RetryAfter
+from cloud_sync.forwarder import Forwarder
+from tests.cloud_sync.samples import append, batch
+from tests.cloud_sync.site import Site, open_site, running
 from tests.contract.other_side import SECRET, Contract
+from tests.site import until
 
 OK: Any = Ok()
 
@@ -84,7 +87,56 @@ class ForwardsContract(Contract):
                 with pytest.raises(asyncio.CancelledError):
                     await attempt
 
+    async def test_p2_p3_the_engine_delivers_all_in_order_and_once_whatever_is_in_between(self, tmp_path: Path) -> None:
+        """It throttles, fails and knows us no more; at the end another instance, as with a new key, goes on."""
+        async with self.other_side(tmp_path) as side, open_site(tmp_path / "log.db") as site:
+            encoded: dict[bytes, None] = {}
+            await site.log.open_cursor("test", start="oldest")
+
+            async def delivered_after(trouble: type[Outcome]) -> None:
+                it = self.made(side, start="oldest", batch_max_readings=3, rate_limit_per_minute=0)
+                outcomes = _watched(it, encoded)
+                async with running(_engine(it, site)) as forwarder:
+                    side.answer(trouble)
+                    await append(site.log, 3, first_seq=site.log.last_row)
+                    await until(lambda: trouble in outcomes)
+                    side.answer(Ok)
+                    await until(lambda: forwarder._live.position == site.log.last_row)
+
+            for trouble in (Ok, *side.answers & {RetryAfter, NotConnected, AuthFailed}, Ok):
+                await delivered_after(trouble)
+            assert site.log.last_row >= 6
+            assert len(side.received) % len(encoded) == 0  # a body goes out whole, or in as many parts as the others
+            all_of_it, at = b"".join(encoded), 0
+            for body in side.received:
+                at = all_of_it.index(body, at) + len(body)
+            assert at == len(all_of_it)
+
     @staticmethod
     async def _sent(it: Any) -> Any:
         given: Batch = batch()
         return await it.send(given, it.encode(given))
+
+
+def _watched(it: Any, encoded: dict[bytes, None]) -> set[type[Outcome]]:
+    """Keep each body that is to be sent, once; return what comes of each attempt."""
+    outcomes: set[type[Outcome]] = set()
+    send = it.send
+
+    async def watched(given: Batch, body: bytes) -> Outcome:
+        encoded[body] = None
+        outcome: Outcome = await send(given, body)
+        outcomes.add(type(outcome))
+        return outcome
+
+    it.send = watched
+    return outcomes
+
+
+def _engine(it: Any, site: Site) -> Forwarder:
+    """One whose waits are short; time stands still for both sides."""
+
+    async def sleep(_: float) -> None:
+        await asyncio.sleep(0.01)
+
+    return Forwarder(it, site.log, site.clock, site.metrics, "site-1", sleep=sleep, random=lambda: 1.0)
