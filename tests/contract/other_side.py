@@ -1,5 +1,6 @@
 """What an integration talks to, as the suites need it: it answers as it is told, and keeps what came."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -130,7 +131,8 @@ class Folder:
 
     @property
     def received(self) -> list[bytes]:
-        return [file.read_bytes() for file in self._path.iterdir()]
+        files = [file.read_bytes() for file in self._path.iterdir()]  # in no order, other than their rows
+        return sorted(files, key=lambda file: int(json.loads(file.splitlines()[0])[0]))
 
     def answer(self, outcome: type[Outcome]) -> None:
         assert outcome is Ok
