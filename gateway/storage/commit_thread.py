@@ -22,7 +22,10 @@ class Transaction(Protocol):
     """Something to be written in one transaction."""
 
     def write(self, db: sqlite3.Connection) -> None:
-        """Execute the statements; the thread begins and commits around them."""
+        """Execute the statements; the thread begins before and commits after them.
+
+        What it has written itself it may roll back, if it begins anew.
+        """
         ...
 
     def rolled_back(self) -> None:

@@ -128,6 +128,25 @@ async def test_p4_an_entry_that_cannot_be_stored_costs_the_others_nothing(
     assert seqs(tmp_path) == [1, 3, 4]
 
 
+async def test_a_commit_writes_to_the_write_ahead_log_and_nowhere_else(log: Log, tmp_path: Path) -> None:
+    """Not to a temporary file either, as SQLite does for savepoints: an SD card wears out by what is written."""
+    boards = [f"board-{number}" for number in range(100)]
+    for seq in range(60):
+        await log.append([new(log, seq, device=board) for board in boards])
+    wal = tmp_path / "log.db-wal"
+    size, before = wal.stat().st_size, written_bytes()
+    await log.append([new(log, 60, device=board) for board in boards])
+    in_wal = wal.stat().st_size - size
+    assert in_wal > 100_000
+    assert written_bytes() - before < 1.2 * in_wal
+
+
+def written_bytes() -> int:
+    """Return what this process has given to `write` and the like."""
+    counted = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counted["wchar"])
+
+
 async def test_appending_nothing_is_nothing(log: Log, commits: Commits) -> None:
     await log.append([])
     assert commits.sizes == []
