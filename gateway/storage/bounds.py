@@ -59,6 +59,10 @@ class Bounds:
         self._clock = clock
         self._metrics = metrics
         self._pages = _NO_PAGES
+        self._enough_for = 0
+        """How much the log may hold before a commit looks at the disk again: half of what there was room for at the
+        last look, as others take from it too. To look takes as long as a commit of ten readings does; `tick` does it
+        each second."""
         self._making_room = False
         self._retaining = False
         self._quarantine_exceeds = True  # perhaps: the cap may have been lowered
@@ -87,6 +91,8 @@ class Bounds:
     def committed(self, pages: Pages, rows: int) -> None:
         """Hear how the file is used after a commit of so many rows."""
         self._pages = pages
+        if pages.live_bytes < self._enough_for and self.full is None:
+            return
         room = self._room_bytes()
         if room < LOW_WATER_BYTES:
             self._make_room(rows)
@@ -129,10 +135,12 @@ class Bounds:
     def suspend(self) -> None:
         """Hear that the log is damaged: what is under way is the last that is done to it."""
         self._pages = _NO_PAGES
+        self._enough_for = 0
 
     def resume(self) -> None:
         """Go on with a fresh log, of which no commit has told anything yet."""
         self._pages = _NO_PAGES
+        self._enough_for = 0
         self._making_room = self._retaining = False
         self.lent_bytes = 0
 
@@ -146,7 +154,9 @@ class Bounds:
         return self.full is not None and self._settings.overflow == "drop_oldest"
 
     def _room_bytes(self) -> int:
-        return self._space.room_bytes(self._pages) + self.lent_bytes
+        room = self._space.room_bytes(self._pages) + self.lent_bytes
+        self._enough_for = self._pages.live_bytes + (room - HIGH_WATER_BYTES) // 2
+        return room
 
     def delivered(self, rows: int) -> Reclaim:
         """Return a step that lets delivered rows leave, for somebody else to commit."""

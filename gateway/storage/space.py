@@ -1,8 +1,9 @@
 """How much room the store may take, and how much is left.
 
 Both databases with their write-ahead logs and copies, what was set aside as damaged, and the ballast stay below
-`max_bytes`; the disk keeps `min_free_bytes`. Both are exceeded by one commit at most, and by the few megabytes that a
-salvage writes for readers that wait for it (salvage.py). Two things come on top of `max_bytes`, so that no reading is
+`max_bytes`; the disk keeps `min_free_bytes`. Both are exceeded by one commit at most (more only where others take half
+of what is left within a second), and by the few megabytes that a salvage writes for readers that wait for it
+(salvage.py). Two things come on top of `max_bytes`, so that no reading is
 given up because of them: the file that a salvage still reads, whose readings are not in the log yet, and the copy of a
 backup, which leaves with it.
 SQLite's file does not shrink when rows leave: freed pages are used again, so what counts is the pages in use. Pure
@@ -73,7 +74,7 @@ class Space:
         return min(budget - pages.live_bytes, max(0, growth) + pages.free_bytes)
 
     def _files(self) -> dict[str, int]:
-        """Return the sizes of the store's files, by name; asked after every commit, so one look at the folder it is."""
+        """Return the sizes of the store's files, by name: one look at the folder, as commits wait for it."""
         sizes = {}
         with os.scandir(self._folder) as files:
             for file in files:

@@ -16,10 +16,10 @@ from gateway.model.reading import NewQuarantine, NewReading, TimeSource
 from gateway.operations.buffer import buffer_status
 from gateway.storage.cursors import Attempt
 from gateway.storage.log import Log
-from gateway.storage.space import Space
+from gateway.storage.space import HIGH_WATER_BYTES, Pages, Space
 from tests.broker.raw import RawClient, connect
 from tests.promises.dead_ends import refusing_port
-from tests.promises.filler import AT_ONCE, fill
+from tests.promises.filler import AT_ONCE, READER, a_log, fill, readings
 from tests.site import Site, reading, running_site, until
 
 MAX_BYTES = 80_000_000
@@ -72,6 +72,29 @@ def test_p5_a_small_disk_is_filled(tmp_path: Path, overflow: str, others: bool) 
         assert told["refused"] > 0
     else:
         assert lost > 0
+
+
+async def test_p5_commits_see_for_themselves_that_room_gets_scarce_and_look_seldom_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a tick: within the second until the next one, more may come than there was room for."""
+    room_bytes = Space.room_bytes
+    rooms: list[int] = []
+
+    def looked(space: Space, pages: Pages) -> int:
+        rooms.append(room_bytes(space, pages))
+        return rooms[-1]
+
+    monkeypatch.setattr(Space, "room_bytes", looked)
+    async with a_log(tmp_path, StorageSettings(max_bytes=MAX_BYTES, min_free_bytes=0)) as log:
+        log.bounds.tick()
+        for number in range(120):
+            await log.append(readings(log, "b1", number * AT_ONCE))
+        await until(lambda: rooms[-1] >= HIGH_WATER_BYTES, "room made")
+        assert min(rooms) > 0
+        assert await log.loss(READER) is not None
+    plenty = [room for room in rooms if room > HIGH_WATER_BYTES * 5 // 4]
+    assert 2 <= len(plenty) <= 5, "of a hundred commits that did not have to care"
 
 
 @pytest.fixture
