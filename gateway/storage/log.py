@@ -10,7 +10,7 @@ Invariants
 - stored rows are never rewritten
 - a log that turns out damaged is exchanged for a fresh one while it is in use; whoever reads or writes waits for that
 
-How commits are made is in group_commit.py, what damage leads to in repair/.
+How commits are made is in group_commit.py, where readers stand in log_cursors.py, what damage leads to in repair/.
 It does not: decide what a valid reading is (parsers, ingest), or drop anything (bounds).
 """
 
@@ -27,14 +27,13 @@ from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.reading import CLOCK_STEP_MS, StoredReading
-from gateway.model.selection import EVERYTHING, Selection
-from gateway.storage.append import MOVE
+from gateway.model.selection import Selection
 from gateway.storage.bounds import Bounds
 from gateway.storage.commit_thread import CommitThread, Done, Progress, Statement, Statements, Transaction
-from gateway.storage.cursors import Cursor, backlog_of
-from gateway.storage.dead_letters import CONFIRM, FORGET_PROVISIONAL, DeadLetters
+from gateway.storage.dead_letters import DeadLetters
 from gateway.storage.disk import own
 from gateway.storage.group_commit import Entry, GroupCommit, Owner
+from gateway.storage.log_cursors import LogCursors
 from gateway.storage.log_files import LogFiles, LogStart
 from gateway.storage.log_reader import NEWEST, ROWS_LOOKED_AT, LogReader, Page
 from gateway.storage.log_schema import LOG_MIGRATIONS
@@ -42,7 +41,7 @@ from gateway.storage.migrations import migrate
 from gateway.storage.reclaim import NO_LIMIT
 from gateway.storage.repair.care import Care, Tell
 from gateway.storage.repair.damage import is_damage, store_failed
-from gateway.storage.repair.exchange import CURSORS_LOST, Known
+from gateway.storage.repair.exchange import Known
 from gateway.storage.repair.salvage import Chunk, SalvageState, Shortage, is_copying, visible_row
 from gateway.storage.space import WAL_BYTES, WAL_PAGES, Space
 
@@ -53,16 +52,13 @@ BUSY_TIMEOUT_S = 10.0  # another program may hold a lock for a moment
 _DELIVERED_AT_ONCE = 2_000
 _EXCHANGE_S = 30.0  # how long a reader waits for a fresh log
 
-_BEGIN_BACKLOG = "INSERT INTO cursors (name, position, until_row) VALUES (?, ?, ?)"
-_FORGET_CURSOR = "DELETE FROM cursors WHERE name = ?"
-_OF_DESTINATIONS = ("dead_letters", "losses", "dead_letter_losses")
 _LEARN = """UPDATE gateway_boots SET epoch_ms = ?
     WHERE id = ? OR machine_boot = (SELECT machine_boot FROM gateway_boots WHERE id = ?)"""
 _RECEIVED_BY = """UPDATE gateway_boots SET received_by_ms = ?
     WHERE id < ? AND epoch_ms IS NULL AND received_by_ms IS NULL"""
 
 
-class Log(GroupCommit, LogReader):
+class Log(LogCursors):
     """See the module's own words. Made by `Log.create`; every method is for the event loop's thread."""
 
     def __init__(
@@ -82,24 +78,18 @@ class Log(GroupCommit, LogReader):
         bounds = Bounds(settings, space, self._writer, self._damaged, clock, metrics)
         bounds.lose_until = self._lose_until
         GroupCommit.__init__(self, files, bounds, settings, dedupe_window_ms, clock, metrics, repairs=tell is not None)
+        LogCursors.__init__(self)
         self.dead_letters: DeadLetters = DeadLetters(self.fetch, self._execute, self.transact, bounds.dead_letters)
         self._grown: asyncio.Future[None] = self._loop.create_future()
         self._epoch_ms: int | None = None
         self._learning = asyncio.Lock()
         self._boots: list[int] = []
         """Of this process: one more after each exchange."""
-        self._opened: set[str] = set()
-        """Cursors that are on disk."""
-        self._ends: dict[str, int] = {}
-        """Of the cursors that are a backlog's."""
-        self._newest = 0
         self._exchanges = 0
         self._awaited: list[tuple[int, int]] = []
         """Rows (after, last) that readers wait for as a whole."""
         self._sound = asyncio.Event()
         self._sound.set()
-        self._cursors_lost = False
-        self._all_cursors_opened = False
         self.care = Care(self, path, tell or _untold)
         self.clock_learned = 0
         """Grows when stored times are corrected: what somebody has read before is not what it reads now."""
@@ -367,107 +357,6 @@ class Log(GroupCommit, LogReader):
         """Return when `clock_learned` has grown beyond that."""
         while self.clock_learned <= seen:
             await self._has_learned.wait()
-
-    # Cursors
-
-    async def open_cursor(self, name: str, *, start: str, selection: Selection = EVERYTHING) -> Cursor:
-        """Return the cursor of that name; a new one starts `now` or at the `oldest` stored row.
-
-        Only what the selection wants can be lost to it.
-        """
-        self.bounds.selections[name] = self.bounds.selections[backlog_of(name)] = selection
-        backlog, opened = await self.open_backlog(name), await self._known_cursor(name)
-        if backlog is None and opened is not None and opened.position and self._cursors_lost:
-            # Whether it had one that cannot be read any more, nothing tells: rather all of it twice than not at all.
-            await self._execute((_BEGIN_BACKLOG, [(backlog_of(name), 0, opened.position)]))
-            backlog = await self.open_backlog(name)
-        if opened is not None:
-            if backlog is None or backlog.until is None or opened.position >= backlog.until:
-                return opened
-            # The log was exchanged in the middle of a split: what the backlog has, this has not.
-            self.move_cursor(name, backlog.until)
-            return Cursor(name, backlog.until, None)
-        position = 0 if start == "oldest" or self._cursors_lost else self._newest
-        if backlog is not None and backlog.until is not None:
-            position = backlog.until  # its own is unreadable: it was behind the backlog's end
-        await self._execute(("INSERT OR IGNORE INTO cursors (name, position) VALUES (?, ?)", [(name, position)]))
-        self._opened.add(name)
-        self.bounds.readers[name] = position
-        return Cursor(name, position, None)
-
-    async def open_backlog(self, name: str) -> Cursor | None:
-        """Return the cursor of a destination's backlog; None when it has none."""
-        return await self._known_cursor(backlog_of(name))
-
-    async def _known_cursor(self, name: str) -> Cursor | None:
-        for cursor in await self.cursors():
-            if cursor.name == name:
-                opened = self._up_to_date(cursor)
-                self._opened.add(name)
-                self.bounds.readers[name] = opened.position
-                if opened.until is not None:
-                    self._ends[name] = opened.until
-                return opened
-        return None
-
-    async def split_cursor(self, name: str, at: int) -> None:
-        """Make a backlog of what the cursor still has before it up to row `at`, and go on with it behind that.
-
-        Both at once, and nothing of that may be under way. Raises StoreFailed.
-        """
-        backlog, position = backlog_of(name), self.bounds.readers[name]
-        self._opened.add(backlog)
-        self.bounds.readers[backlog], self._ends[backlog] = position, at  # before it is on disk: it is needed at once
-        try:
-            await self._execute((_BEGIN_BACKLOG, [(backlog, position, at)]), (MOVE, [(at, name)]))
-        except StoreFailed:
-            self._forget_cursor(backlog)
-            raise
-        self.bounds.readers[name] = at
-        if name in self._moves:
-            self._moves[name] = at
-
-    async def end_backlog(self, name: str) -> None:
-        """Forget a backlog that has been dealt with. Raises StoreFailed."""
-        backlog = backlog_of(name)
-        end = self._ends.get(backlog, 0)
-        await self._execute((CONFIRM, [(name, end)]), (_FORGET_CURSOR, [(backlog,)]))
-        self._forget_cursor(backlog)
-
-    def _forget_cursor(self, name: str) -> None:
-        self._moves.pop(name, None)
-        self.bounds.readers.pop(name, None)
-        self._ends.pop(name, None)
-        self._opened.discard(name)
-
-    async def all_cursors_opened(self) -> None:
-        """Hear that every destination has opened its cursor: one that is new from now on is no lost one."""
-        self._cursors_lost, self._all_cursors_opened = False, True
-        await self._execute(("DELETE FROM meta WHERE key = ?", [(CURSORS_LOST,)]))
-
-    def _up_to_date(self, stored: Cursor) -> Cursor:
-        """Add the move that may not be on disk yet: a reader that is restarted goes on where it was."""
-        position = max(stored.position, self.bounds.readers.get(stored.name, 0))
-        attempt = stored.attempt
-        if attempt is not None and attempt.last_row <= position:
-            attempt = None
-        return Cursor(stored.name, position, attempt, stored.until)
-
-    async def drop_cursor(self, name: str) -> None:
-        """Give up a reader's place; should it come back, it starts anew. Its dead letters stay."""
-        cursors = name, backlog_of(name)
-        for cursor in cursors:
-            self._forget_cursor(cursor)
-            self.bounds.selections.pop(cursor, None)
-        await self._execute((_FORGET_CURSOR, [(one,) for one in cursors]), (FORGET_PROVISIONAL, [(name,)]))
-
-    async def forget_destination(self, name: str) -> None:
-        """Forget a reader that is removed for good: its place, its dead letters, and what it has lost."""
-        await self.drop_cursor(name)
-        await self._execute(
-            *((f"DELETE FROM {table} WHERE destination = ?", [(name,)]) for table in _OF_DESTINATIONS)  # noqa: S608 - constants
-        )
-        self.dead_letters.note_settled()
 
     # What others have the writing thread do
 
