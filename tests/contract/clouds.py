@@ -1,6 +1,6 @@
 """The clouds, strict ones, as the suites need them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,19 +8,24 @@ from typing import Any, Protocol
 from aiohttp.test_utils import TestServer
 
 from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected, RetryAfter, TooLarge, WrongAddress
-from tests.cloud_sync.integrations.clouds import aws, azure, golioth
-from tests.cloud_sync.integrations.clouds.google import fake_pubsub, made_account
+from tests.cloud_sync.integrations.clouds import aws, azure, golioth, google
 from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fake_broker
-from tests.contract.other_side import SECRET
+from tests.contract.other_side import FAULTS, SECRET, Judge, port_of
+from tests.faulty_link import Fault, FaultyLink
 
 Error = tuple[int, str, str]
 """Status, the cloud's name for what is wrong, and its words, which repeat a secret here."""
+
+
+Said = Callable[[bytes], bytes]
+"""Of a body: what it says, decoded."""
 
 
 class Fake(Protocol):
     """What all fakes have."""
 
     refuses: list[Error]
+    judge: Callable[[bytes], Error | None] | None
     server: TestServer
 
     @property
@@ -30,27 +35,51 @@ class Fake(Protocol):
 
 
 class Cloud:
-    """Answers as it is told, in its own language."""
+    """Answers as it is told, in its own language, at the end of a line that may fail."""
+
+    faults = FAULTS
 
     def __init__(
-        self, fake: Fake, settings: dict[str, Any], bodies: list[bytes], names: Mapping[type[Outcome], tuple[int, str]]
+        self,
+        fake: Fake,
+        link: FaultyLink,
+        settings: dict[str, Any],
+        bodies: list[bytes],
+        names: Mapping[type[Outcome], tuple[int, str]],
+        said: Said,
     ) -> None:
-        self.settings = settings | {"endpoint": fake.endpoint}
+        self.settings = settings | {"endpoint": f"http://127.0.0.1:{link.port}/"}
         self.answers = frozenset({Ok, *names})
         self.received = bodies
         self._fake = fake
+        self._link = link
         self._names = names
+        self._said = said
+
+    @property
+    def said(self) -> bytes:
+        return b"\n".join(map(self._said, self.received))
 
     def answer(self, outcome: type[Outcome]) -> None:
         self._fake.refuses[:] = [] if outcome is Ok else [(*self._names[outcome], "no")] * 20
+
+    def judge(self, judge: Judge) -> None:
+        self._fake.judge = lambda said: None if judge(said) is Ok else (*self._names[judge(said)], "no")
+
+    def fail(self, fault: Fault | None) -> None:
+        self._link.fault = fault
 
     async def go_away(self) -> None:
         await self._fake.server.close()
 
 
+def _itself(body: bytes) -> bytes:
+    return body
+
+
 @asynccontextmanager
 async def aws_iot(_: Path) -> AsyncIterator[Cloud]:
-    async with aws.fake_aws(secret_key=SECRET) as fake:
+    async with aws.fake_aws(secret_key=SECRET) as fake, FaultyLink(port_of(fake.server)) as link:
         settings = {"region": "eu-west-1", "access_key_id": aws.KEY_ID, "secret_access_key": SECRET}
         names: dict[type[Outcome], tuple[int, str]] = {
             AuthFailed: (403, "ForbiddenException"),
@@ -60,12 +89,12 @@ async def aws_iot(_: Path) -> AsyncIterator[Cloud]:
             TooLarge: (413, "RequestEntityTooLargeException"),
             Rejected: (400, "InvalidRequestException"),
         }
-        yield Cloud(fake, settings, fake.bodies, names)
+        yield Cloud(fake, link, settings, fake.bodies, names, _itself)
 
 
 @asynccontextmanager
 async def azure_iot(_: Path) -> AsyncIterator[Cloud]:
-    async with azure.fake_hub() as fake:
+    async with azure.fake_hub() as fake, FaultyLink(port_of(fake.server)) as link:
         fake.keys = {SECRET: azure.POLICY_KEY}
         settings = {"connection_string": azure.POLICY.replace("=device;", f"={SECRET};")}
         names: dict[type[Outcome], tuple[int, str]] = {
@@ -76,13 +105,13 @@ async def azure_iot(_: Path) -> AsyncIterator[Cloud]:
             TooLarge: (413, "MessageTooLarge"),
             Rejected: (404, "DeviceNotFound"),
         }
-        yield Cloud(fake, settings, fake.bodies, names)
+        yield Cloud(fake, link, settings, fake.bodies, names, azure.said)
 
 
 @asynccontextmanager
 async def google_iot(_: Path) -> AsyncIterator[Cloud]:
-    account = made_account(SECRET)
-    async with fake_pubsub(account) as fake:
+    account = google.made_account(SECRET)
+    async with google.fake_pubsub(account) as fake, FaultyLink(port_of(fake.server)) as link:
         names: dict[type[Outcome], tuple[int, str]] = {
             AuthFailed: (403, "PERMISSION_DENIED"),
             RetryAfter: (429, "RESOURCE_EXHAUSTED"),
@@ -90,13 +119,15 @@ async def google_iot(_: Path) -> AsyncIterator[Cloud]:
             WrongAddress: (404, "NOT_FOUND"),
             Rejected: (400, "INVALID_ARGUMENT"),
         }
-        yield Cloud(fake, {"service_account_key": account.key_file}, fake.bodies, names)
+        settings = {"service_account_key": account.key_file}
+        yield Cloud(fake, link, settings, fake.bodies, names, google.said)
 
 
 class Golioth:
     """Answers as it is told, in codes of CoAP."""
 
     answers: frozenset[type[Outcome]]
+    faults = FAULTS
 
     def __init__(self, fake: golioth.FakeGolioth) -> None:
         self.settings: dict[str, Any] = {"host": "127.0.0.1", "port": fake.port, "psk_id": golioth.PSK_ID}
@@ -113,10 +144,22 @@ class Golioth:
         }
         self.answers = frozenset({Ok, *self._codes})
 
+    @property
+    def said(self) -> bytes:
+        return b"\n".join(self.received)
+
     def answer(self, outcome: type[Outcome]) -> None:
         self._fake.refuses.clear()
         if outcome is not Ok:
             self._fake.refuses.extend([(self._codes[outcome], None)] * 20)
+
+    def judge(self, judge: Judge) -> None:
+        self._fake.judge = lambda said: None if judge(said) is Ok else self._codes[judge(said)]
+
+    def fail(self, fault: Fault | None) -> None:
+        self._fake.hangs = fault == "hangs"
+        self._fake.resets = 20 if fault == "is cut" else 0
+        self._fake.slow_s = 5 if fault == "loses answers" else 0
 
     async def go_away(self) -> None:
         self._fake.transport.close()
@@ -132,37 +175,51 @@ class MqttBroker:
     """A broker; what it has taken of a batch of three readings counts as one body."""
 
     answers = frozenset({Ok, AuthFailed, RetryAfter, NotConnected, WrongAddress, TooLarge, Rejected})
+    faults = FAULTS
 
-    def __init__(self, fake: FakeBroker) -> None:
-        self.settings: dict[str, Any] = {"broker_url": "127.0.0.1", "port": fake.port, "version": "5", "topic": "t"}
+    def __init__(self, fake: FakeBroker, link: FaultyLink) -> None:
+        self.settings: dict[str, Any] = {"broker_url": "127.0.0.1", "port": link.port, "version": "5", "topic": "t"}
         self.settings |= {"username": "gateway", "password": SECRET}
         self._fake = fake
+        self._link = link
 
     @property
     def received(self) -> list[bytes]:
         payloads = [one.payload for one in self._fake.came]
         return [b"\n".join(payloads[at : at + 3]) for at in range(0, len(payloads), 3)]
 
+    @property
+    def said(self) -> bytes:
+        return b"\n".join(self.received)
+
     def answer(self, outcome: type[Outcome]) -> None:
-        names = {AuthFailed: 0x87, RetryAfter: 0x97, WrongAddress: 0x9A, Rejected: 0x99}
-        self._fake.refuses = {"*": names[outcome]} if outcome in names else {}
+        self._fake.refuses = {"*": _REASONS[outcome]} if outcome in _REASONS else {}
         self._fake.goes = {NotConnected: 0x98, TooLarge: 0x95}.get(outcome)
+
+    def judge(self, judge: Judge) -> None:
+        self._fake.judge = lambda said: _REASONS.get(judge(said), 0)
+
+    def fail(self, fault: Fault | None) -> None:
+        self._link.fault = fault
 
     async def go_away(self) -> None:
         self._fake.server.close()
         await self._fake.cut()
 
 
+_REASONS: dict[type[Outcome], int] = {AuthFailed: 0x87, RetryAfter: 0x97, WrongAddress: 0x9A, Rejected: 0x99}
+
+
 @asynccontextmanager
 async def mqtt(_: Path) -> AsyncIterator[MqttBroker]:
-    async with fake_broker(says="no") as fake:
-        yield MqttBroker(fake)
+    async with fake_broker(says="no") as fake, FaultyLink(fake.port) as link:
+        yield MqttBroker(fake, link)
 
 
 @asynccontextmanager
 async def mqtt_external(_: Path) -> AsyncIterator[MqttBroker]:
-    async with fake_broker() as fake:
-        side = MqttBroker(fake)
+    async with fake_broker() as fake, FaultyLink(fake.port) as link:
+        side = MqttBroker(fake, link)
         del side.settings["topic"]
         side.settings["brokerUrl"] = side.settings.pop("broker_url")
         side.settings["topics"] = "plant/#"

@@ -1,20 +1,27 @@
 """`Forwards`: the same batch is the same bytes, an answer is classified, and nothing is raised for what others do."""
 
 import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cloud_sync.contract import AuthFailed, Batch, Forwards, NotConnected, Ok, Outcome, RetryAfter
+from cloud_sync.contract import AuthFailed, Batch, Forwards, NotConnected, Ok, Outcome, Rejected, RetryAfter, TooLarge
 from cloud_sync.forwarder import Forwarder
-from tests.cloud_sync.samples import append, batch
+from gateway.model.reading import NewReading, TimeSource
+from gateway.storage.log import Log
+from tests.cloud_sync.samples import NOW_MS, batch
 from tests.cloud_sync.site import Site, open_site, running
-from tests.contract.other_side import SECRET, Contract
+from tests.contract.other_side import SECRET, Contract, Destination
 from tests.site import until
 
 OK: Any = Ok()
+AT_ONCE = 3
+"""Readings of a batch."""
 
 
 def reason_of(outcome: Any) -> str:
@@ -23,6 +30,11 @@ def reason_of(outcome: Any) -> str:
 
 class ForwardsContract(Contract):
     """Every integration that delivers readings."""
+
+    @staticmethod
+    def other_side(path: Path, /) -> AbstractAsyncContextManager[Destination]:
+        """Return what the integration talks to, while it is entered."""
+        raise NotImplementedError
 
     async def test_it_says_that_it_forwards(self, tmp_path: Path) -> None:
         async with self.other_side(tmp_path) as side:
@@ -87,30 +99,62 @@ class ForwardsContract(Contract):
                 with pytest.raises(asyncio.CancelledError):
                     await attempt
 
-    async def test_p2_p3_the_engine_delivers_all_in_order_and_once_whatever_is_in_between(self, tmp_path: Path) -> None:
+    # What the engine makes of it: a log is delivered in order, and once
+
+    async def test_p2_p3_nothing_is_lost_by_what_it_answers(self, tmp_path: Path) -> None:
         """It throttles, fails and knows us no more; at the end another instance, as with a new key, goes on."""
-        async with self.other_side(tmp_path) as side, open_site(tmp_path / "log.db") as site:
-            encoded: dict[bytes, None] = {}
-            await site.log.open_cursor("test", start="oldest")
-
-            async def delivered_after(trouble: type[Outcome]) -> None:
-                it = self.made(side, start="oldest", batch_max_readings=3, rate_limit_per_minute=0)
-                outcomes = _watched(it, encoded)
-                async with running(_engine(it, site)) as forwarder:
-                    side.answer(trouble)
-                    await append(site.log, 3, first_seq=site.log.last_row)
-                    await until(lambda: trouble in outcomes)
+        async with self.other_side(tmp_path) as side, _a_log(tmp_path) as site:
+            for answer in (Ok, *side.answers & {RetryAfter, NotConnected, AuthFailed}, Ok):
+                async with self._engine_on(site, side) as engine:
+                    side.answer(answer)
+                    await _append(site.log)
+                    await until(lambda answer=answer: answer in engine.outcomes)  # type: ignore[misc]
                     side.answer(Ok)
-                    await until(lambda: forwarder._live.position == site.log.last_row)
+                    await engine.delivers_all()
+            assert _numbers(side.said) == list(range(site.log.last_row))
 
-            for trouble in (Ok, *side.answers & {RetryAfter, NotConnected, AuthFailed}, Ok):
-                await delivered_after(trouble)
-            assert site.log.last_row >= 6
-            assert len(side.received) % len(encoded) == 0  # a body goes out whole, or in as many parts as the others
-            all_of_it, at = b"".join(encoded), 0
-            for body in side.received:
-                at = all_of_it.index(body, at) + len(body)
-            assert at == len(all_of_it)
+    async def test_p2_p3_nothing_is_lost_by_the_line(self, tmp_path: Path) -> None:
+        """It hangs, is cut, and loses the answer to what has arrived: that comes again, by the same bytes."""
+        async with self.other_side(tmp_path) as side, _a_log(tmp_path) as site:
+            for fault in sorted(side.faults):
+                async with self._engine_on(site, side) as engine:
+                    side.fail(fault)
+                    await _append(site.log)
+                    await until(lambda: bool(engine.outcomes & {NotConnected, RetryAfter}))
+                    side.fail(None)
+                    await engine.delivers_all()
+                assert len(engine.bodies) == 1
+            assert list(dict.fromkeys(_numbers(side.said))) == list(range(site.log.last_row))
+
+    async def test_p4_what_is_too_much_at_once_goes_in_parts(self, tmp_path: Path) -> None:
+        async with self.other_side(tmp_path) as side, _a_log(tmp_path) as site:
+            refusal = TooLarge if TooLarge in side.answers else Rejected  # as some say it
+            side.judge(lambda said: refusal if len(_numbers(said)) > 1 else Ok)
+            async with self._engine_on(site, side) as engine:
+                await _append(site.log)
+                await engine.delivers_all()
+            assert _numbers(side.said) == list(range(site.log.last_row))
+            assert await site.log.dead_letters.counts() == {}
+
+    async def test_p4_one_reading_that_it_refuses_keeps_no_other_back(self, tmp_path: Path) -> None:
+        async with self.other_side(tmp_path) as side, _a_log(tmp_path) as site:
+            if Rejected not in side.answers:
+                return
+            side.judge(lambda said: Rejected if 4 in _numbers(said) else Ok)
+            async with self._engine_on(site, side) as engine:
+                for _ in range(3):
+                    await _append(site.log)
+                await engine.delivers_all()
+            assert _numbers(side.said) == [0, 1, 2, 3, 5, 6, 7, 8]
+            (letter,) = await site.log.dead_letters.letters()
+            assert letter.key == ("test", 5)
+
+    @asynccontextmanager
+    async def _engine_on(self, site: Site, side: Destination) -> AsyncIterator["_Engine"]:
+        it = self.made(side, start="oldest", batch_max_readings=AT_ONCE, rate_limit_per_minute=0, timeout_s=0.5)
+        engine = _Engine(it, site)
+        async with running(engine):
+            yield engine
 
     @staticmethod
     async def _sent(it: Any) -> Any:
@@ -118,25 +162,48 @@ class ForwardsContract(Contract):
         return await it.send(given, it.encode(given))
 
 
-def _watched(it: Any, encoded: dict[bytes, None]) -> set[type[Outcome]]:
-    """Keep each body that is to be sent, once; return what comes of each attempt."""
-    outcomes: set[type[Outcome]] = set()
-    send = it.send
-
-    async def watched(given: Batch, body: bytes) -> Outcome:
-        encoded[body] = None
-        outcome: Outcome = await send(given, body)
-        outcomes.add(type(outcome))
-        return outcome
-
-    it.send = watched
-    return outcomes
-
-
-def _engine(it: Any, site: Site) -> Forwarder:
+class _Engine(Forwarder):
     """One whose waits are short; time stands still for both sides."""
 
-    async def sleep(_: float) -> None:
-        await asyncio.sleep(0.01)
+    def __init__(self, it: Any, site: Site) -> None:
+        super().__init__(it, site.log, site.clock, site.metrics, "site-1", sleep=_briefly, random=lambda: 1.0)
+        self.outcomes: set[type[Outcome]] = set()
+        """What has come of attempts."""
+        self.bodies: set[bytes] = set()
+        """What was tried."""
+        send = it.send
 
-    return Forwarder(it, site.log, site.clock, site.metrics, "site-1", sleep=sleep, random=lambda: 1.0)
+        async def watched(given: Batch, body: bytes) -> Outcome:
+            self.bodies.add(body)
+            outcome: Outcome = await send(given, body)
+            self.outcomes.add(type(outcome))
+            return outcome
+
+        it.send = watched
+
+    async def delivers_all(self) -> None:
+        await until(lambda: self._live.position == self._log.last_row)
+
+
+async def _briefly(_: float) -> None:
+    await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def _a_log(folder: Path) -> AsyncIterator[Site]:
+    async with open_site(folder / "log.db") as site:
+        await site.log.open_cursor("test", start="oldest")
+        yield site
+
+
+async def _append(log: Log) -> None:
+    """Store a batch of readings, each with a number: 0 in the first row."""
+    stream = log.stream("default", "esp32-kitchen", "boot-1")
+    payload = b'{"sensors":{"pir":{"motion_detected":true}},"note":"number %d."}'
+    numbers = range(log.last_row, log.last_row + AT_ONCE)
+    await log.append([NewReading(stream, n, NOW_MS, TimeSource.DEVICE, NOW_MS, 0, payload % n) for n in numbers])
+
+
+def _numbers(said: bytes) -> list[int]:
+    """Return the numbers of the readings that are in there."""
+    return [int(number) for number in re.findall(rb"number (\d+)\.", said)]

@@ -1,10 +1,10 @@
 """What an integration talks to, as the suites need it: it answers as it is told, and keeps what came."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -24,7 +24,11 @@ from cloud_sync.contract import (
 )
 from gateway.clock import ManualClock
 from tests.cloud_sync.samples import ANYWHERE, NOW_MS
+from tests.faulty_link import Fault, FaultyLink
 
+Judge = Callable[[bytes], type[Outcome]]
+"""Tells, of what a request says, how it is answered."""
+FAULTS: frozenset[Fault] = frozenset(get_args(Fault))
 SECRET = "planted-in-a-contract-4711"
 
 
@@ -50,6 +54,28 @@ class OtherSide(Protocol):
 
     async def go_away(self) -> None:
         """Be nowhere from now on."""
+        ...
+
+
+class Destination(OtherSide, Protocol):
+    """One that takes readings."""
+
+    @property
+    def said(self) -> bytes:
+        """What the bodies say, decoded."""
+        ...
+
+    @property
+    def faults(self) -> frozenset[Fault]:
+        """What the line to it can be told to do."""
+        ...
+
+    def judge(self, judge: Judge) -> None:
+        """Answer to what is in order as this tells, from now on."""
+        ...
+
+    def fail(self, fault: Fault | None) -> None:
+        """Have this fault of the line from now on."""
         ...
 
 
@@ -86,44 +112,64 @@ class HttpReceiver:
     """An HTTP receiver."""
 
     answers: frozenset[type[Outcome]] = frozenset(_STATUS)
+    faults = FAULTS
     received: list[bytes]
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
         self.received = []
-        self._status = 204
+        self._judge: Judge = lambda _: Ok
         self.server: TestServer
+        self.link: FaultyLink
 
     async def take(self, request: web.Request) -> web.Response:
         body = await request.read()
-        if request.method != "OPTIONS" and self._status == _STATUS[Ok]:
+        outcome = self._judge(body)
+        if request.method != "OPTIONS" and outcome is Ok:
             self.received.append(body)
         said = f"no, and you said {request.headers.get('authorization')}"  # a receiver may repeat what it got
-        return web.Response(status=self._status, text="" if self._status == _STATUS[Ok] else said)
+        return web.Response(status=_STATUS[outcome], text="" if outcome is Ok else said)
+
+    @property
+    def said(self) -> bytes:
+        return b"\n".join(self.received)
 
     def answer(self, outcome: type[Outcome]) -> None:
-        self._status = _STATUS[outcome]
+        self._judge = lambda _: outcome
+
+    def judge(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def fail(self, fault: Fault | None) -> None:
+        self.link.fault = fault
 
     async def go_away(self) -> None:
         await self.server.close()
 
 
 @asynccontextmanager
-async def http_receiver(_: Path) -> AsyncIterator[OtherSide]:
+async def http_receiver(_: Path) -> AsyncIterator[Destination]:
     """An HTTP receiver, for a webhook."""
     side = HttpReceiver()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", side.take)
     side.server = TestServer(app)
-    async with side.server:
-        side.settings = {"url": str(side.server.make_url("/hook")), "auth_token": SECRET}
+    async with side.server, FaultyLink(port_of(side.server)) as side.link:
+        side.settings = {"url": f"http://127.0.0.1:{side.link.port}/hook", "auth_token": SECRET}
         yield side
+
+
+def port_of(server: TestServer) -> int:
+    """Return where it listens."""
+    assert server.port is not None
+    return server.port
 
 
 class Folder:
     """A folder, for a spool."""
 
     answers: frozenset[type[Outcome]] = frozenset({Ok})
+    faults: frozenset[Fault] = frozenset()
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -134,15 +180,25 @@ class Folder:
         files = [file.read_bytes() for file in self._path.iterdir()]  # in no order, other than their rows
         return sorted(files, key=lambda file: int(json.loads(file.splitlines()[0])[0]))
 
+    @property
+    def said(self) -> bytes:
+        return b"".join(self.received)
+
     def answer(self, outcome: type[Outcome]) -> None:
         assert outcome is Ok
+
+    def judge(self, judge: Judge) -> None:
+        """Take everything all the same."""
+
+    def fail(self, fault: Fault | None) -> None:
+        assert fault is None
 
     async def go_away(self) -> None:
         self._path.rmdir()
 
 
 @asynccontextmanager
-async def folder(path: Path) -> AsyncIterator[OtherSide]:
+async def folder(path: Path) -> AsyncIterator[Destination]:
     """A folder, for a spool."""
     (path / "spool").mkdir()
     yield Folder(path / "spool")

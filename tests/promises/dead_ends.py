@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from tests.promises.lossy_link import closing
+from tests.faulty_link import closing
 
 
 @dataclass(slots=True)

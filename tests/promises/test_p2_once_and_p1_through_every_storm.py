@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faulty_link import FaultyLink
 from tests.ports import free_port
 from tests.promises.boards import Board, acknowledged, running
 from tests.promises.gateway_process import GatewayProcess
-from tests.promises.lossy_link import LossyLink
 from tests.promises.readings import Stored, missing, repeated, stored
 from tests.promises.receiver_process import ReceiverProcess, Request, delivered
 from tests.promises.site import Site
@@ -36,7 +36,7 @@ class Scene:
 
     gateway: GatewayProcess
     receiver: ReceiverProcess
-    link: LossyLink
+    link: FaultyLink
     """Between the two."""
     boards: Sequence[Board]
 
@@ -77,12 +77,12 @@ async def both(scene: Scene) -> None:
 async def answers_are_lost_and_the_gateway_is_killed(scene: Scene) -> None:
     """The receiver has a batch, twice, but the gateway never hears of it and is killed: the worst moment for P2."""
     await scene.reach(_BEFORE_THE_STORM)
-    scene.link.loses_answers = True
+    scene.link.fault = "loses answers"
     async with asyncio.timeout(_LOAD_PATIENCE_S):
         while scene.link.lost < _ANSWERS_LOST:  # noqa: ASYNC110 - a counter, nothing to wait for
             await asyncio.sleep(0.005)
     await scene.gateway.kill()
-    scene.link.loses_answers = False
+    scene.link.fault = None
     await scene.gateway.start()
 
 
@@ -129,7 +129,7 @@ async def test_p1_and_p2_hold_through(
 @asynccontextmanager
 async def scene(folder: Path, rate_per_s: float | None) -> AsyncIterator[Scene]:
     port = free_port()
-    async with LossyLink(port) as link:
+    async with FaultyLink(port) as link:
         site = Site(folder, webhooks={"cloud": link.port})
         site.write()
         logins = await site.add_devices(_BOARDS)

@@ -20,11 +20,11 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+from tests.faulty_link import FaultyLink
 from tests.ports import free_port
 from tests.promises.boards import acknowledged, running
 from tests.promises.false_clock import ClockFile
 from tests.promises.gateway_process import GatewayProcess
-from tests.promises.lossy_link import LossyLink
 from tests.promises.readings import integrity, missing, repeated, stored
 from tests.promises.receiver_process import ReceiverProcess, Request, delivered
 from tests.promises.site import ROOT, Site
@@ -54,7 +54,7 @@ async def soak(folder: Path, seconds: float, seed: int, *, small_disk: bool) -> 
     dice = random.Random(seed)
     port = free_port()
     began, began_ms = time.monotonic(), time.time_ns() // 1_000_000
-    async with LossyLink(port) as link:
+    async with FaultyLink(port) as link:
         site = Site(folder, webhooks={"cloud": link.port})
         site.write()
         site.config.write_text(site.config.read_text().replace('synchronous = "full"', _STORAGE))

@@ -16,10 +16,10 @@ from random import Random
 from typing import Any
 
 from gateway.model.reading import rfc3339
+from tests.faulty_link import FaultyLink
 from tests.promises.boards import Board
 from tests.promises.false_clock import DAY_MS, ClockFile
 from tests.promises.gateway_process import GatewayProcess
-from tests.promises.lossy_link import LossyLink
 from tests.promises.receiver_process import ReceiverProcess
 
 SMALL_JUMP_MS = 5_000
@@ -75,7 +75,7 @@ class Weather:
     dice: Random
     gateway: GatewayProcess
     receiver: ReceiverProcess
-    link: LossyLink
+    link: FaultyLink
     """Between the two."""
     disk: Path | None
     """A small one, that others may fill; None: the machine's own."""
@@ -153,9 +153,9 @@ class Weather:
             await asyncio.sleep(_SLOW_STEP_S / 10)
 
     async def answers_are_lost(self) -> None:
-        self.link.loses_answers = True
+        self.link.fault = "loses answers"
         await self._a_while()
-        self.link.loses_answers = False
+        self.link.fault = None
 
     async def the_gateway_is_killed(self) -> None:
         await self.gateway.kill()
@@ -168,10 +168,10 @@ class Weather:
         await self.receiver.start()
 
     async def the_gateway_is_killed_when_answers_were_lost(self) -> None:
-        self.link.loses_answers = True
+        self.link.fault = "loses answers"
         await self._a_while()
         await self.gateway.kill()
-        self.link.loses_answers = False
+        self.link.fault = None
         await self.gateway.start()
 
     async def the_gateway_is_restarted(self) -> None:

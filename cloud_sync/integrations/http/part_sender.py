@@ -5,7 +5,8 @@
   batch's outcome. The retry goes on with the request that failed: what was taken is remembered, reading by reading,
   until the batch is done. So a throttled batch gets on at each attempt, and repeats nothing.
 - When it refuses one request's content, the others are sent all the same, so a device that it will not have holds up
-  no other. Which readings were refused is the outcome; the engine cuts them out, and what remains is not sent again.
+  no other; but not those of the same key, if any reading of the refused request will have to come before them. Which
+  readings were refused is the outcome; the engine cuts them out, and what was taken is not sent again.
 - This memory does not outlive the gateway, or a change of the settings. Then everything of the batch in flight is sent
   again, and each reading is known by its id, as after any answer that was lost.
 
@@ -17,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from cloud_sync.contract import NotConnected, Ok, Outcome, Rejected, TooLarge
-from cloud_sync.payload.in_parts import Part
+from cloud_sync.payload.in_parts import Key, Part
 from cloud_sync.rate_limit import RateLimit
 from gateway.clock import Clock
 
@@ -42,8 +43,9 @@ class PartSender:
     async def send(self, parts: Sequence[Part], send_one: Callable[[Part], Awaitable[Outcome]]) -> Outcome:
         """Send what it has not taken yet; `send_one` tries one request."""
         refused: list[tuple[Part, Rejected | TooLarge]] = []
+        held_up: set[Key] = set()
         for part in parts:
-            if self._taken.issuperset(part.rows):
+            if self._taken.issuperset(part.rows) or part.key in held_up:
                 continue
             if len(part.body) > self._max_bytes:
                 words = f"a reading has {len(part.body):,} bytes as it is sent, and {self._max_bytes:,} are the most"
@@ -53,6 +55,8 @@ class PartSender:
             outcome = await send_one(part)
             if isinstance(outcome, Rejected | TooLarge):
                 refused.append((part, outcome))
+                if len(part.rows) > 1:
+                    held_up.add(part.key)
             elif not isinstance(outcome, Ok):
                 return self._as_of_all(outcome, parts)
             else:

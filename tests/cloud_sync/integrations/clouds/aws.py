@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +40,8 @@ class FakeAws:
     requests: int = 0
     refuses: list[tuple[int, str, str]] = field(default_factory=list)
     """Status, error type and message of the next answers."""
+    judge: Callable[[bytes], tuple[int, str, str] | None] | None = None
+    """Of what a request says, decoded: why it is refused."""
     refused_topics: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     now_s: float | None = None
     """None: the time of whoever asks."""
@@ -73,6 +75,8 @@ class FakeAws:
             return self._error(413, "RequestEntityTooLargeException", "the payload is larger than 128 KB")
         if name in self.refused_topics:
             return self._error(*self.refused_topics[name])
+        if self.judge is not None and (refusal := self.judge(body)) is not None:
+            return self._error(*refusal)
         self.received.append((name, body))
         self.bodies.append(body)
         return web.json_response({"message": "OK", "traceId": "0"})

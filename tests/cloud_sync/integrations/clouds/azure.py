@@ -7,7 +7,7 @@ import hmac
 import json
 import ssl
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -41,6 +41,8 @@ class FakeHub:
     requests: int = 0
     refuses: list[tuple[int, str, str]] = field(default_factory=list)
     """Status, error code and message of the next answers."""
+    judge: Callable[[bytes], tuple[int, str, str] | None] | None = None
+    """Of what a request says, decoded: why it is refused."""
     now_s: float = NOW_MS / 1000
     keys: dict[str, str] = field(default_factory=lambda: {"device": POLICY_KEY, "iothubowner": POLICY_KEY})
     server: TestServer = field(init=False)
@@ -100,6 +102,8 @@ class FakeHub:
             if set(message) - {"body", "base64Encoded", "properties"}:
                 return self._error(400, "ArgumentInvalid", "E400004")
             message["body"] = b64decode(message["body"], validate=True)
+        if self.judge is not None and (refusal := self.judge(said(body))) is not None:
+            return self._error(*refusal)
         self.received.append((device, messages))
         self.bodies.append(body)
         return web.Response(status=204)
@@ -116,6 +120,11 @@ class FakeHub:
     def _error(self, status: int, code: str, message: str) -> web.Response:
         text = json.dumps({"Message": f"ErrorCode:{code};{message}", "ExceptionMessage": "Tracking ID:0"})
         return web.Response(status=status, text=text)
+
+
+def said(body: bytes) -> bytes:
+    """Return the messages of a request, decoded."""
+    return b"\n".join(b64decode(message["body"]) for message in json.loads(body))
 
 
 @asynccontextmanager

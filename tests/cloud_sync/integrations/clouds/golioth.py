@@ -6,7 +6,7 @@ The client of libcoap has talked to it: see test_golioth.py.
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -71,6 +71,8 @@ class FakeGolioth(asyncio.DatagramProtocol):
     """Code, and Max-Age, of the next answers."""
     throttles_from: int = 0
     """The request of this number is one too many."""
+    judge: Callable[[bytes], str | None] | None = None
+    """Of what a message says: the code by which it is refused."""
     handshakes: int = 0
     requests: int = 0
     """Each once, however often it came."""
@@ -216,6 +218,8 @@ class FakeGolioth(asyncio.DatagramProtocol):
             readings = json.loads(body)
         except ValueError:
             return "4.00", "no JSON", ()
+        if self.judge is not None and (refusal := self.judge(body)) is not None:
+            return refusal, "", ()
         self.bodies.append(body)
         self.streamed.append((peer.identity, path, readings))
         return "2.04", "", ()

@@ -5,7 +5,7 @@ Google's own client for Python has talked to it: what that sent is in google_rec
 
 import json
 from base64 import b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -82,6 +82,8 @@ class FakePubSub:
     requests: list[tuple[str, str]] = field(default_factory=list)
     refuses: list[tuple[int, str, str]] = field(default_factory=list)
     """Code, status and message of the next answers."""
+    judge: Callable[[bytes], tuple[int, str, str] | None] | None = None
+    """Of what a request says, decoded: why it is refused."""
     now_s: float = NOW_MS / 1000
     server: TestServer = field(init=False)
 
@@ -125,6 +127,8 @@ class FakePubSub:
             if len(attributes) > 100 or any(len(name) > 256 or len(value) > 1024 for name, value in attributes.items()):
                 return self._error(400, "INVALID_ARGUMENT", "attributes")
             message["data"] = b64decode(message["data"], validate=True)
+        if self.judge is not None and (refusal := self.judge(said(body))) is not None:
+            return self._error(*refusal)
         self.received.append(messages)
         self.bodies.append(body)
         return web.json_response({"messageIds": [str(number) for number in range(len(messages))]})
@@ -152,6 +156,11 @@ class FakePubSub:
     def _error(self, code: int, status: str, message: str) -> web.Response:
         error = {"error": {"code": code, "message": message, "status": status}}
         return web.Response(status=code, text=json.dumps(error, indent=2), content_type="application/json")
+
+
+def said(body: bytes) -> bytes:
+    """Return the messages of a request, decoded."""
+    return b"\n".join(b64decode(message["data"]) for message in json.loads(body)["messages"])
 
 
 @asynccontextmanager

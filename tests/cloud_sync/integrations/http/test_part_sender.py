@@ -131,3 +131,21 @@ async def test_every_request_counts_against_the_rate() -> None:
         assert await parts.send(THREE, other) == Ok()
     assert len(other.asked) == 12
     assert sum(sleeps.waits) == pytest.approx(60, abs=1)
+
+
+async def test_what_is_behind_a_refused_reading_of_the_same_device_waits_for_those_before_it() -> None:
+    parts, _ = sender()
+    other = Other(a=Rejected("bad"))
+    several = [part("a", 1, 2), part("b", 3), part("a", 4)]
+    assert await parts.send(several, other) == Rejected("bad")
+    assert other.asked == ["a", "b"]
+    other.answers.clear()
+    assert await parts.send([part("a", 1), part("a", 4)], other) == Ok()  # as the engine goes on when it was the second
+    assert other.asked == ["a", "b", "a", "a"]
+
+
+async def test_what_is_behind_a_reading_that_is_refused_alone_waits_for_nothing() -> None:
+    parts, _ = sender()
+    other = Other(a=Rejected("bad"))
+    assert await parts.send([part("a", 1), part("b", 2), part("a", 3)], other) == Rejected("bad", [1, 3])
+    assert other.asked == ["a", "b", "a"]

@@ -5,7 +5,7 @@ Properties are read and written by paho, whose own client it understands.
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,8 @@ class FakeBroker:
     """The code of CONNACK."""
     refuses: dict[str, int] = field(default_factory=dict)
     """By topic, or `*`, the code of PUBACK; by filter, that of SUBACK."""
+    judge: Callable[[bytes], int] | None = None
+    """Of a payload: the code of PUBACK."""
     says: str = ""
     """The reason that goes with a refusal."""
     cuts_at: bytes | None = None
@@ -179,6 +181,8 @@ class FakeBroker:
         await asyncio.sleep(0)  # so that more may be on its way, if the other side wants
         self.unanswered -= 1
         code = self.refuses.get(topic, self.refuses.get("*", 0)) if self.level == 5 else 0
+        if self.judge is not None:
+            code = code or self.judge(came.payload)
         self.refused += bool(code)
         if not code:
             self.came.append(came)
