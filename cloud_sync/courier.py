@@ -36,7 +36,7 @@ from cloud_sync.payload.digest import digest
 from cloud_sync.rate_limit import RateLimit
 from cloud_sync.sender import OUTCOME_LABELS
 from gateway.clock import Clock
-from gateway.config.settings import NotificationSettings
+from gateway.config import NotificationSettings
 from gateway.first_of import first_of
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed

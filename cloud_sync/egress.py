@@ -8,7 +8,7 @@
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

@@ -19,7 +19,7 @@ from cloud_sync.contract import IntegrationConfig, Notification, Notifies
 from cloud_sync.courier import Courier, Health, Notifying
 from cloud_sync.payload import digest
 from gateway.clock import Clock
-from gateway.config.settings import NotificationSettings
+from gateway.config import NotificationSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import BadInput, NotFound
 from gateway.model.priorities import Priority

@@ -15,9 +15,9 @@ from pydantic import JsonValue, ValidationError
 
 from cloud_sync.config_schema import OF_THE_ROW, is_secret, joined
 from cloud_sync.contract import Integration, IntegrationConfig
+from gateway.config import IntegrationTable
 from gateway.config.problems import Problem, config_error, did_you_mean, explain, nearest, origin_of, place
 from gateway.config.schema import Location
-from gateway.config.settings import IntegrationTable
 from gateway.config.substitution import FromVault, with_secrets
 from gateway.model.errors import ConfigError
 from gateway.storage.integrations import IntegrationRow

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from gateway.access import Access, Device
 from gateway.clock import Clock
-from gateway.config.settings import HomeAssistantSettings
+from gateway.config import HomeAssistantSettings
 from gateway.first_of import first_of
 from gateway.model.errors import StoreFailed
 from gateway.model.home_assistant import BIRTH, OFFLINE, ONLINE, DeviceState, Topics, Whose, births, discovery

@@ -22,7 +22,7 @@ from gateway.access import Device
 from gateway.cli import command_line
 from gateway.cli.gateway_link import connect
 from gateway.clock import ManualClock
-from gateway.config.settings import HomeAssistantSettings
+from gateway.config import HomeAssistantSettings
 from gateway.model.home_assistant.topics import object_id
 from gateway.operations.credentials import add_credential
 from gateway.operations.devices import add_device, revoke_device, set_metadata, transfer_device

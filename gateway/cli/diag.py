@@ -16,8 +16,7 @@ from gateway.cli.evidence import gather
 from gateway.cli.gateway_link import connect
 from gateway.cli.options import ConfigFile, JsonOutput
 from gateway.clock import Clock, SystemClock
-from gateway.config import LoadedConfig, load
-from gateway.config.settings import GatewaySettings
+from gateway.config import GatewaySettings, LoadedConfig, load
 from gateway.diag.anonymity import Anonymity, hosts_in
 from gateway.diag.bundle import write_bundle
 from gateway.diag.contents import Item, contents

@@ -1,29 +1,35 @@
 """The configuration: typed settings, where each value came from, and errors that say what to write."""
 
+from gateway.config.listeners import HttpSettings, MqttSettings, TlsSettings
 from gateway.config.load import LoadedConfig, load
+from gateway.config.section import Section
+from gateway.config.serial import SerialTable
 from gateway.config.settings import (
     ClockSettings,
+    EgressSettings,
     GatewaySettings,
-    HttpSettings,
+    HomeAssistantSettings,
     IngestSettings,
     IntegrationTable,
     LogSettings,
-    MqttSettings,
-    SerialTable,
+    NotificationSettings,
     Settings,
     StorageSettings,
-    TlsSettings,
 )
 
 __all__ = [
     "ClockSettings",
+    "EgressSettings",
     "GatewaySettings",
+    "HomeAssistantSettings",
     "HttpSettings",
     "IngestSettings",
     "IntegrationTable",
     "LoadedConfig",
     "LogSettings",
     "MqttSettings",
+    "NotificationSettings",
+    "Section",
     "SerialTable",
     "Settings",
     "StorageSettings",

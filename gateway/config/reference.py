@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 from gateway.config.load import environment_name
 from gateway.config.routes import FieldSource, Mapping, Route
 from gateway.config.schema import as_toml, settings_of
-from gateway.config.settings import SerialTable, Settings
+from gateway.config.serial import SerialTable
+from gateway.config.settings import Settings
 
 _README_HEAD = """\
 # Settings

@@ -5,19 +5,16 @@ The parsers themselves are in gateway/parsers; here is only what their owner wri
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from gateway.config.section import Section
 from gateway.model.json_path import parse_path
 from gateway.model.topics import is_name, is_topic_filter
 
 ParserName = Literal["standard", "custom", "senml", "vmark"]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FieldSource(_Table):
+class FieldSource(Section):
     """Where the value of one field comes from: exactly one of `path`, `topic_level` and `value`."""
 
     path: str | None = Field(None, description="A path into the message, such as `station.values[0].t`.")
@@ -50,7 +47,7 @@ Source = Annotated[FieldSource, BeforeValidator(_as_table)]
 """A text alone is a path."""
 
 
-class Mapping(_Table):
+class Mapping(Section):
     """What of a message becomes which field of a reading."""
 
     each: str | None = Field(
@@ -83,7 +80,7 @@ class Mapping(_Table):
         return sensors
 
 
-class Route(_Table):
+class Route(Section):
     """One `[[ingest.routes]]` table; the first whose topic matches counts."""
 
     topic: str = Field(description="Topic filter, in the names that a client of the organisation uses.")

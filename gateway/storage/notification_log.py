@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import aiosqlite
 
-from gateway.config.settings import NotificationSettings
+from gateway.config import NotificationSettings
 from gateway.model.errors import Conflict, NeurogateError, NotFound, StoreFailed, StoreFull
 from gateway.model.priorities import rank_of
 from gateway.storage.activity_log import note

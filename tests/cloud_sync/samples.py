@@ -5,7 +5,7 @@ from typing import Any
 
 from cloud_sync.contract import Batch, Notification
 from cloud_sync.egress import Egress
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 from gateway.model.reading import NewReading, StoredReading, TimeSource
 from gateway.storage.log import Log
 

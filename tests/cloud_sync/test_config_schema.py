@@ -6,8 +6,8 @@ from pydantic import Field, JsonValue
 
 from cloud_sync.config_schema import Values, is_secret, joined, patched, schema_of, split, without_masks
 from cloud_sync.contract import Integration, IntegrationConfig
+from gateway.config import Section
 from gateway.config.masking import MASK
-from gateway.config.settings import Section
 from gateway.model.secret import Secret
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_sync.egress import Egress
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 
 PUBLIC = ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1", "2002:101:101::1"]
 LAN = ["10.0.0.7", "172.16.9.9", "192.168.1.2", "100.64.0.1", "fd12:3456::1", "::ffff:192.168.1.2", "2002:c0a8:102::1"]

@@ -5,10 +5,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from gateway.config import load
+from gateway.config import SerialTable, Settings, load
 from gateway.config.reference import commented_file, markdown
 from gateway.config.schema import settings_of
-from gateway.config.settings import SerialTable, Settings
 
 README = Path(__file__).parents[2] / "gateway/config/README.md"
 

@@ -19,7 +19,7 @@ from cloud_sync.contract import (
 )
 from cloud_sync.egress import Egress
 from cloud_sync.payload.digest import digest
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 from tests.cloud_sync.samples import ANYWHERE, notification
 from tests.contract.other_side import Contract
 

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import Clock, ManualClock
-from gateway.config import LoadedConfig, load
-from gateway.config.settings import Settings
+from gateway.config import LoadedConfig, Settings, load
 from gateway.doctor.evidence import Evidence, Machine
 from gateway.model.finding import Finding
 from gateway.model.status import BufferStatus, DestinationStatus, GatewayStatus

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.config.settings import SerialTable
+from gateway.config import SerialTable
 from gateway.parsers.ld2410 import FrameReader, Report
 from gateway.parsers.standard import parse_object
 from gateway.sources.radar import Radar

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.access import Access, Device
-from gateway.config.settings import SerialTable
+from gateway.config import SerialTable
 from gateway.ingest import Ingest
 from gateway.metrics import Metrics
 from gateway.sources.serial_lines import LinesSource

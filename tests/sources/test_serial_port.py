@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import serial
 
-from gateway.config.settings import SerialTable
+from gateway.config import SerialTable
 from gateway.sources import serial_port
 from gateway.sources.serial_port import PortAbsent, PortUnusable, find_port
 from tests.sources.pty_port import PtyPort

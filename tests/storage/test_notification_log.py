@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.config.settings import NotificationSettings
+from gateway.config import NotificationSettings
 from gateway.model.errors import NotFound, StoreFailed, StoreFull
 from gateway.storage.notification_log import NotificationLog
 from gateway.storage.notification_rows import NewNotification

@@ -13,8 +13,7 @@ import pytest
 
 from gateway.certificates.authority import certificate_pem, fingerprint, key_pem
 from gateway.certificates.site_ca import SiteCa
-from gateway.config import HttpSettings, MqttSettings, load
-from gateway.config.settings import Section
+from gateway.config import HttpSettings, MqttSettings, Section, load
 from gateway.machine_names import host_label
 from gateway.model.errors import ConfigError, PortInUse, StoreFailed
 from gateway.operations.certificates import init_certificates, renew_certificates, show_certificates

@@ -21,7 +21,7 @@ from cloud_sync.contract import (
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.email import Email
 from gateway.clock import ManualClock
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 from tests.cloud_sync.integrations.certificates import Authority, serving
 from tests.cloud_sync.integrations.mail_server import PASSWORD, Mailbox, mail_server
 from tests.cloud_sync.samples import ANYWHERE, NOW_MS, notification

@@ -27,7 +27,7 @@ from cloud_sync.integrations.coap import session
 from cloud_sync.integrations.golioth import Golioth
 from cloud_sync.registry import config_of
 from gateway.clock import ManualClock
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 from gateway.model.reading import NewReading, TimeSource
 from gateway.model.selection import Selection
 from gateway.storage.integrations import IntegrationRow

@@ -13,7 +13,7 @@ from cloud_sync.integrations.mqtt_client.config import MqttConfig
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Answer
 from cloud_sync.integrations.mqtt_client.reasons import refused_login
 from gateway.clock import ManualClock
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 from gateway.model.finding import Finding
 from tests.cloud_sync.integrations.conftest import PASSWORD
 from tests.cloud_sync.integrations.mqtt_client.fake_broker import fake_broker

@@ -24,7 +24,7 @@ from cloud_sync.integrations.mqtt_client import publisher
 from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Login
 from gateway.clock import ManualClock
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 from gateway.model.reading import wire_reading
 from tests.cloud_sync.dead_letters import letters
 from tests.cloud_sync.integrations.conftest import PASSWORD

@@ -11,7 +11,7 @@ from cloud_sync.contract import IntegrationConfig, Notification, Ok, Outcome, Pa
 from cloud_sync.courier import Health
 from cloud_sync.notifier import Notifier
 from gateway.clock import ManualClock
-from gateway.config.settings import NotificationSettings
+from gateway.config import NotificationSettings
 from gateway.metrics import Metrics
 from gateway.model.priorities import Priority
 from gateway.storage.notification_rows import NewNotification, NotificationRow

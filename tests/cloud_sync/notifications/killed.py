@@ -10,7 +10,7 @@ from pathlib import Path
 from cloud_sync.integrations.webhook import Webhook
 from cloud_sync.notifier import Notifier
 from gateway.clock import SystemClock
-from gateway.config.settings import NotificationSettings
+from gateway.config import NotificationSettings
 from gateway.metrics import Metrics
 from gateway.storage.notification_rows import NewNotification
 from gateway.storage.state import State

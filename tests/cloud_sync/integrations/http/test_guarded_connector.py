@@ -14,7 +14,7 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.guarded_connector import NotAllowed, guarded_connector
 from cloud_sync.integrations.http.signed_post import SignedPost
 from gateway.clock import ManualClock
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 
 
 @dataclass

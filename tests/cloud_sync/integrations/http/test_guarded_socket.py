@@ -11,7 +11,7 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.http import guarded_socket
 from cloud_sync.integrations.http.guarded_connector import NotAllowed
 from cloud_sync.integrations.http.guarded_socket import open_socket
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 from tests.cloud_sync.samples import ANYWHERE
 
 

@@ -13,7 +13,7 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.exchange import Exchange, outcome_of
 from cloud_sync.integrations.http.line import DIRECT, HttpConfig, Line
 from gateway.clock import ManualClock
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 from tests.cloud_sync.integrations.certificates import Authority
 from tests.cloud_sync.integrations.http.serving import proxy, serving, takes
 from tests.cloud_sync.samples import ANYWHERE, NOW_MS

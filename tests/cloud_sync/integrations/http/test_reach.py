@@ -11,7 +11,7 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.http import reach as reaching
 from cloud_sync.integrations.http.reach import Reached, reach
 from gateway.clock import ManualClock
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 from gateway.model.finding import Finding
 from tests.cloud_sync.integrations.certificates import Authority, serving
 from tests.cloud_sync.samples import ANYWHERE

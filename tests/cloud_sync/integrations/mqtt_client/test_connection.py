@@ -16,7 +16,7 @@ from cloud_sync.integrations.mqtt_client.connection import Broker, Connection, o
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, MQTT_311, Level, Login, Message, Will
 from cloud_sync.integrations.mqtt_client.properties import Property, Value
 from cloud_sync.integrations.mqtt_client.reasons import Failed
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 from tests.cloud_sync.integrations.conftest import PASSWORD
 from tests.cloud_sync.samples import ANYWHERE
 from tests.mosquitto import Mosquitto

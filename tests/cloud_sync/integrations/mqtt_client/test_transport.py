@@ -8,7 +8,7 @@ from cloud_sync.contract import WrongAddress
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.mqtt_client.reasons import Failed
 from cloud_sync.integrations.mqtt_client.transport import open_stream
-from gateway.config.settings import EgressSettings
+from gateway.config import EgressSettings
 
 
 async def test_p9_a_server_that_leads_on_is_not_followed() -> None:
