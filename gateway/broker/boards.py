@@ -73,5 +73,5 @@ def commands_over(door: Door, access: Access, state: State, clock: Clock, metric
     commands = Commands(Store(state), Boards(door, access), clock, metrics)
     door.answers = commands
     door.before_opening.append(commands.open)
-    door.delivery.on_hearing.append(commands.look_again)
+    door.delivery.subscriptions.on_hearing.append(commands.look_again)
     return commands

@@ -287,7 +287,7 @@ class Connection(asyncio.Protocol):
 
     def _subscribe(self, packet_id: bytes, asked: list[tuple[str, int]]) -> None:
         assert self._session is not None
-        self._door.delivery.subscribe(
+        self._door.delivery.subscriptions.subscribe(
             self._session,
             [(self._local_filter(name), qos) for name, qos in asked],
             lambda codes: self.send(packets.encode_suback(packet_id, codes)),
@@ -297,7 +297,7 @@ class Connection(asyncio.Protocol):
     def _unsubscribe(self, packet_id: bytes, asked: list[tuple[str, int]]) -> None:
         assert self._session is not None
         names = [self._local_filter(name) for name, _ in asked]
-        self._door.delivery.unsubscribe(
+        self._door.delivery.subscriptions.unsubscribe(
             self._session, names, lambda error: self.answer(packets.UNSUBACK + packet_id, error)
         )
 

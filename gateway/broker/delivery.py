@@ -5,26 +5,26 @@
 - the QoS of a delivery is the lower of the published and the granted one (MQTT-3.8.4-6); a client with several filters
   that match gets one copy, by the highest
 - QoS 0 goes straight to the socket, or is lost and counted when that is stuck; the rest waits in the client's outbox
-- a new subscription is answered when it is on disk, and is then sent the retained messages, as fast as they are read
+- a new subscriber is sent the retained messages, as fast as it reads them
 
-It does not: decide who may publish or subscribe what (door), or store readings (ingest).
+It does not: decide who may publish what (door), take subscriptions (subscriptions), or store readings (ingest).
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gateway.broker import packets
 from gateway.broker.listeners import Listeners
 from gateway.broker.local import AmqttBroker, MayHear, Route
-from gateway.broker.names import too_long
 from gateway.broker.outbox import IN_FLIGHT, Link, Outgoing
 from gateway.broker.packets import Message
 from gateway.broker.retained import Retained
 from gateway.broker.seldom import Seldom
 from gateway.broker.sessions import Session, Sessions
+from gateway.broker.subscriptions import MaySubscribe, Subscriptions
 from gateway.clock import Clock
 from gateway.config import MqttSettings
 from gateway.metrics import Metrics
@@ -33,14 +33,10 @@ from gateway.model.topics import KeptTopics
 from gateway.storage import mqtt_store
 from gateway.storage.mqtt_store import Change, Done, MqttStore
 
-MaySubscribe = Callable[[str, str], bool]
-"""(client id behind the door, topic filter) → whether the filter lies inside the client's rights."""
 NamespaceOf = Callable[[str], str | None]
 """username → what stands before the topics of its credential behind the door; None when there is no such credential."""
 
 logger = logging.getLogger(__name__)
-
-_REFUSED = 0x80
 
 
 class Recorder(Protocol):
@@ -77,9 +73,7 @@ class Delivery:
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self._settings = settings
         self._recorder = recorder
-        self._may_subscribe = may_subscribe
         self._may_hear = may_hear
         self._store = store
         self._clock = clock
@@ -87,10 +81,11 @@ class Delivery:
         self._seldom = Seldom(clock)
         self.local = AmqttBroker(may_hear, rights_changes)
         self.sessions = Sessions(settings, store, clock)
-        self.sessions.on_end.append(self._unsubscribe_all)
+        self.subscriptions = Subscriptions(
+            settings, may_subscribe, self.local, store, self._want_retained, metrics, self._seldom
+        )
+        self.sessions.on_end.append(self.subscriptions.end_all)
         self.retained = Retained(self.local, settings.retained_max_bytes, settings.retained_max_messages)
-        self.on_hearing: Listeners[[]] = Listeners("who subscribes", self._seldom)
-        """Called when a client has come back to its subscriptions, or has a new one."""
         self.on_message: Listeners[[Message]] = Listeners("messages", self._seldom)
         """Called with each message that is handed to its subscribers, whether there are any or not."""
         self.on_forget: list[Callable[[KeptTopics], None]] = []
@@ -110,8 +105,7 @@ class Delivery:
             if namespace_of(session.username) != session.namespace:
                 self.sessions.drop(session)
                 continue
-            for name, qos in session.subscriptions.items():
-                self.local.subscribe(session, name, qos)
+            self.subscriptions.restore(session)
 
     async def stop(self) -> None:
         """Return when all that is to be kept is on disk; nothing is from then on. Raises StoreFailed."""
@@ -267,17 +261,12 @@ class Delivery:
 
     def resume(self, session: Session, link: Link) -> None:
         """Go on with a client that has its CONNACK, as far as it may still hear what it has subscribed to."""
-        for name in [name for name in session.subscriptions if not self._may_subscribe(session.client_id, name)]:
-            self._drop_subscription(session, name)
+        self.subscriptions.drop_foreign(session)
         if session.outbox is not None:
             session.outbox.give_up(lambda topic: not self._may_hear(session.client_id, topic))
             session.outbox.resume(link)
         self.go_on(session)
-        self._tell_of_hearing(session)
-
-    def _tell_of_hearing(self, session: Session) -> None:
-        if session.subscriptions:
-            self.on_hearing()
+        self.subscriptions.tell(session)
 
     def go_on(self, session: Session) -> None:
         """Hear that a client's socket takes more, or that it has acknowledged something."""
@@ -303,79 +292,14 @@ class Delivery:
 
         self._store.write([mqtt_store.release_id(session.number, int.from_bytes(packet_id, "big"))], written)
 
-    def subscribe(
-        self, session: Session, asked: Sequence[tuple[str, int]], answer: Callable[[bytes], None], failed: Done
-    ) -> None:
-        """Subscribe; `answer` gets the return codes when what was granted is on disk; `failed` hears if it cannot."""
-        codes = bytearray()
-        granted: list[tuple[str, int]] = []
-        for name, qos in asked:
-            if refusal := self._refusal(session, name):
-                self._refused(session, name, refusal)
-                codes.append(_REFUSED)
-                continue
-            codes.append(qos)
-            granted.append((name, qos))
-            session.subscriptions[name] = qos
-            self.local.subscribe(session, name, qos)
-
-        def on_disk() -> None:
-            answer(bytes(codes))
-            if granted and not session.is_over:
-                self._tell_of_hearing(session)
-                if session.replay is None:
-                    session.replay = OrderedDict()
-                is_looking = bool(session.new_filters)
-                session.new_filters.update(granted)
-                if not is_looking:
-                    self._look_up(session, session.replay)
-
-        changes = [mqtt_store.subscribe(session.number, name, qos) for name, qos in granted]
-        if session.is_persistent:  # also when there is nothing to write: answers keep their order
-            begin = mqtt_store.begin_session(session.number, session.client_id, session.namespace)
-            self._store.write(
-                [*begin, *changes] if changes else [], lambda error: failed(error) if error else on_disk()
-            )
-        else:
-            on_disk()
-
-    def _refusal(self, session: Session, name: str) -> str:
-        """Return why a filter is not granted; empty when it is."""
-        if too_long(name.removeprefix(session.namespace), self._settings):
-            return "topic_too_long"
-        if not self._may_subscribe(session.client_id, name):
-            return "foreign_filter"
-        if name not in session.subscriptions and len(session.subscriptions) >= session.subscriptions_at_most:
-            return "too_many_subscriptions"
-        return ""
-
-    def _refused(self, session: Session, name: str, reason: str) -> None:
-        self._metrics.subscriptions_refused.labels(reason).inc()
-        if self._seldom.is_due(reason):
-            about = {"client": session.username, "filter": name[:200]}
-            logger.warning("topic filter not granted: %s", reason, extra=about)
-
-    def unsubscribe(self, session: Session, names: Iterable[str], done: Done) -> None:
-        """End subscriptions; `done` is called when that is on disk."""
-        held = [name for name in dict.fromkeys(names) if name in session.subscriptions]  # it may name one twice
-        for name in held:
-            del session.subscriptions[name]
-            self.local.unsubscribe(session, name)
-        if session.is_persistent:
-            changes = [mqtt_store.unsubscribe(session.number, name) for name in held]
-            self._store.write(changes, done)
-        else:
-            done(None)
-
-    def _drop_subscription(self, session: Session, name: str) -> None:
-        del session.subscriptions[name]
-        self.local.unsubscribe(session, name)
-        if session.is_persistent:
-            self._store.later([mqtt_store.unsubscribe(session.number, name)])
-
-    def _unsubscribe_all(self, session: Session) -> None:
-        for name in session.subscriptions:
-            self.local.unsubscribe(session, name)
+    def _want_retained(self, session: Session, granted: Iterable[tuple[str, int]]) -> None:
+        """Hear that a client has new filters: it gets the retained messages that match."""
+        if session.replay is None:
+            session.replay = OrderedDict()
+        is_looking = bool(session.new_filters)
+        session.new_filters.update(granted)
+        if not is_looking:
+            self._look_up(session, session.replay)
 
     def _look_up(self, session: Session, replay: "OrderedDict[str, int]") -> None:
         """Look up the retained messages of one new filter at a time: they may be thousands, and others wait."""

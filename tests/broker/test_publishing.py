@@ -204,7 +204,7 @@ async def test_a_fault_of_a_listener_costs_neither_publisher_nor_subscriber(
         raise RuntimeError("planted")
 
     delivery, heard = site.gateway._running.door.delivery, list[str]()
-    delivery.on_hearing.append(fails)
+    delivery.subscriptions.on_hearing.append(fails)
     delivery.on_message.append(fails)
     delivery.on_message.append(lambda message: heard.append(message.topic))
     async with RawClient.login(site) as subscriber, RawClient.login(site, client_id="publisher") as client:
