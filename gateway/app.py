@@ -104,9 +104,9 @@ class Gateway:
                 logger.info(
                     "gateway ready",
                     extra={
-                        "mqtt_port": parts.door.port,
+                        "mqtt_port": parts.door.ports.mqtt,
                         "http_port": parts.http.port,
-                        "mqtt_tls_port": parts.door.tls_port,
+                        "mqtt_tls_port": parts.door.ports.mqtt_tls,
                         "https_port": parts.http.tls_port,
                         "websocket_port": self._settings.mqtt.websocket_port,
                     },
@@ -321,9 +321,9 @@ class Gateway:
     def _announcer(self, parts: Parts) -> Announcer:
         services = announced(
             self._settings,
-            mqtt_port=parts.door.port,
+            mqtt_port=parts.door.ports.mqtt,
             http_port=parts.http.port,
-            secure_mqtt_port=parts.door.tls_port,
+            secure_mqtt_port=parts.door.ports.mqtt_tls,
         )
         label = host_label(self._settings.gateway.id)
         return Announcer(label, services, partial(local_addresses, self._settings.mdns.interfaces))

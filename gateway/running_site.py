@@ -58,7 +58,7 @@ class RunningSite:
     _epoch_ms: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.broker_test = BrokerTest(self, self._door)
+        self.broker_test = BrokerTest(self, self._door.ports)
         self._epoch_ms = self.clock.now_ms() - self.clock.monotonic_ms()
 
     def acting(self, actor: str) -> Site:

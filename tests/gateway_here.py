@@ -62,7 +62,7 @@ class GatewayHere(GatewayProcess):
         gateway = Gateway(load(self.folder / "neurogate.toml", environ).settings)
 
         def tell() -> None:
-            self.mqtt_port, self.http_port = gateway._running.door.port, gateway._running.http.port
+            self.mqtt_port, self.http_port = gateway._running.door.ports.mqtt, gateway._running.http.port
             ready.set()
 
         await gateway.run(self._stop, ready=tell)

@@ -56,7 +56,7 @@ class Site:
 
     @property
     def mqtt_port(self) -> int:
-        return self.gateway._running.door.port
+        return self.gateway._running.door.ports.mqtt
 
     @property
     def http_port(self) -> int:

@@ -78,7 +78,7 @@ async def test_the_status_crosses_the_socket_whole(settings: Settings) -> None:
         await append(log_of(gateway), 3)
         told = await link.call(gateway_status)
         assert told.buffer == (await gateway.status()).buffer
-        assert (told.mqtt_port, told.problems) == (gateway._running.door.port, [])
+        assert (told.mqtt_port, told.problems) == (gateway._running.door.ports.mqtt, [])
 
 
 async def test_without_a_gateway_there_is_no_status(settings: Settings) -> None:
@@ -105,7 +105,7 @@ async def test_a_revoked_session_is_gone_when_the_operation_returns(settings: Se
     async with running(settings) as gateway:
         site, door = gateway._running.site, gateway._running.door
         made = await add_device(site, organization_id="default", device_id="kitchen", metadata={})
-        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.ports.mqtt)
         writer.write(connect_packet(made.username, made.password))
         assert await reader.readexactly(4) == CONNACK
         assert site.activity("default", "kitchen").connections == 1

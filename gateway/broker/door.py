@@ -1,4 +1,4 @@
-"""The front door: owns the MQTT port, every connection on it, and all that comes in.
+"""The front door: every MQTT connection, whichever port it came by, and what its client may.
 
 amqtt alone acknowledges before it stores, touches sessions before it authenticates, never notices a dead peer and knows
 no limits. So it holds subscriptions and retained messages, and no client ever reaches it (local).
@@ -6,13 +6,9 @@ no limits. So it holds subscriptions and retained messages, and no client ever r
 
 import asyncio
 import logging
-import os
-import resource
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from functools import partial
 from typing import Protocol
 
 from gateway import __version__
@@ -21,16 +17,18 @@ from gateway.broker.buffers import Buffers
 from gateway.broker.connection import Connection
 from gateway.broker.delivery import Delivery, Recorder
 from gateway.broker.packets import Message
+from gateway.broker.ports import Ports
 from gateway.broker.publishing import Publishing
 from gateway.broker.seldom import Seldom
 from gateway.broker.sys_topics import SYS_INTERVAL_S, SysTopics
+from gateway.broker.wills import Wills
 from gateway.certificates.authority import ClientIdentity
 from gateway.clock import Clock
 from gateway.config import MqttSettings
 from gateway.ingest import Ingest
 from gateway.login_delay import LoginDelay
 from gateway.metrics import Metrics
-from gateway.model.errors import PortInUse, StoreFailed
+from gateway.model.errors import StoreFailed
 from gateway.model.topics import KeptTopics, answered_command, is_of_devices, is_telemetry
 from gateway.storage.mqtt_store import Done, MqttStore
 from gateway.tls.site_tls import SiteTls
@@ -40,8 +38,6 @@ logger = logging.getLogger(__name__)
 _TAKE_OVER_S = 5.0  # a disk that hangs keeps nobody out for longer
 _LAST_WORDS_S = 2.0
 _HANDED_ON_S = 30.0
-_SPARE_FILES = 500
-_PORTS = 6  # each takes so many connections before it knows what they want
 _QUIET = frozenset({"disconnect", "connection_lost", "stopping", "inflight"})
 """Reasons that are nobody's fault, and so neither warned of nor counted as refusals."""
 
@@ -77,6 +73,7 @@ class Door:
         self.delivery = Delivery(
             settings, self._may_subscribe, self._may_hear, lambda: access.changes, store, recorder, clock, metrics
         )
+        self.wills = Wills(access, ingest, self.delivery)
         self.received = 0
         """Messages that clients have published."""
         self.buffers = Buffers(settings.buffers_max_bytes // 2, self._connections)
@@ -105,28 +102,8 @@ class Door:
         """Called while everybody can still be told something."""
         self.answers: TakesAnswers | None = None
         self._tls = tls
-        self._server: asyncio.Server | None = None
-        self._tls_server: asyncio.Server | None = None
+        self.ports = Ports(settings, tls)
         access.on_change.append(self._drop_revoked)
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    @property
-    def tls_port(self) -> int:
-        """The port for TLS that is listened on; 0 when none is."""
-        return 0 if self._tls_server is None else int(self._tls_server.sockets[0].getsockname()[1])
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where a client on this machine reaches it."""
-        assert self._server is not None
-        host, port, *_ = self._server.sockets[0].getsockname()
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - it is listened on, not here
 
     @property
     def connections(self) -> int:
@@ -139,41 +116,17 @@ class Door:
         return Counter(device for device in devices if device is not None)
 
     async def start(self) -> None:
-        """Open the port, for clients that find what they were promised. Raises PortInUse or StoreFailed."""
-        _allow_open_files(_PORTS * self.settings.max_connections + _SPARE_FILES)
+        """Open the ports, for clients that find what they were promised. Raises PortInUse or StoreFailed."""
         await self.delivery.restore(self._access.namespace_of)
         for prepare in self.before_opening:
             await prepare()
-        self._server = await self._listen("mqtt.port", self.settings.port, lambda: Connection(self))
-        if self._tls is not None and self.settings.tls_port:
-            await self._start_tls(self._tls)
-
-    async def _start_tls(self, tls: SiteTls) -> None:
-        over = partial(tls.over, "mqtt", lambda: Connection(self))
-        try:
-            self._tls_server = await self._listen("mqtt.tls_port", self.settings.tls_port, over)
-        except PortInUse as error:
-            if "tls_port" in self.settings.model_fields_set:
-                self._close_ports()
-                raise
-            tls.do_without("mqtt.tls_port", error)
-
-    async def _listen(self, setting: str, port: int, accept: Callable[[], asyncio.Protocol]) -> asyncio.Server:
-        host = self.settings.host
-        try:
-            return await asyncio.get_running_loop().create_server(accept, host, port, backlog=1024)
-        except OSError as error:
-            why = os.strerror(error.errno or 0)
-            raise PortInUse(
-                f"Port {port} on {host} cannot be listened on: {why}.",
-                hint=f"Stop what uses it (perhaps: systemctl stop mosquitto), or set {setting}.",
-            ) from error
+        await self.ports.open(lambda: Connection(self))
 
     async def stop(self) -> None:
         """Close the ports and every connection."""
         for say in self.before_closing:
             say()
-        self._close_ports()
+        self.ports.close()
         for connection in list(self._connections):
             connection.end("stopping")
         ending = [connection.lost for connection in self._connections]
@@ -184,11 +137,6 @@ class Door:
             await self.delivery.stop()
         except StoreFailed as error:
             logger.warning("what clients acknowledged last may be sent to them again: %s", error.message)
-
-    def _close_ports(self) -> None:
-        for server in (self._server, self._tls_server):
-            if server is not None:
-                server.close()
 
     async def look_after(self) -> None:
         """Give up what has waited too long, and say how the broker is doing; runs until it is cancelled."""
@@ -355,29 +303,6 @@ class Door:
         self.ingest.hurry()
         return not (await asyncio.wait(waiting, timeout=timeout_s))[1]
 
-    def publish_will(self, credential: Credential, will: Message, done: Callable[[], None]) -> None:
-        """Publish what a client left for the case that it vanishes; `done` is called when no more comes of it."""
-        left = Message(credential.namespace + will.topic, will.payload, will.qos, will.retain)
-        heir = _Heir(lambda: self._hand_on(left, done), done)
-        routed = self.routed(credential, will.topic)
-        device = self.telemetry_of(credential, will.topic)
-        if credential.rights.is_unheard(will.topic) or (routed is not None and routed.parser.ignores(will.topic)):
-            done()
-            return
-        if routed is not None and routed.parser.reads(will.topic):
-            self.ingest.take_routed(routed, will.payload, heir, source=will.topic)
-        elif routed is None and device is not None:
-            self.ingest.take(device, will.payload, heir, source=will.topic)
-        else:
-            self._hand_on(left, done)
-            return
-        self.ingest.hurry()  # its client may be waiting to come in again
-
-    def _hand_on(self, message: Message, done: Callable[[], None]) -> None:
-        """Hand a message on that nobody is to be answered for."""
-        if self.delivery.take(message, lambda _: done()):
-            done()
-
     async def forget_messages(self, topics: KeptTopics) -> None:
         """Let go of the messages on these topics, as `Delivery.forget`; none published before comes back.
 
@@ -411,26 +336,3 @@ class Door:
 
     def _may_hear(self, local_id: str, topic: str) -> bool:
         return self._access.may_hear(local_id.partition("|")[0], topic)
-
-
-class _Heir:
-    """The owner of a telemetry will: it goes to subscribers when it is on disk, like any other reading."""
-
-    def __init__(self, hand_on: Callable[[], None], not_stored: Callable[[], None]) -> None:
-        self._hand_on = hand_on
-        self._not_stored = not_stored
-
-    def committed(self, _: int) -> None:
-        """Hand it on."""
-        self._hand_on()
-
-    def failed(self, _: StoreFailed) -> None:
-        """Nobody else hears it; the log has said so already."""
-        self._not_stored()
-
-
-def _allow_open_files(wanted: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

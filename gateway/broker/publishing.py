@@ -238,7 +238,7 @@ class Publishing:
 
     def _publish_last(self, will: Message) -> None:
         try:
-            self._door.publish_will(self.credential, will, lambda: _finish(self.settled))
+            self._door.wills.publish(self.credential, will, lambda: _finish(self.settled))
         except BaseException:
             _finish(self.settled)  # whoever waits for it must not wait for ever
             raise

@@ -194,7 +194,8 @@ async def test_a_taken_tls_port_that_nobody_asked_for_stops_nothing_and_is_a_not
         async with running_site(tmp_path, **tables) as site:
             async with site.http.get(site.url("/ready")) as response:
                 said = await response.json()
-            open_port = site.gateway._running.door.tls_port if table == "mqtt" else site.gateway._running.http.tls_port
+            parts = site.gateway._running
+            open_port = parts.door.ports.mqtt_tls if table == "mqtt" else parts.http.tls_port
     assert response.status == 200
     assert [words for words in said["notices"] if f"Port {port}" in words and f"{table}.tls_port" in words]
     assert open_port == 0
