@@ -1,25 +1,26 @@
 """One MQTT connection at the front door: its socket.
 
-It frames packets, hands on what they ask for, in turns with other clients, notices a dead peer, and closes once, for a
-reason. While something holds a client's packets up (hold) its socket is not read, and its silence is ours. How a client
-comes in is in login, what it publishes in publishing. It does not decide who gets a message (delivery), what is
+It frames packets and hands them on, in turns with other clients, and closes once, for a reason. While something holds a
+client's packets up (hold) its socket is not read, and its silence is ours. How a client comes in is in login, what it
+publishes in publishing, what else it asks for in requests. It does not decide who gets a message (delivery), what is
 remembered of a client (sessions), or which connection is one too many (door).
 """
 
 import asyncio
 import logging
-import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from gateway.access import Credential
 from gateway.broker import packets
 from gateway.broker.hold import Hold
+from gateway.broker.keepalive import Keepalive
 from gateway.broker.login import log_in
 from gateway.broker.packets import BeyondLimit, Connect, MalformedPacket, PacketType, UnsupportedProtocol
 from gateway.broker.publishing import Publishing
+from gateway.broker.requests import Requests
 from gateway.broker.sessions import Session
-from gateway.broker.sys_topics import SYS
 from gateway.broker.turn_writer import TurnWriter
 from gateway.certificates.authority import ClientIdentity
 from gateway.model.errors import StoreFailed
@@ -37,9 +38,6 @@ _LEAST_PAUSE_S = 0.02  # of a client that is too fast: it gets some packets at a
 _LAST_WORD_S = 1.0  # for what is on its way to a client that is closed
 _LAST_PACKETS_S = 2.0  # for what has come from a client that is gone
 _ACKS_IN_SOCKET = 2  # what we answer may exceed what a subscriber's socket may hold, by this factor
-_KEEPALIVE_FACTOR = 1.5  # MQTT 3.1.1, 3.1.2.10
-_TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 120), (socket.TCP_KEEPINTVL, 30), (socket.TCP_KEEPCNT, 4))
-"""A dead peer is noticed after four minutes; by itself Linux takes more than two hours."""
 
 
 class Connection(asyncio.Protocol):
@@ -57,9 +55,13 @@ class Connection(asyncio.Protocol):
         rate = door.settings.max_packets_per_second
         self._rate = TokenBucket(loop.time, per_minute=60 * rate, burst=rate, tick_s=1)
         self._connecting: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._last_heard = 0.0
+        self._connect_clock: asyncio.TimerHandle | None = None
+        self._keepalive = Keepalive(self)
+        self.last_heard = 0.0
+        """When something came last, by the loop's clock, or when it was read again."""
         self._publishing: Publishing | None = None
+        self._take_other: Callable[[int, bytes], None] = self._start_connect
+        """Takes in a packet that is no PUBLISH: before the login only CONNECT."""
         self._session: Session | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._lost_by = ""
@@ -82,15 +84,15 @@ class Connection(asyncio.Protocol):
         self.peer = f"{name[0]}:{name[1]}" if name else "unknown"
         self._transport.set_write_buffer_limits(high=self._door.settings.max_subscriber_buffer_bytes)
         if not self._door.admit(self):
-            self._end("too_many_connections")
+            self.end("too_many_connections")
             return
-        self._timer = self._loop.call_later(self._door.settings.connect_timeout_s, self._end, "connect_timeout")
+        self._connect_clock = self._loop.call_later(self._door.settings.connect_timeout_s, self.end, "connect_timeout")
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes, and handle the whole packets among them, unless something holds them up."""
         if self._ended:
             return
-        self._last_heard = self._loop.time()
+        self.last_heard = self._loop.time()
         self._rest = self._rest + data if self._rest else data
         if not self._held:
             self._take_turn()
@@ -103,15 +105,15 @@ class Connection(asyncio.Protocol):
         if self._ended:
             self._clean_up()
         elif not self._held or Hold.LOGIN in self._held:
-            self._end(self._lost_by)
+            self.end(self._lost_by)
         else:
-            self._loop.call_later(_LAST_PACKETS_S, self._end, self._lost_by)
+            self._loop.call_later(_LAST_PACKETS_S, self.end, self._lost_by)
 
     def _clean_up(self) -> None:
         self._door.forget(self)
         self._rest = b""
-        if self._timer is not None:
-            self._timer.cancel()
+        self.stop_clock()
+        self._keepalive.stop()
         if self._stuck is not None:
             self._stuck.cancel()
         if not self.lost.done():
@@ -132,7 +134,7 @@ class Connection(asyncio.Protocol):
             self._door.delivery.go_on(self._session)
 
     def _give_up_subscriber(self) -> None:
-        self._end("slow_subscriber")
+        self.end("slow_subscriber")
         self._transport.abort()
 
     @property
@@ -142,7 +144,7 @@ class Connection(asyncio.Protocol):
 
     def give_up(self) -> None:
         """Let go of what it holds, now; it ends when nobody is in the middle of something."""
-        self._loop.call_soon(self._end, "buffers_full", f"held {self.held_bytes} bytes")
+        self._loop.call_soon(self.end, "buffers_full", f"held {self.held_bytes} bytes")
         self._given_up = True
         self._rest = b""
         self._transport.abort()
@@ -161,15 +163,15 @@ class Connection(asyncio.Protocol):
             self._slow_down()
             return
         if self.credential is None and data[0] >> 4 != PacketType.CONNECT:  # for example HTTP: no need to wait for more
-            self._end("malformed", "the first packet is not CONNECT")
+            self.end("malformed", "the first packet is not CONNECT")
             return
         try:
             handled = self._handle_packets(data, allowed)
         except MalformedPacket as error:
-            self._end("malformed", str(error))
+            self.end("malformed", str(error))
             return
         except BeyondLimit as error:
-            self._end(error.reason, str(error))
+            self.end(error.reason, str(error))
             return
         self._rate.take(handled)
         if handled >= allowed:
@@ -200,7 +202,7 @@ class Connection(asyncio.Protocol):
                 publishing.take(first, data, start, end)
                 published += 1
             else:
-                self._other_packet(first, data[start:end])
+                self._take_other(first, data[start:end])
             position = end
             handled += 1
             if held or self._ended or handled >= at_most:
@@ -211,6 +213,11 @@ class Connection(asyncio.Protocol):
         self._rest = b"" if self._ended else data[position:]
         self._door.received += published
         return handled
+
+    @property
+    def is_held(self) -> bool:
+        """Whether something holds its packets up, so that it is not read."""
+        return bool(self._held)
 
     def _slow_down(self) -> None:
         self.hold(Hold.RATE)
@@ -245,80 +252,22 @@ class Connection(asyncio.Protocol):
         self._held.discard(Hold.TURN)
         if self._held or self._ended:
             return
-        self._last_heard = self._loop.time()  # its silence was ours
+        self.last_heard = self._loop.time()  # its silence was ours
         self._take_turn()
         if self._held or self._ended:
             return
         if self._lost_by:
-            self._end(self._lost_by)
+            self.end(self._lost_by)
         else:
             self._transport.resume_reading()
 
-    # Everything but PUBLISH
-
-    def _other_packet(self, first: int, body: bytes) -> None:
-        kind, flags = first >> 4, first & 0x0F
-        publishing = self._publishing
-        if publishing is None:
-            self._start_connect(flags, body)
-        elif kind == PacketType.PINGREQ and not flags and not body:
-            self.send(packets.PINGRESP)
-        elif kind == PacketType.PUBREL and flags == 0x02:
-            publishing.release(packets.packet_id(body))
-        elif kind == PacketType.DISCONNECT and not flags and not body:
-            self._connect = None  # a goodbye: no will
-            self._end("disconnect")
-        elif kind == PacketType.SUBSCRIBE:
-            self._subscribe(*packets.decode_subscribe(first, body, at_most=self._filters_at_most))
-        elif kind == PacketType.UNSUBSCRIBE:
-            self._unsubscribe(*packets.decode_subscribe(first, body, at_most=self._filters_at_most))
-        elif kind in (PacketType.PUBACK, PacketType.PUBREC, PacketType.PUBCOMP) and not flags:
-            self._acknowledged(kind, int.from_bytes(packets.packet_id(body), "big"))
-        else:
-            raise MalformedPacket(f"unexpected packet type {kind} with flags {flags}")
-
-    @property
-    def _filters_at_most(self) -> int:
-        """How many topic filters a packet may have: Home Assistant names 500 of its devices in one."""
-        settings = self._door.settings
-        if self.credential is not None and self.credential.is_home_assistant:
-            return max(settings.max_filters_per_subscribe, settings.max_home_assistant_subscriptions)
-        return settings.max_filters_per_subscribe
-
-    def _subscribe(self, packet_id: bytes, asked: list[tuple[str, int]]) -> None:
-        assert self._session is not None
-        self._door.delivery.subscriptions.subscribe(
-            self._session,
-            [(self._local_filter(name), qos) for name, qos in asked],
-            lambda codes: self.send(packets.encode_suback(packet_id, codes)),
-            lambda error: self.answer(b"", error),
-        )
-
-    def _unsubscribe(self, packet_id: bytes, asked: list[tuple[str, int]]) -> None:
-        assert self._session is not None
-        names = [self._local_filter(name) for name, _ in asked]
-        self._door.delivery.subscriptions.unsubscribe(
-            self._session, names, lambda error: self.answer(packets.UNSUBACK + packet_id, error)
-        )
-
-    def _acknowledged(self, kind: int, packet_id: int) -> None:
-        session = self._session
-        if session is None or session.outbox is None:
-            return
-        if kind == PacketType.PUBACK:
-            session.outbox.acknowledged(packet_id)
-        elif kind == PacketType.PUBREC:
-            session.outbox.received(packet_id)
-        else:
-            session.outbox.completed(packet_id)
-        if session.replay is not None:
-            self._door.delivery.go_on(session)
+    # What is answered
 
     def failed(self, error: StoreFailed) -> None:
         """Something could not be stored: acknowledge nothing more, and let the client send it again elsewhen."""
         if self._publishing is not None:
             self._publishing.withhold()
-        self._end("store_failed", error.message)
+        self.end("store_failed", error.message)
 
     def answer(self, answer: bytes, error: StoreFailed | None) -> None:
         """Answer what had to be on disk first."""
@@ -326,10 +275,6 @@ class Connection(asyncio.Protocol):
             self.send(answer)
         else:
             self.failed(error)
-
-    def _local_filter(self, name: str) -> str:
-        """Return what a topic filter is behind the door."""
-        return name if name.startswith(SYS) else self.namespace + name
 
     def handed_on(self) -> asyncio.Future[None] | None:
         """Return what is done when all that its client has published by now is handed on; None if nothing waits."""
@@ -349,9 +294,9 @@ class Connection(asyncio.Protocol):
 
     # Coming and going
 
-    def _start_connect(self, flags: int, body: bytes) -> None:
+    def _start_connect(self, first: int, body: bytes) -> None:
         try:
-            connect = packets.decode_connect(flags, body)
+            connect = packets.decode_connect(first & 0x0F, body)
         except UnsupportedProtocol as error:
             self.refuse(error.answer, "unsupported_protocol")
             return
@@ -367,46 +312,33 @@ class Connection(asyncio.Protocol):
         """Hear that its client is in."""
         self._connect = connect
         self._session = session
-        self._publishing = Publishing(self._door, self, credential, session)
+        self._publishing = publishing = Publishing(self._door, self, credential, session)
+        requests = Requests(self._door.settings, self._door.delivery, self, credential, session, publishing)
+        self._take_other = requests.take
         self.stop_clock()
-        self._watch(connect.keepalive_s)
+        self._keepalive.start(connect.keepalive_s, self._transport.get_extra_info("socket"))
 
     def stop_clock(self) -> None:
         """Hear that CONNECT has come, and is not waited for any more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._connect_clock is not None:
+            self._connect_clock.cancel()
 
     def _logged_in(self, task: asyncio.Task[None]) -> None:
         """Go on with what has arrived since CONNECT."""
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("login failed by a fault of ours", exc_info=error)
-            self._end("internal_error")
+            self.end("internal_error")
         self.let_go(Hold.LOGIN)
 
-    def _watch(self, keepalive_s: int) -> None:
-        """Notice a dead peer: by MQTT's keepalive, or by TCP's where the client asked for none."""
-        if keepalive_s:
-            self._timer = self._loop.call_later(
-                keepalive_s * _KEEPALIVE_FACTOR, self._check_alive, keepalive_s * _KEEPALIVE_FACTOR
-            )
-            return
-        sock: socket.socket | None = self._transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _TCP_KEEPALIVE:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-    def _check_alive(self, patience_s: float) -> None:
-        left = self._last_heard + patience_s - self._loop.time()
-        if left <= 0 and not self._held:  # while we do not read, its silence is ours
-            self._end("keepalive")
-        else:
-            self._timer = self._loop.call_later(left if left > 0 else 1.0, self._check_alive, patience_s)
+    def say_goodbye(self) -> None:
+        """Hear that its client goes, and leaves no will."""
+        self._connect = None
+        self.end("disconnect")
 
     def refuse(self, answer: bytes, reason: str, detail: str = "") -> None:
         """Answer with a last packet, and close."""
         self.send(answer)
-        self._end(reason, detail)
+        self.end(reason, detail)
 
     @property
     def identity(self) -> ClientIdentity | None:
@@ -430,10 +362,6 @@ class Connection(asyncio.Protocol):
         return not self._ended and not self._transport.is_closing()
 
     def end(self, reason: str, detail: str = "") -> None:
-        """Close the connection for a reason outside it, for example taken over, revoked or stopping."""
-        self._end(reason, detail)
-
-    def _end(self, reason: str, detail: str = "") -> None:
         """Close once, say why, and leave the will unless the client said goodbye."""
         if self._ended:
             return
