@@ -242,7 +242,7 @@ class Gateway:
             clock,
             on_open=told_by(notifier, home=settings.gateway.organization_id),
         )
-        serial = serial_sources(settings, access, ingest, metrics, clock)
+        serial = serial_sources(settings, access.devices, ingest, metrics, clock)
         parts = self._parts = Parts(
             state,
             log,

@@ -243,7 +243,7 @@ class HomeAssistant:
     def _take(self, reading: StoredReading) -> None:
         shown = self._devices.get((reading.organization_id, reading.device_id))
         if shown is None:
-            device = self._access.device(reading.organization_id, reading.device_id)
+            device = self._access.devices.get(reading.organization_id, reading.device_id)
             if device is None or device.is_revoked:
                 return
             shown = self._add(device)

@@ -80,7 +80,7 @@ class RunningSite:
         return self._log
 
     def activity(self, organization_id: str, device_id: str) -> DeviceActivity:
-        device = self._access.device(organization_id, device_id) or Device(organization_id, device_id)
+        device = self._access.devices.get(organization_id, device_id) or Device(organization_id, device_id)
         return device_activity(device, self._door.connections_by_device())
 
     def vitals(self) -> Vitals:

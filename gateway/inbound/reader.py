@@ -101,7 +101,7 @@ class Reader:
         if not is_name(device_id):
             hint = "Correct the integration's deviceId."
             raise BadInput("invalid_device_id", f"{device_id[:100]!r} cannot be a device's id.", hint=hint)
-        return self._access.sent_by(self._access.heard(self._organization_id, device_id), self._parser)
+        return self._access.sent_by(self._access.devices.heard(self._organization_id, device_id), self._parser)
 
 
 def _too_large(message: Incoming) -> BadInput | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from gateway.access import Access
+from gateway.access import KnownDevices
 from gateway.clock import Clock
 from gateway.config import SerialTable
 from gateway.ingest import Ingest
@@ -25,14 +25,14 @@ class Ld2410Source:
         self,
         table: SerialTable,
         organization_id: str,
-        access: Access,
+        devices: KnownDevices,
         ingest: Ingest,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
         self._table = table
         self._organization_id = organization_id
-        self._access = access
+        self._devices = devices
         self._ingest = ingest
         self._skipped = metrics.serial_skipped.labels(table.port)
         self._port = SerialPort(table, metrics, self)
@@ -77,7 +77,7 @@ class Ld2410Source:
 
     def _submit(self, reading: dict[str, Any] | None) -> None:
         if reading is not None:
-            device = self._access.heard(self._organization_id, self._table.device_id)
+            device = self._devices.heard(self._organization_id, self._table.device_id)
             self._ingest.take(device, to_json(reading), self, source=f"serial {self._table.port}"[:200])
 
     # What becomes of them: this is their owner

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from gateway.access import Access
+from gateway.access import KnownDevices
 from gateway.config import SerialTable
 from gateway.ingest import Ingest
 from gateway.metrics import Metrics
@@ -32,11 +32,11 @@ class LinesSource:
     """See the module's own words. `run` it until cancelled."""
 
     def __init__(
-        self, table: SerialTable, organization_id: str, access: Access, ingest: Ingest, metrics: Metrics
+        self, table: SerialTable, organization_id: str, devices: KnownDevices, ingest: Ingest, metrics: Metrics
     ) -> None:
         self._table = table
         self._organization_id = organization_id
-        self._access = access
+        self._devices = devices
         self._ingest = ingest
         self._metrics = metrics
         self._skipped = metrics.serial_skipped.labels(table.port)
@@ -117,7 +117,7 @@ class LinesSource:
         self._skipped.inc(size)
 
     def _take(self, line: bytes) -> None:
-        device = self._access.heard(self._organization_id, self._table.device_id)
+        device = self._devices.heard(self._organization_id, self._table.device_id)
         self._owed.add(_seq(line) if self._table.acknowledge else None)
         self._ingest.take(device, line, self._owed, source=f"serial {self._table.port}"[:200])
         if len(self._owed) >= _UNCOMMITTED_AT_MOST and not self._is_paused:

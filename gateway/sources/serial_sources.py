@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from gateway.access import Access
+from gateway.access import KnownDevices
 from gateway.clock import Clock
 from gateway.config import SerialTable, Settings
 from gateway.ingest import Ingest
@@ -25,14 +25,14 @@ class SerialSource(Protocol):
 
 
 def serial_sources(
-    settings: Settings, access: Access, ingest: Ingest, metrics: Metrics, clock: Clock
+    settings: Settings, devices: KnownDevices, ingest: Ingest, metrics: Metrics, clock: Clock
 ) -> dict[str, SerialSource]:
     """Return them by port."""
 
     def source(table: SerialTable) -> SerialSource:
         organization_id = table.organization_id or settings.gateway.organization_id
         if table.format == "ld2410":
-            return Ld2410Source(table, organization_id, access, ingest, metrics, clock)
-        return LinesSource(table, organization_id, access, ingest, metrics)
+            return Ld2410Source(table, organization_id, devices, ingest, metrics, clock)
+        return LinesSource(table, organization_id, devices, ingest, metrics)
 
     return {table.port: source(table) for table in settings.serial}

@@ -307,7 +307,7 @@ class Live:
         device_id = data.get("device_id")
         if not isinstance(device_id, str) or not is_name(device_id):
             raise BadInput("invalid_device_id", "The reading names no device.", hint='Add "device_id".')
-        return self._access.heard(peer.organization_id, device_id)
+        return self._access.devices.heard(peer.organization_id, device_id)
 
     async def _drop_revoked(self) -> None:
         gone = [one for one in self._open if one.peer is not None and not one.peer.is_current()]

@@ -154,7 +154,7 @@ class SensorData:
         if not isinstance(device_id, str) or not is_name(device_id):
             words = "The reading names no device."
             return Verdict(stored=False, code="invalid_device_id", message=words, hint='Add "device_id".')
-        device = self._access.heard(organization_id, device_id)
+        device = self._access.devices.heard(organization_id, device_id)
         body = to_json({"readings": [reading]}) if whole is None else whole
         return worst(await self._ingest.take_document(device, body, source="http"))
 

@@ -69,14 +69,14 @@ async def test_a_discovered_device_registers_itself_soon_without_being_asked_for
         hub.send(publish("devices/attic/status", b"online", qos=1))
         await hub.expect(puback(1))
         access = site.gateway._running.access
-        await until(lambda: not access._to_register, "the registration")
+        await until(lambda: not access.devices._to_register, "the registration")
     assert [one.device_id for one in await site.gateway._running.state.devices()] == ["attic", "kitchen"]
 
 
 async def test_a_device_beyond_the_bound_loses_no_reading_and_is_registered_when_there_is_room(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.access.DISCOVERED_AT_MOST", 1)
+    monkeypatch.setattr("gateway.access.known_devices.DISCOVERED_AT_MOST", 1)
     topic, payload = "devices/attic/telemetry", reading("attic")
 
     async def registered() -> list[tuple[str, str]]:
@@ -292,7 +292,7 @@ async def test_the_old_password_is_good_until_its_time_is_up(site: Site) -> None
     async with RawClient.login(site, old, "old") as with_old, RawClient.login(site, new, "new") as with_new:
         assert await with_old.is_alive()
         site.clock.advance(HOUR_MS)
-        site.gateway._running.access._seen_new.set()  # else it looks only every few seconds
+        site.gateway._running.access.devices.seen_new.set()  # else it looks only every few seconds
         assert await with_old.rest() == b""
         assert await with_new.is_alive()
     async with RawClient.open(site, connect("old", old.username, old.password)) as client:

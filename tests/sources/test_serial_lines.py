@@ -54,7 +54,7 @@ async def test_a_line_is_stored_as_a_message_of_the_device(line: PtyPort, tmp_pa
             ("acme", "usb", "b1", 1),
             ("acme", "usb", "b1", 2),
         ]
-        device = site.gateway._running.access.device("acme", "usb")
+        device = site.gateway._running.access.devices.get("acme", "usb")
         assert device is not None
         assert device.readings == 2
         assert await site.quarantined() == []

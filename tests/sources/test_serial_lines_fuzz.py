@@ -6,7 +6,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access import Access, Device
+from gateway.access import Device, KnownDevices
 from gateway.config import SerialTable
 from gateway.ingest import Ingest
 from gateway.metrics import Metrics
@@ -23,7 +23,7 @@ pieces = st.one_of(
 
 
 class Taken:
-    """Stands for access and ingest: keeps what it is given, and has it on disk at once."""
+    """Stands for the devices and ingest: keeps what it is given, and has it on disk at once."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -41,7 +41,7 @@ def taken(chunks: Sequence[bytes]) -> tuple[list[bytes], float]:
     """Return the lines that were taken, and how many bytes were thrown away."""
     all_of_it, metrics = Taken(), Metrics()
     table = SerialTable(port="/dev/ttyUSB0", device_id="usb", max_line_bytes=LONGEST, acknowledge=True)
-    source = LinesSource(table, "default", cast("Access", all_of_it), cast("Ingest", all_of_it), metrics)
+    source = LinesSource(table, "default", cast("KnownDevices", all_of_it), cast("Ingest", all_of_it), metrics)
     source.opened()
     for chunk in chunks:
         source.received(chunk)

@@ -122,9 +122,9 @@ async def test_a_device_goes_by_what_it_is_called_now(api: Asker) -> None:
     _, answer = await hub.post("/api/v1/mqtt-listener", body)
     assert answer["results"][0]["reading"] in {"stored", "quarantined"}
     access = api.site.gateway._running.access
-    assert access._called["default", "hardware_id", "AA:01"].device_id == "kitchen"
+    assert access.devices._called["default", "hardware_id", "AA:01"].device_id == "kitchen"
     await patch(api, f"{API}/kitchen", hardware_ids=[])
-    assert ("default", "hardware_id", "AA:01") not in access._called
+    assert ("default", "hardware_id", "AA:01") not in access.devices._called
 
 
 @pytest.mark.parametrize("path", [f"{API}/kitchen", "/functions/v1/devices/kitchen"])

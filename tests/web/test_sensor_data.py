@@ -211,7 +211,7 @@ async def test_a_token_hands_in_for_any_device_of_its_organisation_and_of_no_oth
         ("acme", "kitchen"),
         ("default", "kitchen"),
     }
-    kitchen = site.gateway._running.access.device("default", "kitchen")
+    kitchen = site.gateway._running.access.devices.get("default", "kitchen")
     assert kitchen is not None
     assert kitchen.readings == len(roles)
 

@@ -1,110 +1,37 @@
 """Who may come in, and what each may touch: an in-memory view of `state.db`, so that a login costs microseconds.
 
 Whoever changes the credentials calls `refresh`; when it returns, whoever has lost access is gone. What is learned here,
-how credentials are used and which unknown devices were seen under an organisation's, is written by `keep_written`, in
-batches and behind the data path.
+how credentials are used and which unknown devices were heard, is written by `keep_written`, in batches and behind the
+data path.
 """
 
 import asyncio
 import hmac
-import json
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from gateway.access.credential import Credential, Statistics
+from gateway.access.known_devices import Device, KnownDevices
+from gateway.access.routed import Routed
 from gateway.certificates.authority import ClientIdentity
 from gateway.clock import Clock
-from gateway.model.errors import BadInput, StoreFailed
-from gateway.model.rights import Rights
-from gateway.model.topics import addressed_device, is_for_device, is_name, is_of_devices
+from gateway.model.errors import StoreFailed
+from gateway.model.topics import addressed_device, is_for_device, is_of_devices
 from gateway.model.vitals import LoginActivity
-from gateway.parsers.contract import Found, Parser
+from gateway.parsers.contract import Parser
 from gateway.parsers.routes import ParserRoutes
-from gateway.recent_count import RecentCount
 from gateway.storage.credentials import CredentialRow, Credentials, Usage
 from gateway.storage.passwords import hash_password
-from gateway.storage.state import DeviceRow, SeenDevice, State
+from gateway.storage.state import State
 
 logger = logging.getLogger(__name__)
-
-DISCOVERED_AT_MOST = 1_000
-"""Devices of one organisation that are `discovered` and not yet anything more. Of further ones the readings are stored
-like any others; they are registered when there is room, and they are heard again."""
 
 _TOPICS_REMEMBERED = 200  # of each username that subscribes
 _LOOK_EVERY_S = 5.0
 _USAGE_EVERY_MS = 60_000
 _GATHER_S = 1.0  # a hub that starts shows all its devices at once
-
-
-@dataclass(slots=True, eq=False)
-class Device:
-    """A device as the data path needs it; one object for as long as the gateway runs."""
-
-    organization_id: str
-    device_id: str
-    metadata: str | None = None
-    """Its metadata as JSON, stored with each reading; None when there is none."""
-    name: str = ""
-    """What its owner calls it."""
-    is_revoked: bool = False
-    readings: int = 0
-    last_seen_ms: int = 0
-    is_known: bool = True
-    """False of one that is not registered, as there is no room or it is only spoken to: then this object is for one
-    message, and is not to be kept."""
-
-
-@dataclass(slots=True, eq=False)
-class Statistics:
-    """How a credential is used; one object for all its passwords."""
-
-    last_connected_ms: int | None = None
-    connections: int = 0
-    refused: int = 0
-    messages_in: int = 0
-    certificate_ends_ms: int | None = None
-    """When the certificate ends that somebody came in by last; None when nobody has since the start."""
-    recent_connections: RecentCount = field(default_factory=RecentCount)
-    recent_refused: RecentCount = field(default_factory=RecentCount)
-
-
-@dataclass(slots=True, frozen=True, eq=False)
-class Credential:
-    """Someone who came in by one password: a device, an organisation (no device), or the site (neither)."""
-
-    username: str
-    organization_id: str | None
-    device: Device | None
-    rights: Rights
-    statistics: Statistics = field(default_factory=Statistics)
-    is_home_assistant: bool = False
-    """Whether it listens only, and speaks for no device."""
-
-    @property
-    def namespace(self) -> str:
-        """What stands before its topics behind the door: two organisations may have devices of the same name.
-
-        Nothing for the site, which names the organisation itself.
-        """
-        return "" if self.organization_id is None else f"{self.organization_id}/"
-
-
-@dataclass(slots=True, frozen=True)
-class Routed:
-    """What a client publishes on a topic that a parser has been chosen for."""
-
-    parser: Parser
-    organization_id: str
-    sender: Device | None
-    """In whose name it is published; None when a hub does and the topic names no device: then the message must."""
-    find: Callable[["Routed", Found], Device]
-
-    def device_of(self, found: Found) -> Device:
-        """Return whose reading it is. Raises BadInput when it is nobody's, or not the sender's."""
-        return self.find(self, found)
 
 
 @dataclass(slots=True)
@@ -133,21 +60,9 @@ class Access:
         self._routes = routes or ParserRoutes()
         self._refreshing = asyncio.Lock()
         self._writing = asyncio.Lock()
-        self._devices: dict[tuple[str, str], Device] = {}
-        self._called: dict[tuple[str, str, str], Device] = {}
-        """Devices by organisation, `hardware_id`, `serial_number` or `name`, and that.
-
-        A name is a hardware id that its owner has registered: where a message has only one name for its device, what
-        was merely discovered must not take it from another one.
-        """
-        self._registered: set[tuple[str, str]] = set()
-        """Devices that the state had when it was read last."""
+        self.devices = KnownDevices(state)
         self._by_username: dict[str, _Login] = {}
         self._by_hash: dict[bytes, Credential] = {}
-        self._discovered: Counter[str] = Counter()
-        """How many devices of each organisation are discovered, those to be written included."""
-        self._to_register: dict[tuple[str, str], SeenDevice] = {}
-        self._seen_new = asyncio.Event()
         self._noted: dict[str, Usage] = {}
         """What the state says of each credential's use."""
         self._noted_at_ms = clock.monotonic_ms()
@@ -155,15 +70,6 @@ class Access:
         """Grows at the moment when anybody's rights may have changed."""
         self.on_change: list[Callable[[], Awaitable[None]]] = []
         """Awaited after the credentials have changed; a listener drops whoever is not `current` any more."""
-
-    @property
-    def devices(self) -> list[Device]:
-        """Every device the gateway knows."""
-        return list(self._devices.values())
-
-    def device(self, organization_id: str, device_id: str) -> Device | None:
-        """Return the device of that name."""
-        return self._devices.get((organization_id, device_id))
 
     def authenticate(self, username: str, password: str) -> Credential | None:
         """Return the credential if name and password are right."""
@@ -264,14 +170,8 @@ class Access:
         if device_id is None:
             return None
         if is_for_device(topic) and not is_read:
-            key = (credential.organization_id, device_id)
-            return self._devices.get(key) or Device(*key, is_known=False)
-        return self.heard(credential.organization_id, device_id)
-
-    def heard(self, organization_id: str, device_id: str) -> Device:
-        """Return the device of that name, from which something came; one that is unknown is noted as discovered."""
-        key = (organization_id, device_id)
-        return self._devices.get(key) or self._discover(SeenDevice(*key))
+            return self.devices.spoken_to(credential.organization_id, device_id)
+        return self.devices.heard(credential.organization_id, device_id)
 
     def routed(self, credential: Credential, topic: str) -> Routed | None:
         """Return how a message on the topic is read, if a parser has been chosen for it and the client may publish it.
@@ -293,141 +193,49 @@ class Access:
             sender = self.sender(credential, topic, is_read=parser.reads(topic))
             if sender is None:
                 return None
-        return Routed(parser, credential.organization_id, sender, self._device_of)
+        return Routed(parser, credential.organization_id, sender, self.devices)
 
     def sent_by(self, device: Device, parser: Parser) -> Routed:
         """Return how what a device sends by other ways than a topic is read."""
-        return Routed(parser, device.organization_id, device, self._device_of)
+        return Routed(parser, device.organization_id, device, self.devices)
 
     def sent_within(self, organization_id: str, parser: Parser) -> Routed:
         """Return how what somebody of an organisation sends by other ways than a topic is read: it names its device."""
-        return Routed(parser, organization_id, None, self._device_of)
+        return Routed(parser, organization_id, None, self.devices)
 
     def sent_for_itself(self, organization_id: str, parser: Parser, hardware_id: str) -> Routed:
         """Return how what somebody of an organisation sends is read who is known by a hardware id alone.
 
         It speaks for itself: for the device that has this hardware id, or is discovered with it.
         """
-
-        def itself(routed: Routed, found: Found) -> Device:
-            known = self._called.get((organization_id, "hardware_id", hardware_id))
-            if found.device_id in (None, hardware_id):
-                return self._device_of(routed, found)
-            if known is not None and found.device_id == known.device_id:
-                return known
-            raise BadInput(
-                "foreign_device",
-                f"The payload says it is from {found.device_id[:100]!r}, but it was sent by {hardware_id[:100]!r}.",
-                hint="Register the latter as hardware id of that device, or let it speak for others: webhook_gateways.",
-            )
-
-        return Routed(parser, organization_id, None, itself)
-
-    def _device_of(self, routed: Routed, found: Found) -> Device:
-        organization_id, sender, name = routed.organization_id, routed.sender, found.device_id
-        if name is None:
-            if sender is None:
-                raise BadInput(
-                    "no_device",
-                    "The message does not say whose reading it is, and it was not sent as a device.",
-                    hint="Let the parser find a device id, or send it with the device's own credential.",
-                )
-            return sender
-        if sender is not None and name == sender.device_id:
-            return sender
-        known = self._known(organization_id, found)
-        if sender is not None:
-            if known is sender:
-                return sender
-            raise BadInput(
-                "foreign_device",
-                f"The payload says it is from {name[:100]!r}, but it was sent as {sender.device_id}.",
-                hint="A hub has the credential of an organisation; or register this as the device's hardware id.",
-            )
-        if known is not None:
-            return known
-        if not is_name(name):
-            raise BadInput(
-                "invalid_device_id",
-                f"{name[:100]!r} cannot be a device's id.",
-                hint="Register it under another: neurogate device add NAME --hardware-id ID",
-            )
-        return self._discover(SeenDevice(organization_id, name, found.hardware_ids, found.serial_number))
-
-    def _known(self, organization_id: str, found: Found) -> Device | None:
-        for hardware_id in found.hardware_ids:
-            if (device := self._called.get((organization_id, "hardware_id", hardware_id))) is not None:
-                return device
-        name = found.device_id or ""
-        return (
-            self._called.get((organization_id, "serial_number", found.serial_number))
-            or self._called.get((organization_id, "name", name))
-            or self._devices.get((organization_id, name))
-        )
-
-    def _discover(self, seen: SeenDevice) -> Device:
-        key = (seen.organization_id, seen.device_id)
-        device = Device(*key)
-        if self._discovered[key[0]] < DISCOVERED_AT_MOST:
-            self._discovered[key[0]] += 1
-            self._devices[key] = device
-            self._to_register[key] = seen
-            self._call(device, seen.hardware_ids, seen.serial_number)
-            self._seen_new.set()
-        else:
-            device.is_known = False
-            logger.warning("too many discovered devices: not registered", extra={"organization_id": key[0]})
-        return device
-
-    def _call(self, device: Device, hardware_ids: Iterable[str], serial_number: str) -> None:
-        """Let a device be found by what it is called, unless another one is."""
-        for hardware_id in hardware_ids:
-            self._called.setdefault((device.organization_id, "hardware_id", hardware_id), device)
-        if serial_number:
-            self._called.setdefault((device.organization_id, "serial_number", serial_number), device)
+        return Routed(parser, organization_id, None, self.devices, hardware_id)
 
     async def refresh(self) -> None:
         """Read the state again; returns when every listener has dropped whoever has lost access."""
         async with self._refreshing:
             credentials = await self._credentials.all()
             devices = await self._state.devices()  # second: a credential's device is there before it
-            self._replace(devices, credentials)
+            self.devices.replace(devices)
+            self._replace(credentials)
         for changed in self.on_change:
             await changed()
 
-    def _replace(self, devices: list[DeviceRow], credentials: list[CredentialRow]) -> None:
+    def _replace(self, credentials: list[CredentialRow]) -> None:
         """Take over what was read; what has not changed stays the same object, as live connections hold it."""
-        self._discovered = Counter(organization_id for organization_id, _ in self._to_register)
-        self._called = {}
-        registered = {(row.organization_id, row.device_id) for row in devices}
-        for key in self._registered - registered - self._to_register.keys():  # to another organisation, or with its own
-            del self._devices[key]
-        self._registered = registered
-        for row in sorted(devices, key=lambda row: row.status != "active"):  # they come first for what they are called
-            key = (row.organization_id, row.device_id)
-            device = self._devices.setdefault(key, Device(*key))
-            device.metadata = json.dumps(row.metadata, separators=(",", ":")) if row.metadata else None
-            device.name, device.is_revoked = row.name, row.status == "revoked"
-            if row.status == "discovered" and key not in self._to_register:
-                self._discovered[row.organization_id] += 1
-            self._call(device, row.hardware_ids, row.serial_number)
-            if row.status == "active":
-                self._called.update(((row.organization_id, "name", one), device) for one in row.hardware_ids)
-        for key, seen in self._to_register.items():
-            self._call(self._devices[key], seen.hardware_ids, seen.serial_number)
         self.changes += 1
         old, self._by_username, self._by_hash = self._by_username, {}, {}
         for credential in credentials:
-            if credential.device_id and (credential.organization_id, credential.device_id) not in self._devices:
+            device = self._device(credential)
+            if device is None and credential.device_id is not None:
                 continue  # it was moved between the two readings; the next refresh follows
             name = credential.username
-            login = self._by_username[name] = self._login(credential, old.get(name))
+            login = self._by_username[name] = self._login(credential, device, old.get(name))
             if name not in old:
                 self._noted[name] = self._usage(login)
             self._by_hash.update(reversed(login.passwords))
         self._noted = {name: usage for name, usage in self._noted.items() if name in self._by_username}
 
-    def _login(self, row: CredentialRow, old: _Login | None) -> _Login:
+    def _login(self, row: CredentialRow, device: Device | None, old: _Login | None) -> _Login:
         ends_ms = self._clock.monotonic_ms() + row.old_password_left_ms
         known: dict[bytes, Credential] = {}
         shown: Credential | None = None
@@ -441,16 +249,18 @@ class Access:
             if old.row.old_password_hash == row.old_password_hash:  # what is in the state is of a while ago
                 ends_ms = old.old_ends_ms
         hashes = [row.password_hash, *filter(None, [row.old_password_hash])]
-        passwords = [(one, known.get(one) or self._credential(row, statistics)) for one in hashes]
-        return _Login(row, passwords, ends_ms, shown or self._credential(row, statistics))
+        passwords = [(one, known.get(one) or self._credential(row, device, statistics)) for one in hashes]
+        return _Login(row, passwords, ends_ms, shown or self._credential(row, device, statistics))
 
-    def _credential(self, row: CredentialRow, statistics: Statistics) -> Credential:
-        device = None
-        if row.organization_id is not None and row.device_id is not None:
-            device = self._devices[row.organization_id, row.device_id]
+    def _credential(self, row: CredentialRow, device: Device | None, statistics: Statistics) -> Credential:
         listens = row.is_home_assistant
         rights = self._routes.rights_of(row.organization_id, row.device_id, is_home_assistant=listens)
         return Credential(row.username, row.organization_id, device, rights, statistics, listens)
+
+    def _device(self, row: CredentialRow) -> Device | None:
+        if row.organization_id is None or row.device_id is None:
+            return None
+        return self.devices.get(row.organization_id, row.device_id)
 
     # What is written behind the data path
 
@@ -459,11 +269,11 @@ class Access:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._seen_new.wait()
+                    await self.devices.seen_new.wait()
                     await asyncio.sleep(_GATHER_S)
             try:
                 await self._end_old_passwords()
-                await self._register()
+                await self.devices.write_down()
                 if self._clock.monotonic_ms() - self._noted_at_ms >= _USAGE_EVERY_MS:
                     await self._note_usage()
             except StoreFailed as error:
@@ -472,23 +282,8 @@ class Access:
 
     async def write_down(self) -> None:
         """Write down at once what was learned. Raises StoreFailed."""
-        await self._register()
+        await self.devices.write_down()
         await self._note_usage()
-
-    async def _register(self) -> None:
-        async with self._writing:
-            self._seen_new.clear()
-            found = list(self._to_register.values())
-            if not found:
-                return
-            try:
-                await self._state.discover_devices(found)
-            except StoreFailed:
-                self._seen_new.set()
-                raise
-            for seen in found:
-                del self._to_register[seen.organization_id, seen.device_id]
-            logger.info("devices discovered", extra={"count": len(found), "first": found[0].device_id})
 
     async def _note_usage(self) -> None:
         async with self._writing:

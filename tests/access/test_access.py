@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import gateway.access as access_module
-from gateway.access import Access, Credential
+from gateway.access import Access, Credential, known_devices
 from gateway.clock import ManualClock
 from gateway.model.errors import StoreFailed
 from gateway.storage.credentials import Credentials
@@ -45,7 +44,7 @@ async def test_name_and_password_or_the_password_alone_let_in(access: Access, st
     await access.refresh()
     credential = logged_in(access, device)
     assert access.authenticate_key(device.password) is credential
-    assert credential.device is access.device("acme", "kitchen")
+    assert credential.device is access.devices.get("acme", "kitchen")
     assert credential.organization_id == "acme"
     assert access.is_current(credential)
 
@@ -289,7 +288,7 @@ async def test_a_device_unknown_so_far_is_registered_behind_the_data_path(timed:
     assert found is not None
     assert (found.organization_id, found.device_id) == ("acme", "attic")
     assert timed.sender(hub, "neurobuild/sensors/attic/data") is found
-    assert timed.sender(hub, "org_acme/devices/kitchen/status") is timed.device("acme", "kitchen")
+    assert timed.sender(hub, "org_acme/devices/kitchen/status") is timed.devices.get("acme", "kitchen")
     assert [row.device_id for row in await state.devices()] == ["kitchen"]
     await timed.write_down()
     assert [(row.device_id, row.status) for row in await state.devices()] == [
@@ -306,7 +305,7 @@ async def test_a_device_unknown_so_far_is_registered_behind_the_data_path(timed:
 async def test_a_topic_of_no_possible_device_discovers_nothing(timed: Access, state: State, topic: str) -> None:
     hub, _ = await hub_of(state, timed)
     assert timed.sender(hub, topic) is None
-    assert timed.devices == []
+    assert len(timed.devices) == 0
 
 
 @pytest.mark.parametrize(
@@ -315,7 +314,7 @@ async def test_a_topic_of_no_possible_device_discovers_nothing(timed: Access, st
 async def test_a_device_that_is_spoken_to_is_not_discovered(timed: Access, state: State, topic: str) -> None:
     await state.add_device("acme", "kitchen")
     hub, _ = await hub_of(state, timed)
-    assert timed.sender(hub, topic.format("kitchen")) is timed.device("acme", "kitchen")
+    assert timed.sender(hub, topic.format("kitchen")) is timed.devices.get("acme", "kitchen")
     spoken_to = timed.sender(hub, topic.format("typo"))
     assert spoken_to is not None
     assert (spoken_to.device_id, spoken_to.is_known) == ("typo", False)
@@ -327,7 +326,7 @@ async def test_a_device_that_is_spoken_to_is_not_discovered(timed: Access, state
 async def test_a_hub_that_invents_devices_cannot_fill_the_state_and_loses_no_reading(
     timed: Access, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access_module, "DISCOVERED_AT_MOST", 3)
+    monkeypatch.setattr(known_devices, "DISCOVERED_AT_MOST", 3)
     await state.add_device("acme", "known")
     hub, _ = await hub_of(state, timed)
     for number in range(10):
