@@ -17,9 +17,10 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.server_check import reach_server
 from cloud_sync.integrations.mqtt_client.config import FIELDS, MqttConfig
 from cloud_sync.integrations.mqtt_client.connection import open_connection
+from cloud_sync.integrations.mqtt_client.kept_connection import Status
 from cloud_sync.integrations.mqtt_client.packets import Message
 from cloud_sync.integrations.mqtt_client.properties import Properties, Property, Value
-from cloud_sync.integrations.mqtt_client.publisher import Limits, Publisher, Status
+from cloud_sync.integrations.mqtt_client.publisher import Limits, Publisher
 from cloud_sync.integrations.mqtt_client.reasons import Failed
 from cloud_sync.integrations.mqtt_client.receiving import Receiving
 from cloud_sync.payload.home_assistant import HomeAssistantMessages, Said

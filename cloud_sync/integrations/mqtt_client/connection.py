@@ -13,10 +13,9 @@ long and, as paho does, resolves the broker's name itself and reads packets of a
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -25,14 +24,13 @@ from cloud_sync.contract import NotConnected, WrongAddress
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.line import DIRECT, Line
 from cloud_sync.integrations.mqtt_client import packets
+from cloud_sync.integrations.mqtt_client.arrivals import Arrivals
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, MQTT_311, Answer, Connack, Kind, Level, Login, Message
 from cloud_sync.integrations.mqtt_client.properties import Malformed, Properties, Property, Value
 from cloud_sync.integrations.mqtt_client.reasons import Failed, refused_login, told_to_go
 from cloud_sync.integrations.mqtt_client.transport import Stream, failed, open_stream
 
 _LONGEST_PACKET = 1_048_576
-_WAITING_AT_MOST = 1_000
-_WAITING_BYTES_AT_MOST = 8_388_608
 _BEFORE_AN_ANSWER = 8
 """So many times as much may wait while an answer is waited for: then that is late, and whoever waits gives up."""
 _PACKET_IDS = 65_535
@@ -55,16 +53,6 @@ class Broker:
     login: Login
     level: Level = MQTT_311
     line: Line = DIRECT
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """What has come and was not taken, and what was taken and is not acknowledged."""
-
-    messages: deque[Message] = field(default_factory=deque)
-    size: int = 0
-    unacknowledged: dict[int, Message] = field(default_factory=dict)
-    done: set[int] = field(default_factory=set)
 
 
 async def open_connection(
@@ -111,7 +99,7 @@ class Connection:
         self._publishes: dict[int, asyncio.Future[Answer]] = {}
         self._subscriptions: dict[int, asyncio.Future[list[Answer]]] = {}
         self._last_id = 0
-        self._waiting = _Waiting()
+        self._arrivals = Arrivals()
         self._changed = asyncio.Event()
         """Set when anything has happened that somebody may wait for; whoever waits clears it first."""
         self._taken = asyncio.Event()
@@ -194,31 +182,19 @@ class Connection:
     @property
     def has_received(self) -> bool:
         """Whether something has come that nobody has taken."""
-        return bool(self._waiting.messages)
+        return bool(self._arrivals)
 
     async def received(self, at_most: int) -> list[Message]:
         """Return what has come since, at least one message, in order. Raises Failed once all is taken."""
-        waiting = self._waiting
-        while not waiting.messages:
+        while not self._arrivals:
             await self._change()
-        taken = [waiting.messages.popleft() for _ in range(min(at_most, len(waiting.messages)))]
-        waiting.size -= sum(map(_size, taken))
+        taken = self._arrivals.take(at_most)
         self._taken.set()
         return taken
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """Tell the broker that these are kept. Raises Failed. What came by another connection is left out."""
-        waiting = self._waiting
-        waiting.done.update(one.packet_id for one in messages if waiting.unacknowledged.get(one.packet_id) is one)
-        ready = []
-        for packet_id in waiting.unacknowledged:
-            if packet_id not in waiting.done:
-                break
-            ready.append(packet_id)
-        for packet_id in ready:
-            waiting.done.remove(packet_id)
-            del waiting.unacknowledged[packet_id]
-        if ready:
+        if ready := self._arrivals.acknowledged(messages):
             self._check()
             await self._write(b"".join(map(packets.puback, ready)))
 
@@ -264,8 +240,7 @@ class Connection:
 
     @property
     def _is_full(self) -> bool:
-        waiting, times = self._waiting, _BEFORE_AN_ANSWER if self._publishes or self._subscriptions else 1
-        return len(waiting.messages) > times * _WAITING_AT_MOST or waiting.size > times * _WAITING_BYTES_AT_MOST
+        return self._arrivals.is_full(_BEFORE_AN_ANSWER if self._publishes or self._subscriptions else 1)
 
     def _take(self, first: int, body: bytes, cut_bytes: int) -> None:
         kind = first >> 4
@@ -276,7 +251,7 @@ class Connection:
             return
         match kind:
             case Kind.PUBLISH:
-                self._keep(packets.read_publish(self._level, first, body, cut_bytes))
+                self._arrivals.keep(packets.read_publish(self._level, first, body, cut_bytes))
             case Kind.PUBACK:
                 packet_id, answer = packets.read_puback(self._level, body)
                 _answer(self._publishes, packet_id, self._shown(answer))
@@ -296,15 +271,6 @@ class Connection:
         if password and password in answer.reason:
             return replace(answer, reason="it repeats a secret, and is withheld")
         return answer
-
-    def _keep(self, message: Message) -> None:
-        waiting = self._waiting
-        if message.packet_id:
-            if message.packet_id in waiting.unacknowledged and message.is_repeated:
-                return  # some brokers repeat what was not acknowledged for a while; it waits here already
-            waiting.unacknowledged[message.packet_id] = message
-        waiting.messages.append(message)
-        waiting.size += _size(message)
 
     # What goes
 
@@ -378,10 +344,6 @@ class Connection:
                 future.exception()  # whoever has given up waiting needs no complaint
         self._changed.set()
         self._taken.set()
-
-
-def _size(message: Message) -> int:
-    return len(message.topic) + len(message.payload)
 
 
 def _copy(failure: Failed) -> Failed:

@@ -7,78 +7,37 @@
 - A broker of MQTT 3.1.1 can only end the connection where it will not have a message. So one at which the connection
   has ended is sent alone; when that has happened three times in a row, it is refused. From the second time on it waits
   until the connection has held for a while: one that ends by itself, as where another client has our id, ends before.
-- The connection is made when there is something to send, and kept.
-- What is to be told beside readings, such as to a Home Assistant, is told before them, on the same connection. Where a
-  broker ends the connection at that, three times in a row, it is left out from then on: readings go all the same.
-- With a status topic, the broker tells who is there: we say so when we have come and when we go, and it does, retained,
-  when we are gone without a word. So that it does not say for hours that we are gone, another connection is then made
-  also when there is nothing to send.
+- What is to be told beside readings (beside) is told before them, by the same connection (kept_connection).
 """
 
 import asyncio
-import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
-from cloud_sync.backoff import Backoff
 from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected, TooLarge
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.part_sender import named
-from cloud_sync.integrations.mqtt_client.connection import Broker, Connection, open_connection
-from cloud_sync.integrations.mqtt_client.packets import Answer, Message, Will
+from cloud_sync.integrations.mqtt_client.beside import Beside, Telling
+from cloud_sync.integrations.mqtt_client.connection import Broker, Connection
+from cloud_sync.integrations.mqtt_client.kept_connection import KeptConnection, Status
+from cloud_sync.integrations.mqtt_client.packets import Answer
 from cloud_sync.integrations.mqtt_client.properties import LONGEST_TEXT, Property, Value
 from cloud_sync.integrations.mqtt_client.reasons import Failed, outcome_of_message
-from cloud_sync.integrations.mqtt_client.suspect import ENDINGS, Suspect
+from cloud_sync.integrations.mqtt_client.suspect import ENDINGS, Dispensable, Suspect
 from cloud_sync.payload.in_parts import Key, Part
 from cloud_sync.rate_limit import RateLimit
 from gateway.model.topics import is_topic_filter
 
-_logger = logging.getLogger(__name__)
-
-_LASTS_S = 60.0
-"""A connection that has lasted so long was none of the failures in a row."""
 _HOLDS_S = 5.0
 """So long a connection has held before a message is sent alone that may be why the last ones have ended."""
-_HEARD_AT_MOST = 1_000
-_GOODBYE_S = 1.0
 
 Told = Sequence[tuple[Property, Value]]
 _Mark = tuple[Key, tuple[int, ...]]
 _Pair = tuple[Key, int]
 """A topic and a row: what a message brings there. When a batch is split, other messages bring the same."""
-
-
-@dataclass(slots=True, frozen=True)
-class Status:
-    """Where the broker is told whether we are there, and in which words."""
-
-    topic: str
-    birth: bytes
-    will: bytes
-
-
-class Beside(Protocol):
-    """What is told beside readings."""
-
-    @property
-    def filters(self) -> Sequence[str]:
-        """What is heard for it; where that is refused, nothing is."""
-        ...
-
-    def due(self, heard: Sequence[Message], *, is_new: bool) -> Sequence[tuple[str, bytes]]:
-        """Return messages that are to be told now, retained: topic and payload.
-
-        `heard` is what has come since; `is_new` says that nothing was told on this connection yet.
-        """
-        ...
-
-    def told(self) -> None:
-        """Hear that the broker has all of them."""
-        ...
 
 
 @dataclass(slots=True, frozen=True)
@@ -108,39 +67,30 @@ class Publisher:
         beside: Beside | None = None,
     ) -> None:
         """`one_topic`: all messages have the same, so what is not allowed there is no message's own fault."""
-        self._broker = broker
-        self._egress = egress
         self._rate = rate
         self._limits = limits
         self._retain = retain
         self._one_topic = one_topic
-        self._backoff = Backoff(random)
-        self._beside = beside
-        self._told_on: Connection | None = None
-        """Where something was told beside readings last."""
-        self._status: Status | None = None
-        self._connection: Connection | None = None
-        self._connecting = asyncio.Lock()
-        self._stays: asyncio.Task[None] | None = None
+        dispensable = Dispensable()
+        self._kept = KeptConnection(
+            broker, egress, dispensable, timeout_s=limits.timeout_s, window=limits.window, random=random
+        )
+        self._telling = None if beside is None else Telling(beside, rate, dispensable, self._until_s)
         self._taken: set[_Pair] = set()
         """What the broker has, of batches that are not done."""
         self._begun: set[_Pair] = set()
         """What may have left, and was not answered."""
         self._suspect = Suspect[_Mark]()
         """At which message the connection has ended."""
-        self._suspect_beside = Suspect[str]()
-        """At what that is told beside messages."""
-        self._left_out: set[str] = set()
-        """What is told no more."""
 
     async def send(self, parts: Sequence[Part], told: Callable[[Part], Told], status: Status | None) -> Outcome:
         """Try once. `told` returns the properties of a message, for MQTT 5."""
         attempt = _Attempt()
         try:
-            attempt.connection = connection = await self._connected(status)
+            attempt.connection = connection = await self._kept.connected(status)
             async with asyncio.timeout(self._limits.timeout_s) as limit:
-                if self._beside is not None:
-                    await self._tell(connection, self._beside, limit)
+                if self._telling is not None:
+                    await self._telling.tell(connection, limit)
                 for part in parts:
                     if not self._taken.issuperset(_pairs(part)):
                         await self._publish(connection, part, told(part), attempt, limit)
@@ -159,139 +109,7 @@ class Publisher:
 
     async def close(self) -> None:
         """Say that we go, and end the connection."""
-        if self._stays is not None:
-            self._stays.cancel()
-            await asyncio.wait((self._stays,))
-            self._stays = None
-        connection, status = self._connection, self._status
-        try:
-            if connection is not None and connection.ended is None and status is not None:
-                with suppress(Failed, TimeoutError):
-                    async with asyncio.timeout(_GOODBYE_S):
-                        await (await connection.publish(status.topic, status.will, retain=True))
-        finally:  # the time limit ends a task that is being cancelled with CancelledError (Python 3.11)
-            await self._drop(connection)
-
-    async def _connected(self, status: Status | None) -> Connection:
-        async with self._connecting:
-            connection = await self._kept_or_new(status)
-        if status is not None and self._stays is None:
-            self._stays = asyncio.create_task(self._stay(status))
-        return connection
-
-    async def _stay(self, status: Status) -> None:
-        """Come back whenever the connection has ended; the longer it has not lasted, the later."""
-        loop = asyncio.get_running_loop()
-        outcome: Outcome = NotConnected("it has ended")
-        failures = 0
-        while True:
-            since_s = loop.time()
-            if self._connection is not None:
-                await self._connection.gone()
-            failures = 1 if loop.time() - since_s > _LASTS_S else failures + 1
-            await asyncio.sleep(self._backoff.seconds(outcome, failures))
-            outcome = NotConnected("it has ended")
-            with suppress(TimeoutError):
-                try:
-                    async with self._connecting:
-                        await self._kept_or_new(status)
-                except Failed as error:
-                    outcome = error.outcome
-
-    async def _kept_or_new(self, status: Status | None) -> Connection:
-        if self._connection is not None and self._connection.ended is None:
-            return self._connection
-        await self._drop(self._connection)
-        broker, limits = self._broker, self._limits
-        if status is not None:
-            broker = replace(broker, login=replace(broker.login, will=Will(status.topic, status.will)))
-        connection = await open_connection(broker, self._egress, timeout_s=limits.timeout_s, window=limits.window)
-        try:
-            if status is not None:
-                await self._say_we_are_there(connection, status)
-        except BaseException:
-            await connection.aclose()
-            raise
-        self._connection, self._status = connection, status
-        return connection
-
-    async def _say_we_are_there(self, connection: Connection, status: Status) -> None:
-        words = f"we say at {status.topic} that we are there"
-        if words in self._left_out:
-            return
-        with self._suspecting(words):
-            async with asyncio.timeout(self._limits.timeout_s):
-                answer = await (await connection.publish(status.topic, status.birth, retain=True))
-        if answer.is_refusal:
-            raise Failed(AuthFailed(f"{_reason(outcome_of_message(answer))}, for the topic {status.topic}"))
-
-    async def _drop(self, connection: Connection | None) -> None:
-        """Close it; another that has taken its place stays."""
-        if connection is not None:
-            await connection.aclose()
-        if self._connection is connection:
-            self._connection = None
-
-    async def _tell(self, connection: Connection, beside: Beside, limit: asyncio.Timeout) -> None:
-        """Tell what is due beside readings. Raises Failed, also when the broker allows nothing of it.
-
-        One message that it does not take is left out: it must not hold up readings.
-        """
-        is_new = connection is not self._told_on
-        words = f"we ask to hear {', '.join(beside.filters)}"
-        if is_new and beside.filters and words not in self._left_out:
-            with self._suspecting(words):
-                await connection.subscribe(beside.filters, qos=0)
-        heard = await connection.received(_HEARD_AT_MOST) if connection.has_received else []
-        words = "something is told beside readings"
-        if words not in self._left_out:
-            with self._suspecting(words):
-                await self._tell_all(connection, beside.due(heard, is_new=is_new), limit)
-        self._told_on = connection
-        beside.told()
-
-    async def _tell_all(
-        self, connection: Connection, messages: Sequence[tuple[str, bytes]], limit: asyncio.Timeout
-    ) -> None:
-        pending: list[tuple[str, asyncio.Future[Answer]]] = []
-        for topic, payload in messages:
-            size, most = connection.size_of(topic, payload), connection.largest_packet
-            if most is not None and size > most:
-                _logger.warning(
-                    "not told: a message has %d bytes, and %d are the most, for the topic %s", size, most, topic
-                )
-                continue
-            limit.reschedule(None)
-            await self._rate.take()
-            limit.reschedule(self._until_s())
-            pending.append((topic, await connection.publish(topic, payload, retain=True)))
-        for topic, future in pending:
-            limit.reschedule(self._until_s())
-            await asyncio.wait((future,))
-            match outcome := outcome_of_message(future.result()):
-                case Ok():
-                    pass
-                case AuthFailed():
-                    raise Failed(AuthFailed(f"{outcome.reason}, for the topic {topic}"))
-                case Rejected() | TooLarge():
-                    _logger.warning("not told: %s, for the topic %s", outcome.reason, topic)
-                case _:
-                    raise Failed(outcome)
-
-    @contextmanager
-    def _suspecting(self, words: str) -> Iterator[None]:
-        """Leave this out later, when connections end at it: without a word to it, nothing else says that it may not."""
-        try:
-            yield
-        except Failed as error:
-            if error.blames_packet and self._suspect_beside.ended_at(words) == ENDINGS:
-                self._left_out.add(words)
-                _logger.warning(
-                    "the broker ends the connection when %s: until the next start that is left out. Allow it there",
-                    words,
-                )
-            raise
-        self._suspect_beside.answered(words)
+        await self._kept.close()
 
     async def _publish(
         self, connection: Connection, part: Part, properties: Told, attempt: "_Attempt", limit: asyncio.Timeout
@@ -357,7 +175,7 @@ class Publisher:
                 self._keep(part, outcome_of_message(future.result()), attempt)
         if isinstance(outcome, NotConnected):
             blames = connection is not None and connection.ended is not None and connection.ended.blames_packet
-            await self._drop(connection)
+            await self._kept.drop(connection)
             if blames and attempt.pending and self._is_at_fault(attempt.pending[0][0]):
                 words = f"{outcome.reason}, {ENDINGS} times in a row when it was sent this alone"
                 self._begun.difference_update(_pairs(attempt.pending[0][0]))
@@ -393,7 +211,3 @@ def _mark(part: Part) -> _Mark:
 
 def _pairs(part: Part) -> list[_Pair]:
     return [(part.key, row) for row in part.rows]
-
-
-def _reason(outcome: Outcome) -> str:
-    return "" if isinstance(outcome, Ok) else outcome.reason

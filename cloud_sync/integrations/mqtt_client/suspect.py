@@ -1,6 +1,13 @@
 """At what connections have ended: a broker of MQTT 3.1.1 has no other way to say what it will not have."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
+
+from cloud_sync.integrations.mqtt_client.reasons import Failed
+
+_logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 
@@ -30,3 +37,31 @@ class Suspect(Generic[Key]):
     def clear(self) -> None:
         """Suspect nothing more."""
         self.key, self.endings = None, 0
+
+
+class Dispensable:
+    """What readings go without when connections end at it: from then on it is left out, until the next start."""
+
+    def __init__(self) -> None:
+        """At first nothing is left out."""
+        self._suspect = Suspect[str]()
+        self._left_out: set[str] = set()
+
+    def is_left_out(self, words: str) -> bool:
+        """Whether what these words say is done no more."""
+        return words in self._left_out
+
+    @contextmanager
+    def trying(self, words: str) -> Iterator[None]:
+        """Leave this out later, when connections end at it: without a word to it, nothing else says that it may not."""
+        try:
+            yield
+        except Failed as error:
+            if error.blames_packet and self._suspect.ended_at(words) == ENDINGS:
+                self._left_out.add(words)
+                _logger.warning(
+                    "the broker ends the connection when %s: until the next start that is left out. Allow it there",
+                    words,
+                )
+            raise
+        self._suspect.answered(words)

@@ -395,7 +395,7 @@ async def test_the_broker_tells_whether_we_are_there() -> None:
 
 async def test_with_a_status_it_comes_back_while_there_is_nothing_to_send() -> None:
     async with fake_broker() as fake, made(fake.port, status_topic="status") as it:
-        it._publisher._backoff = Backoff(lambda: 0.001)
+        it._publisher._kept._backoff = Backoff(lambda: 0.001)
         assert await sent(it, batch(1)) == Ok()
         for _ in range(2):
             await fake.cut()

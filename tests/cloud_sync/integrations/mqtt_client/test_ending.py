@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from cloud_sync.integrations.mqtt_client import connection as connections
-from cloud_sync.integrations.mqtt_client import publisher as publishers
+from cloud_sync.integrations.mqtt_client import kept_connection
 from cloud_sync.integrations.mqtt_client import transport as transports
 from cloud_sync.integrations.mqtt_client.connection import Broker, Connection, open_connection
+from cloud_sync.integrations.mqtt_client.kept_connection import Status
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Login
-from cloud_sync.integrations.mqtt_client.publisher import Limits, Publisher, Status
+from cloud_sync.integrations.mqtt_client.publisher import Limits, Publisher
 from cloud_sync.rate_limit import RateLimit
 from gateway.clock import ManualClock
 from tests.cloud_sync.integrations.mqtt_client.fake_broker import fake_broker
@@ -25,7 +26,7 @@ def at(port: int) -> Broker:
 
 @pytest.fixture(autouse=True)
 def _short_goodbyes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (connections, publishers, transports):
+    for module in (connections, kept_connection, transports):
         monkeypatch.setattr(module, "_GOODBYE_S", 0.05)
 
 
@@ -85,7 +86,7 @@ async def test_p5_nor_does_one_that_does_not_answer_that_we_go() -> None:
     async with fake_broker() as fake, asyncio.timeout(20):
         it = Publisher(at(fake.port), ANYWHERE, rate, limits, retain=False, one_topic=True)
         await it.send([], lambda _: [], Status("s", b"here", b"gone"))
-        connection = it._connection
+        connection = it._kept._connection
         assert connection is not None
         fake.hangs = True
 
