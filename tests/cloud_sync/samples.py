@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from cloud_sync.contract import Batch, Notification
+from cloud_sync.contract import Batch, Notification, Outcome
 from cloud_sync.egress import Egress
 from gateway.config import EgressSettings
 from gateway.model.reading import NewReading, StoredReading, TimeSource
@@ -43,6 +43,25 @@ def batch_of(*devices: str, message_id: str = "msg_1", first_row: int = 1) -> Ba
     """A batch with a reading of each of these devices, in this order."""
     readings = [stored(row, device_id=device) for row, device in enumerate(devices, first_row)]
     return Batch(message_id, readings, "site-1", "log-1")
+
+
+async def sent(it: Any, given: Batch) -> Outcome:
+    """What comes of one attempt to deliver a batch."""
+    outcome: Outcome = await it.send(given, it.encode(given))
+    return outcome
+
+
+async def append_of(log: Log, *devices: str) -> None:
+    """Store a reading of each of these devices, in this order; `acme/d1` is one of another organisation's."""
+    payload = b'{"sensors":{"pir":{"motion_detected":true}}}'
+    names = [device.rpartition("/")[::2] for device in devices]
+    streams = {name: log.stream(name[0] or "default", name[1], "boot-1") for name in names}
+    await log.append(
+        [
+            NewReading(streams[name], seq, NOW_MS, TimeSource.DEVICE, NOW_MS, 0, payload)
+            for seq, name in enumerate(names)
+        ]
+    )
 
 
 async def append(log: Log, count: int, *, first_seq: int = 0) -> None:

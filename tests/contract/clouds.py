@@ -1,37 +1,16 @@
 """The clouds, strict ones, as the suites need them."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
-
-from aiohttp.test_utils import TestServer
+from typing import Any
 
 from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected, RetryAfter, TooLarge, WrongAddress
 from tests.cloud_sync.integrations.clouds import aws, azure, golioth, google
+from tests.cloud_sync.integrations.clouds.http_cloud import HttpCloud
 from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fake_broker
 from tests.contract.other_side import FAULTS, SECRET, Judge, port_of
 from tests.faulty_link import Fault, FaultyLink
-
-Error = tuple[int, str, str]
-"""Status, the cloud's name for what is wrong, and its words, which repeat a secret here."""
-
-
-Said = Callable[[bytes], bytes]
-"""Of a body: what it says, decoded."""
-
-
-class Fake(Protocol):
-    """What all fakes have."""
-
-    refuses: list[Error]
-    judge: Callable[[bytes], Error | None] | None
-    server: TestServer
-
-    @property
-    def endpoint(self) -> str:
-        """Where it is."""
-        ...
 
 
 class Cloud:
@@ -41,24 +20,21 @@ class Cloud:
 
     def __init__(
         self,
-        fake: Fake,
+        fake: HttpCloud,
         link: FaultyLink,
         settings: dict[str, Any],
-        bodies: list[bytes],
         names: Mapping[type[Outcome], tuple[int, str]],
-        said: Said,
     ) -> None:
         self.settings = settings | {"endpoint": f"http://127.0.0.1:{link.port}/"}
         self.answers = frozenset({Ok, *names})
-        self.received = bodies
+        self.received = fake.bodies
         self._fake = fake
         self._link = link
         self._names = names
-        self._said = said
 
     @property
     def said(self) -> bytes:
-        return b"\n".join(map(self._said, self.received))
+        return b"\n".join(map(self._fake.said, self.received))
 
     def answer(self, outcome: type[Outcome]) -> None:
         self._fake.refuses[:] = [] if outcome is Ok else [(*self._names[outcome], "no")] * 20
@@ -73,10 +49,6 @@ class Cloud:
         await self._fake.server.close()
 
 
-def _itself(body: bytes) -> bytes:
-    return body
-
-
 @asynccontextmanager
 async def aws_iot(_: Path) -> AsyncIterator[Cloud]:
     async with aws.fake_aws(secret_key=SECRET) as fake, FaultyLink(port_of(fake.server)) as link:
@@ -89,7 +61,7 @@ async def aws_iot(_: Path) -> AsyncIterator[Cloud]:
             TooLarge: (413, "RequestEntityTooLargeException"),
             Rejected: (400, "InvalidRequestException"),
         }
-        yield Cloud(fake, link, settings, fake.bodies, names, _itself)
+        yield Cloud(fake, link, settings, names)
 
 
 @asynccontextmanager
@@ -105,7 +77,7 @@ async def azure_iot(_: Path) -> AsyncIterator[Cloud]:
             TooLarge: (413, "MessageTooLarge"),
             Rejected: (404, "DeviceNotFound"),
         }
-        yield Cloud(fake, link, settings, fake.bodies, names, azure.said)
+        yield Cloud(fake, link, settings, names)
 
 
 @asynccontextmanager
@@ -120,7 +92,7 @@ async def google_iot(_: Path) -> AsyncIterator[Cloud]:
             Rejected: (400, "INVALID_ARGUMENT"),
         }
         settings = {"service_account_key": account.key_file}
-        yield Cloud(fake, link, settings, fake.bodies, names, google.said)
+        yield Cloud(fake, link, settings, names)
 
 
 class Golioth:

@@ -14,7 +14,7 @@ from cloud_sync.contract import AuthFailed, Batch, Forwards, NotConnected, Ok, O
 from cloud_sync.forwarder import Forwarder
 from gateway.model.reading import NewReading, TimeSource
 from gateway.storage.log import Log
-from tests.cloud_sync.samples import NOW_MS, batch
+from tests.cloud_sync.samples import NOW_MS, batch, sent
 from tests.cloud_sync.site import Site, open_site, running
 from tests.contract.other_side import SECRET, Contract, Destination
 from tests.site import until
@@ -55,30 +55,30 @@ class ForwardsContract(Contract):
 
     async def test_what_is_taken_is_ok_and_arrives_as_it_was_written(self, tmp_path: Path) -> None:
         async with self.other_side(tmp_path) as side, self.made(side) as it:
-            assert await self._sent(it) == OK
+            assert await sent(it, batch()) == OK
             assert side.received == [it.encode(batch())]
 
     async def test_a_retry_is_taken_like_the_first(self, tmp_path: Path) -> None:
         async with self.other_side(tmp_path) as side, self.made(side) as it:
-            assert [await self._sent(it), await self._sent(it)] == [OK, OK]
+            assert [await sent(it, batch()), await sent(it, batch())] == [OK, OK]
             assert set(side.received) == {it.encode(batch())}
 
     async def test_every_answer_is_what_it_means_and_says_why_without_a_secret(self, tmp_path: Path) -> None:
         async with self.other_side(tmp_path) as side, self.made(side) as it:
             for answer in side.answers - {Ok}:
                 side.answer(answer)
-                outcome = await self._sent(it)
+                outcome = await sent(it, batch())
                 assert type(outcome) is answer
                 assert reason_of(outcome)
                 assert SECRET not in repr(outcome)
             side.answer(Ok)
-            assert await self._sent(it) == OK
+            assert await sent(it, batch()) == OK
 
     async def test_it_is_entered_and_left_while_the_other_side_is_away_and_says_so(self, tmp_path: Path) -> None:
         async with self.other_side(tmp_path) as side:
             await side.go_away()
             async with self.made(side) as it:
-                outcome = await self._sent(it)
+                outcome = await sent(it, batch())
                 assert isinstance(outcome, NotConnected | RetryAfter)
                 assert outcome.reason
                 assert SECRET not in repr(outcome)
@@ -88,11 +88,11 @@ class ForwardsContract(Contract):
             it = self.made(side)
             for _ in range(2):
                 async with it:
-                    assert await self._sent(it) == OK
+                    assert await sent(it, batch()) == OK
 
     async def test_a_cancelled_attempt_ends_at_once(self, tmp_path: Path) -> None:
         async with self.other_side(tmp_path) as side, self.made(side) as it:
-            attempt = asyncio.create_task(self._sent(it))
+            attempt = asyncio.create_task(sent(it, batch()))
             await asyncio.sleep(0)
             attempt.cancel()
             async with asyncio.timeout(5):
@@ -155,11 +155,6 @@ class ForwardsContract(Contract):
         engine = _Engine(it, site)
         async with running(engine):
             yield engine
-
-    @staticmethod
-    async def _sent(it: Any) -> Any:
-        given: Batch = batch()
-        return await it.send(given, it.encode(given))
 
 
 class _Engine(Forwarder):

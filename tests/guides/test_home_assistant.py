@@ -7,7 +7,7 @@ import aiomqtt
 
 from cloud_sync.contract import Ok
 from gateway.model.home_assistant.topics import object_id
-from tests.cloud_sync.samples import batch
+from tests.cloud_sync.samples import batch, sent
 from tests.guides.pages import blocks, integration, replaced
 from tests.home_assistant import HomeAssistant, listen, showing
 from tests.mosquitto import mosquitto
@@ -35,7 +35,7 @@ async def test_a_home_assistant_with_a_broker_of_its_own_shows_the_board(tmp_pat
         ):
             await there.subscribe("homeassistant/+/+/config")
             listening = asyncio.create_task(listen(there, shown))
-            assert await it.send(given, it.encode(given)) == Ok()
+            assert await sent(it, given) == Ok()
             await showing(shown, device, "pir-motion_detected", "on")
             await showing(shown, device, "connectivity", "on")
             listening.cancel()

@@ -11,7 +11,7 @@ import aiomqtt
 
 from cloud_sync.contract import Ok
 from tests.cloud_sync.integrations.certificates import Authority
-from tests.cloud_sync.samples import NOW_MS, batch_of
+from tests.cloud_sync.samples import NOW_MS, batch_of, sent
 from tests.firmware.board_process import mosquitto
 from tests.guides.pages import blocks, integration, replaced
 
@@ -35,7 +35,7 @@ async def test_thingsboard_gets_each_devices_telemetry_as_it_documents_it(tmp_pa
         )
         async with there, integration(settings, tmp_path, {"THINGSBOARD_TOKEN": TOKEN}) as it, asyncio.timeout(20):
             await there.subscribe("#", qos=1)
-            assert await it.send(given, it.encode(given)) == Ok()
+            assert await sent(it, given) == Ok()
             heard = [await anext(there.messages) for _ in given.readings]
     assert {str(one.topic) for one in heard} == {"v1/gateway/telemetry"}
     payloads = [json.loads(bytes(one.payload)) for one in heard]

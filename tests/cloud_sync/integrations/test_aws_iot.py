@@ -24,18 +24,12 @@ from cloud_sync.contract import (
     TooLarge,
     WrongAddress,
 )
-from gateway.clock import ManualClock
 from gateway.model.reading import wire_reading
 from tests.cloud_sync.integrations.certificates import Authority
-from tests.cloud_sync.integrations.clouds.aws import KEY_ID, SECRET_KEY, fake_aws, made, sent
+from tests.cloud_sync.integrations.clouds import cases
+from tests.cloud_sync.integrations.clouds.aws import KEY_ID, SECRET_KEY, fake_aws, made
 from tests.cloud_sync.integrations.http.serving import serving
-from tests.cloud_sync.samples import NOW_MS, batch, batch_of, stored
-
-
-async def outcome_of(*error: Any) -> Outcome:
-    async with fake_aws() as fake, made(fake) as it:
-        fake.refuses = [error]
-        return await sent(it, batch())
+from tests.cloud_sync.samples import batch, batch_of, sent, stored
 
 
 async def test_amazons_own_client_is_understood_by_our_fake() -> None:
@@ -92,7 +86,7 @@ async def test_a_reading_that_is_too_large_is_named_and_never_sent() -> None:
         assert isinstance(outcome, Rejected)
         assert outcome.rows == [2]
         assert isinstance(await sent(it, Batch("msg_2", large[1:2], "site-1", "log-1")), TooLarge)
-    assert fake.requests == 2
+    assert len(fake.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -115,22 +109,11 @@ async def test_a_reading_that_is_too_large_is_named_and_never_sent() -> None:
     ],
 )
 async def test_a_refusal_is_known_by_its_type(status: int, kind: str, expected: type[Outcome]) -> None:
-    outcome = await outcome_of(status, kind, "too bad")
-    assert type(outcome) is expected
-    assert not isinstance(outcome, Ok)
-    for said in (kind, f"HTTP {status}", "too bad"):
-        assert said in outcome.reason
+    await cases.a_refusal_is_known(fake_aws, made, (status, kind, "too bad"), expected)
 
 
 async def test_a_wrong_clock_is_told_as_such() -> None:
-    async with fake_aws() as fake, made(fake, clock=ManualClock(NOW_MS - 3_600_000)) as it:
-        fake.now_s = NOW_MS / 1000
-        outcome = await sent(it, batch())
-        assert isinstance(outcome, AuthFailed)
-        assert outcome.reason.startswith("this machine's clock is 3,600 s behind the server's")
-        assert "by NTP" in outcome.reason
-        [said] = [one.words for one in await it.check() if "clock" in one.words and one.level == "broken"][:1]
-        assert "3,600 s behind" in said
+    await cases.a_wrong_clock_is_told(fake_aws, made, -3_600, "3,600 s behind")
 
 
 async def test_temporary_keys_have_a_token() -> None:
@@ -247,10 +230,7 @@ async def test_a_policy_that_forbids_to_look_says_nothing_of_publishing() -> Non
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError) as caught:
-        made(None, **settings)
-    assert words in str(caught.value)
-    assert "secret@" not in str(caught.value)
+    cases.refused(lambda: made(None, **settings), words, "secret@")
 
 
 @pytest.mark.parametrize("topic", ["$aws/rules/r/a/b/c/d/e/f/g/h", "a/b/c/d/e/f/g/{device_id}", "x"])

@@ -13,8 +13,8 @@ from moto.iotdata.models import iotdata_backends
 from moto.server import ThreadedMotoServer
 
 from cloud_sync.contract import AuthFailed, Ok
-from tests.cloud_sync.integrations.clouds.aws import made, sent
-from tests.cloud_sync.samples import batch_of
+from tests.cloud_sync.integrations.clouds.aws import made
+from tests.cloud_sync.samples import batch_of, sent
 from tests.guides.pages import blocks, integration, replaced
 
 REGION, ACCOUNT = "eu-west-1", "123456789012"
@@ -102,7 +102,7 @@ async def test_by_the_guides_commands_and_settings_a_user_publishes_for_its_rule
     set_checks(moto, after="0")
     try:
         async with integration(f'{replaced(toml, mine)}endpoint = "{moto}"\n', tmp_path) as it:
-            assert await it.send(given, it.encode(given)) == Ok()
+            assert await sent(it, given) == Ok()
     finally:
         set_checks(moto, after="inf")
     published = iotdata_backends[ACCOUNT]["eu-central-1"].published_payloads

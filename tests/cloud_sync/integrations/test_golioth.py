@@ -1,14 +1,11 @@
 """Golioth as a strict stand-in has it: what is sent, as whom, how fast, how it is refused, and what that means."""
 
-import asyncio
 import json
-import socket
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from pydantic import ValidationError
 
 from cloud_sync.contract import (
     AuthFailed,
@@ -21,54 +18,28 @@ from cloud_sync.contract import (
     TooLarge,
     WrongAddress,
 )
-from cloud_sync.egress import Egress
 from cloud_sync.integrations import golioth
 from cloud_sync.integrations.coap import session
 from cloud_sync.integrations.golioth import Golioth
 from cloud_sync.registry import config_of
-from gateway.clock import ManualClock
-from gateway.config import EgressSettings
-from gateway.model.reading import NewReading, TimeSource
 from gateway.model.selection import Selection
 from gateway.storage.integrations import IntegrationRow
 from tests.cloud_sync.dead_letters import letters
-from tests.cloud_sync.integrations.clouds.golioth import PROJECT, PSK, PSK_ID, FakeGolioth, fake_golioth
+from tests.cloud_sync.integrations.clouds import cases
+from tests.cloud_sync.integrations.clouds.golioth import (
+    BASE,
+    MINE,
+    PROJECT,
+    PSK,
+    PSK_ID,
+    fake_golioth,
+    known,
+    made,
+    per_device,
+)
 from tests.cloud_sync.integrations.coap_server import coap_client
-from tests.cloud_sync.samples import ANYWHERE, NOW_MS, batch, batch_of, stored
+from tests.cloud_sync.samples import append_of, batch, batch_of, sent, stored
 from tests.cloud_sync.site import Site, running, until
-from tests.ports import free_port
-
-BASE = {"type": "golioth", "name": "test", "timeout_s": 5.0, "host": "127.0.0.1"}
-MINE = {"psk_id": PSK_ID, "psk": PSK}
-
-
-def made(
-    fake: FakeGolioth | None = None, clock: ManualClock | None = None, *, egress: Egress = ANYWHERE, **settings: Any
-) -> Golioth:
-    raw = BASE | ({} if fake is None else {"port": fake.port}) | settings
-    if "mode" not in settings:
-        raw = MINE | raw
-    return Golioth(Golioth.Config.model_validate(raw), clock or ManualClock(NOW_MS), egress)
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let silences about a key be as good as a refusal however soon they follow each other."""
-    monkeypatch.setattr(session, "_REFUSED_AFTER_S", 0.0)
-
-
-def per_device(*devices: str, **keys: str) -> dict[str, Any]:
-    key_of = {name: keys.get(name, PSK) for name in devices}
-    table = {name: {"psk_id": f"{name}@{PROJECT}", "psk": key} for name, key in key_of.items()}
-    return {"mode": "per_device", "device_keys": table, "organizations": ("default",)}
-
-
-def known(*devices: str) -> dict[str, str]:
-    return {f"{name}@{PROJECT}": PSK for name in devices}
-
-
-async def sent(it: Golioth, given: Batch) -> Outcome:
-    return await it.send(given, it.encode(given))
 
 
 async def test_libcoaps_client_gets_along_with_our_fake() -> None:
@@ -158,38 +129,14 @@ async def test_each_device_has_its_own_session_and_key() -> None:
 
 
 async def test_a_device_of_another_organisation_speaks_for_none_of_the_same_id(site: Site) -> None:
-    streams = [site.log.stream(whose, "d1", "boot-1") for whose in ("default", "acme", "default")]
-    payload = b'{"sensors":{"pir":{"motion_detected":true}}}'
-    await site.log.append(
-        [NewReading(one, seq, NOW_MS, TimeSource.DEVICE, NOW_MS, 0, payload) for seq, one in enumerate(streams)]
-    )
+    await append_of(site.log, "d1", "acme/d1", "d1")
     async with (
         fake_golioth(devices=known("d1")) as fake,
         made(fake, site.clock, **per_device("d1"), start="oldest") as it,
         running(site.forwarder(it)) as forwarder,
     ):
-        await until(lambda: forwarder._live.position == len(streams))
+        await until(lambda: forwarder._live.position == 3)
     assert [one["seq"] for *_, readings in fake.streamed for one in readings] == [0, 2]
-
-
-@pytest.mark.usefixtures("hasty")
-async def test_a_device_whose_key_is_wrong_holds_up_no_other_for_long_and_is_left_alone_for_a_while() -> None:
-    clock = ManualClock(NOW_MS)
-    keys = per_device("d1", "d2", d1="another key")
-    async with fake_golioth(devices=known("d1", "d2")) as fake, made(fake, clock, **keys, timeout_s=0.4) as it:
-        given = batch_of("d1", "d2", "d3")
-        assert [type(await sent(it, given)) for _ in range(2)] == [NotConnected] * 2
-        outcome = await sent(it, given)
-        assert isinstance(outcome, Rejected)
-        assert outcome.rows == [1, 3]
-        assert "device d1" in outcome.reason
-        assert [who for who, *_ in fake.streamed] == [f"d2@{PROJECT}"]
-        before = fake.datagrams
-        assert await sent(it, batch_of("d1", message_id="msg_2", first_row=4)) != Ok()
-        assert fake.datagrams == before
-        clock.advance(6 * 60_000)
-        fake.devices[f"d1@{PROJECT}"] = "another key"
-        assert await sent(it, batch_of("d1", message_id="msg_2", first_row=4)) == Ok()
 
 
 @pytest.mark.parametrize(
@@ -221,145 +168,6 @@ async def test_a_refusal_is_known_by_its_code(code: str, max_age: int | None, ex
         assert await sent(it, batch()) == Ok()
 
 
-@pytest.mark.usefixtures("hasty")
-async def test_a_key_that_golioth_does_not_have_is_said_as_such_although_golioth_says_nothing() -> None:
-    async with fake_golioth() as fake, made(fake, psk="another key", timeout_s=0.3) as it:
-        outcomes = [await sent(it, batch()) for _ in range(4)]
-        assert [type(one) for one in outcomes] == [NotConnected, NotConnected, AuthFailed, AuthFailed]
-        assert all("psk_id or psk" in getattr(one, "reason", "") for one in outcomes)
-        assert fake.handshakes == 0
-
-
-async def test_where_golioth_says_that_it_knows_nobody_of_that_name_it_is_believed_at_once() -> None:
-    async with fake_golioth() as fake, made(fake, psk_id=f"nobody@{PROJECT}") as it, asyncio.timeout(2):
-        outcome = await sent(it, batch())
-        assert isinstance(outcome, AuthFailed)
-        assert "psk_id or psk" in outcome.reason
-
-
-@pytest.mark.parametrize("mode", ["gateway", "per_device"])
-async def test_p1_silences_that_are_few_or_soon_over_refuse_no_key(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is started anew between its hello and its last word is silent, too."""
-    monkeypatch.setattr(session, "_KEPT_S", -1.0)
-    settings = MINE if mode == "gateway" else per_device("d1")
-    async with fake_golioth(devices={PSK_ID: PSK} | known("d1")) as fake, made(fake, **settings, timeout_s=0.3) as it:
-        fake.silences = 4
-        soon = [await sent(it, batch_of("d1")) for _ in range(4)]
-        assert [(type(one), getattr(one, "sent", None)) for one in soon] == [(NotConnected, False)] * 4
-        assert await sent(it, batch_of("d1")) == Ok()
-        monkeypatch.setattr(session, "_REFUSED_AFTER_S", 0.0)
-        fake.silences = 2
-        few = [await sent(it, batch_of("d1", message_id="msg_2", first_row=2)) for _ in range(3)]
-        assert [type(one) for one in few] == [NotConnected, NotConnected, Ok]
-    assert [one["seq"] for *_, readings in fake.streamed for one in readings] == [1, 2]
-
-
-async def test_one_that_is_silent_or_gone_is_told_from_one_that_refuses() -> None:
-    async with fake_golioth(is_deaf=True) as fake, made(fake, timeout_s=0.3) as it:
-        outcome = await sent(it, batch())
-        assert outcome == NotConnected(f"127.0.0.1, UDP port {fake.port}, does not answer")
-        assert isinstance(outcome, NotConnected)
-        assert not outcome.sent
-    async with made(port=free_port(), timeout_s=5) as it, asyncio.timeout(2):
-        outcome = await sent(it, batch())
-        assert isinstance(outcome, NotConnected)
-        assert "refused" in outcome.reason
-
-
-async def test_an_address_to_which_no_way_leads_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """UDP connects to anything: only a silence tells."""
-    monkeypatch.setattr(session, "_KEPT_S", -1.0)
-    devices = per_device("d1", "d2")
-    async with fake_golioth(is_deaf=True) as dead, fake_golioth(devices=known("d1", "d2")) as fake:
-        found = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", one.port)) for one in (dead, fake)]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: found)
-        async with made(fake, **devices, timeout_s=0.4) as it:
-            given = batch_of("d1", "d2")
-            assert [await sent(it, given) == Ok() for _ in range(2)] == [False, True]
-            heard = dead.datagrams
-            assert await sent(it, batch_of("d1", "d2", message_id="msg_2", first_row=3)) == Ok()
-            assert dead.datagrams == heard, "it goes on by the one that answers"
-            fake.is_deaf, dead.is_deaf = True, False
-            dead.devices = fake.devices
-            again = batch_of("d1", message_id="msg_3", first_row=5)
-            assert [await sent(it, again) == Ok() for _ in range(2)] == [False, True]
-
-
-async def test_a_check_tries_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with fake_golioth(is_deaf=True) as dead, fake_golioth(devices=known("d1", "d2")) as fake:
-        hosts = (("127.0.0.2", dead.port), ("127.0.0.1", fake.port))
-        found = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", one) for one in hosts]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: found)
-        async with made(fake, **per_device("d1", "d2"), timeout_s=0.8) as it:
-            assert [finding.level for finding in await it.check()] == ["ok", "ok"]
-
-
-async def test_egress_holds_for_udp() -> None:
-    async with fake_golioth() as fake, made(fake, egress=Egress(EgressSettings(policy="public"))) as it:
-        outcome = await sent(it, batch())
-        assert isinstance(outcome, WrongAddress)
-        assert "egress" in outcome.reason
-        assert [finding.level for finding in await it.check()] == ["broken"]
-        assert fake.datagrams == 0
-
-
-async def test_one_that_hangs_is_left_in_time_and_a_new_session_follows() -> None:
-    async with fake_golioth() as fake, made(fake, timeout_s=0.4) as it:
-        assert await sent(it, batch()) == Ok()
-        fake.hangs = True
-        async with asyncio.timeout(2):
-            outcome = await sent(it, batch(message_id="msg_2"))
-        assert isinstance(outcome, NotConnected)
-        assert outcome.sent
-        fake.hangs = False
-        assert await sent(it, batch(message_id="msg_2")) == Ok()
-        assert fake.handshakes == 2
-
-
-async def test_a_server_that_has_forgotten_the_session_is_shaken_hands_with_again() -> None:
-    async with fake_golioth() as fake, made(fake, timeout_s=0.4) as it:
-        assert await sent(it, batch()) == Ok()
-        fake.forget()
-        assert await sent(it, batch(message_id="msg_2")) != Ok()
-        assert await sent(it, batch(message_id="msg_2")) == Ok()
-
-
-async def test_after_a_pause_that_a_nat_may_not_survive_there_is_a_new_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with fake_golioth() as fake, made(fake) as it:
-        assert await sent(it, batch()) == Ok()
-        fake.forget()
-        monkeypatch.setattr(session, "_KEPT_S", 0.05)
-        await asyncio.sleep(0.1)
-        assert await sent(it, batch(message_id="msg_2")) == Ok()
-        assert fake.handshakes == 2
-
-
-async def test_what_is_lost_is_sent_again_and_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_ACK_TIMEOUT_S", 0.02)
-    async with fake_golioth(loses=2) as fake, made(fake) as it:
-        assert await sent(it, batch()) == Ok()
-        assert fake.requests == 1
-
-
-async def test_an_answer_may_come_after_its_acknowledgement_and_others_are_not_taken_for_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(session, "_ACK_TIMEOUT_S", 0.02)
-    async with fake_golioth(slow_s=0.15) as fake, made(fake) as it:
-        assert await sent(it, batch()) == Ok()
-        assert (fake.requests, fake.repeats) == (1, 0), "what is acknowledged is not sent again"
-        fake.refuses.append(("4.29", 3))
-        assert await sent(it, batch(message_id="msg_2")) == RetryAfter(
-            3, "CoAP 4.29 (its answer repeats a secret and is withheld)"
-        )
-
-
-async def test_a_reset_is_a_failure_that_may_pass() -> None:
-    async with fake_golioth(resets=1) as fake, made(fake) as it:
-        assert isinstance(await sent(it, batch()), NotConnected)
-        assert await sent(it, batch()) == Ok()
-
-
 async def test_a_batch_that_was_throttled_goes_on_where_it_was() -> None:
     async with fake_golioth() as fake, made(fake) as it:
         given = batch(9)
@@ -371,17 +179,12 @@ async def test_a_batch_that_was_throttled_goes_on_where_it_was() -> None:
     assert [one["seq"] for *_, readings in fake.streamed for one in readings] == [*range(1, 10)]
 
 
-@pytest.mark.usefixtures("hasty")
-async def test_p4_the_engine_delivers_in_order_through_throttling_and_sets_aside_what_is_refused(site: Site) -> None:
+async def test_p4_the_engine_delivers_in_order_through_throttling_and_sets_aside_what_is_refused(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_REFUSED_AFTER_S", 0.0)
     devices = [*["d1", "d2", "d3"] * 4, "d1"]
-    stream = {name: site.log.stream("default", name, "boot-1") for name in set(devices)}
-    payload = b'{"sensors":{"pir":{"motion_detected":true}}}'
-    await site.log.append(
-        [
-            NewReading(stream[name], seq, NOW_MS, TimeSource.DEVICE, NOW_MS, 0, payload)
-            for seq, name in enumerate(devices)
-        ]
-    )
+    await append_of(site.log, *devices)
     keys = per_device("d1", "d2", d2="another key")
     async with fake_golioth(devices=known("d1", "d2")) as fake:
         fake.refuses.append(("4.29", 1))
@@ -435,10 +238,7 @@ async def test_a_check_asks_the_management_api_as_well(status: int, level: str, 
 
 
 async def test_a_new_key_takes_over_a_batch_that_waits_for_it(site: Site) -> None:
-    stream = site.log.stream("default", "d1", "boot-1")
-    payload = b'{"sensors":{"pir":{"motion_detected":true}}}'
-    new = [NewReading(stream, seq, NOW_MS, TimeSource.DEVICE, NOW_MS, 0, payload) for seq in range(5)]
-    await site.log.append(new)
+    await append_of(site.log, *["d1"] * 5)
     async with fake_golioth(devices={PSK_ID: "the new key"}) as fake:
         async with made(fake, site.clock, start="oldest", timeout_s=0.3) as it:
             async with running(site.forwarder(it)) as forwarder:
@@ -477,10 +277,7 @@ async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.Mon
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError) as refused:
-        Golioth.Config.model_validate(BASE | settings)
-    assert words in str(refused.value)
-    assert PSK not in str(refused.value)
+    cases.refused(lambda: Golioth.Config.model_validate(BASE | settings), words, PSK)
 
 
 def test_an_organisation_need_not_say_that_the_keys_are_its_own() -> None:

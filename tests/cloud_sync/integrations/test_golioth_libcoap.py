@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cloud_sync.contract import AuthFailed, Batch, NotConnected, Ok, Outcome
+from cloud_sync.contract import AuthFailed, Batch, NotConnected, Ok
 from cloud_sync.integrations.coap import session
 from cloud_sync.integrations.golioth import Golioth
-from gateway.clock import ManualClock
+from tests.cloud_sync.integrations.clouds import golioth
 from tests.cloud_sync.integrations.coap_server import KEY, CoapServer, coap_server
-from tests.cloud_sync.samples import ANYWHERE, NOW_MS, batch, stored
+from tests.cloud_sync.samples import batch, sent, stored
 
 
 @pytest.fixture
@@ -22,15 +22,8 @@ def server(tmp_path: Path) -> Iterator[CoapServer]:
 
 
 def made(server: CoapServer, **settings: Any) -> Golioth:
-    raw = {
-        "type": "golioth",
-        "name": "test",
-        "host": "127.0.0.1",
-        "port": server.port,
-        "psk_id": "gateway@p",
-        "psk": KEY,
-    }
-    return Golioth(Golioth.Config.model_validate(raw | {"timeout_s": 1.0} | settings), ManualClock(NOW_MS), ANYWHERE)
+    mine: dict[str, Any] = {"psk_id": "gateway@p", "psk": KEY, "timeout_s": 1.0}
+    return golioth.made(port=server.port, **mine | settings)
 
 
 async def delivered(it: Golioth, given: Batch) -> None:
@@ -40,10 +33,6 @@ async def delivered(it: Golioth, given: Batch) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError(await sent(it, given))
-
-
-async def sent(it: Golioth, given: Batch) -> Outcome:
-    return await it.send(given, it.encode(given))
 
 
 async def test_it_takes_messages_and_blocks_and_learns_who_sends(server: CoapServer) -> None:

@@ -1,12 +1,12 @@
 """Pub/Sub as Google's own client knows it: what is published, in which order, and what a refusal means."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from pydantic import ValidationError
 from yarl import URL
 
 from cloud_sync.contract import (
@@ -20,25 +20,14 @@ from cloud_sync.contract import (
     TooLarge,
     WrongAddress,
 )
-from cloud_sync.integrations.google_iot import GoogleIot
-from gateway.clock import ManualClock
 from gateway.model.reading import rfc3339, wire_reading
-from tests.cloud_sync.integrations.clouds import google
-from tests.cloud_sync.integrations.clouds.google import FakePubSub, fake_pubsub, made_account
-from tests.cloud_sync.samples import ANYWHERE, NOW_MS, batch, batch_of, stored
+from tests.cloud_sync.integrations.clouds import cases, google
+from tests.cloud_sync.integrations.clouds.google import fake_pubsub, made, made_account
+from tests.cloud_sync.samples import NOW_MS, batch, batch_of, sent, stored
 
 RECORDED = json.loads(Path(google.__file__).with_name("google_recorded.json").read_text())
 ACCOUNT = made_account()
-
-
-def made(fake: FakePubSub | None = None, *, clock: ManualClock | None = None, **settings: Any) -> GoogleIot:
-    endpoint = {} if fake is None else {"endpoint": fake.endpoint}
-    raw = {"type": "google_iot", "name": "test", "timeout_s": 5, "service_account_key": ACCOUNT.key_file}
-    return GoogleIot(GoogleIot.Config.model_validate(raw | endpoint | settings), clock or ManualClock(NOW_MS), ANYWHERE)
-
-
-async def sent(it: GoogleIot, given: Batch) -> Outcome:
-    return await it.send(given, it.encode(given))
+OPEN = partial(fake_pubsub, ACCOUNT)
 
 
 async def test_what_googles_client_has_sent_is_understood_by_our_fake() -> None:
@@ -52,7 +41,7 @@ async def test_what_googles_client_has_sent_is_understood_by_our_fake() -> None:
 
 
 async def test_ours_is_like_theirs() -> None:
-    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
+    async with OPEN() as fake, made(fake) as it:
         assert await sent(it, batch(1)) == Ok()
     assert fake.requests == [(RECORDED["method"], RECORDED["path"].partition("?")[0])]
     [ours], theirs = json.loads(fake.bodies[0])["messages"], json.loads(RECORDED["body"])["messages"][0]
@@ -62,7 +51,7 @@ async def test_ours_is_like_theirs() -> None:
 
 async def test_each_device_has_its_order_and_the_attributes_of_cloud_iot_core() -> None:
     given = batch_of("d1", "d2", "d1")
-    async with fake_pubsub(ACCOUNT) as fake, made(fake, registry_id="site-a", region="europe-west3") as it:
+    async with OPEN() as fake, made(fake, registry_id="site-a", region="europe-west3") as it:
         assert await sent(it, given) == Ok()
     assert [[one["orderingKey"] for one in messages] for messages in fake.received] == [
         ["default/d1", "default/d1"],
@@ -85,7 +74,7 @@ async def test_each_device_has_its_order_and_the_attributes_of_cloud_iot_core() 
 
 
 async def test_a_request_has_at_most_1000_messages() -> None:
-    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
+    async with OPEN() as fake, made(fake) as it:
         assert await sent(it, batch(2_001)) == Ok()
     assert [len(messages) for messages in fake.received] == [1_000, 1_000, 1]
     seqs = [json.loads(one["data"])["seq"] for messages in fake.received for one in messages]
@@ -94,7 +83,7 @@ async def test_a_request_has_at_most_1000_messages() -> None:
 
 async def test_a_request_has_at_most_10_000_000_bytes() -> None:
     readings = [stored(row, {"sensors": {}, "note": "x" * 60_000}) for row in range(1, 151)]
-    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
+    async with OPEN() as fake, made(fake) as it:
         assert await sent(it, Batch("msg_1", readings, "site-1", "log-1")) == Ok()
     sizes = [len(body) for body in fake.bodies]
     assert len(sizes) == 2
@@ -119,54 +108,34 @@ async def test_a_request_has_at_most_10_000_000_bytes() -> None:
     ],
 )
 async def test_a_refusal_is_known_by_its_status(code: int, status: str, expected: type[Outcome]) -> None:
-    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
-        fake.refuses = [(code, status, "too bad")]
-        outcome = await sent(it, batch(1))
-    assert type(outcome) is expected
-    assert not isinstance(outcome, Ok)
-    for said in (status, f"HTTP {code}", "too bad"):
-        assert said in outcome.reason
+    await cases.a_refusal_is_known(OPEN, made, (code, status, "too bad"), expected)
 
 
 async def test_a_request_that_google_calls_too_large_is_made_smaller() -> None:
-    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
-        fake.refuses = [(400, "INVALID_ARGUMENT", "The value for request_size is too large. You passed 10000001")]
-        assert isinstance(await sent(it, batch(2)), TooLarge)
+    words = "The value for request_size is too large. You passed 10000001"
+    assert isinstance(await cases.outcome_of(OPEN, made, 400, "INVALID_ARGUMENT", words), TooLarge)
 
 
 async def test_throttled_in_the_middle_the_retry_goes_on_there() -> None:
     given = batch_of("d1", "d2", "d3")
-    async with fake_pubsub(ACCOUNT) as fake, made(fake) as it:
-        real, answers = fake._publish, [True, False]
-        fake._publish = lambda body: (  # type: ignore[method-assign]
-            real(body) if not answers or answers.pop(0) else fake._error(429, "RESOURCE_EXHAUSTED", "slow down")
-        )
+    async with OPEN() as fake, made(fake) as it:
+        fake.refuses = [None, (429, "RESOURCE_EXHAUSTED", "slow down")]
         assert isinstance(await sent(it, given), RetryAfter)
         assert await sent(it, given) == Ok()
     assert [messages[0]["attributes"]["deviceId"] for messages in fake.received] == ["d1", "d2", "d3"]
 
 
 async def test_a_token_is_used_for_50_minutes_and_none_is_used_that_has_expired() -> None:
-    clock = ManualClock(NOW_MS)
-    async with fake_pubsub(ACCOUNT) as fake, made(fake, clock=clock) as it:
-        for minutes, tokens in ((0, 1), (49, 1), (2, 2), (59, 3), (-300, 4)):  # the last: somebody has set the clock
-            clock.now += minutes * 60_000
-            fake.now_s = clock.now_ms() / 1000
-            assert await sent(it, batch(1)) == Ok()
-            assert len(set(fake.tokens)) == tokens
+    await cases.a_token_is_used_for_50_minutes_and_none_that_has_expired(OPEN, made)
 
 
-@pytest.mark.parametrize(("off_ms", "words"), [(-7_200_000, "7,200 s behind"), (7_200_000, "7,200 s ahead of")])
-async def test_a_wrong_clock_is_told_as_such(off_ms: int, words: str) -> None:
-    async with fake_pubsub(ACCOUNT) as fake, made(fake, clock=ManualClock(NOW_MS + off_ms)) as it:
-        outcome = await sent(it, batch(1))
-        assert isinstance(outcome, AuthFailed)
-        assert words in outcome.reason
-        assert any(words in one.words for one in await it.check() if one.level == "broken")
+@pytest.mark.parametrize(("off_s", "words"), [(-7_200, "7,200 s behind"), (7_200, "7,200 s ahead of")])
+async def test_a_wrong_clock_is_told_as_such(off_s: int, words: str) -> None:
+    await cases.a_wrong_clock_is_told(OPEN, made, off_s, words)
 
 
 async def test_a_check_says_whether_we_may_publish_and_publishes_nothing() -> None:
-    async with fake_pubsub(ACCOUNT) as fake:
+    async with OPEN() as fake:
         async with made(fake) as it:
             assert [one.level for one in await it.check()] == ["ok", "warning", "ok"]  # it is http here
         async with made(fake, topic="another") as it:
@@ -193,10 +162,7 @@ async def test_a_check_says_whether_we_may_publish_and_publishes_nothing() -> No
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError) as caught:
-        made(None, **settings)
-    assert words in str(caught.value)
-    assert "PRIVATE KEY" not in str(caught.value)
+    cases.refused(lambda: made(None, **settings), words, "PRIVATE KEY")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +182,7 @@ def test_no_key_is_shown() -> None:
 
 
 async def test_the_topic_may_be_another_projects() -> None:
-    async with fake_pubsub(ACCOUNT) as fake, made(fake, project_id="project-2", topic="a%b") as it:
+    async with OPEN() as fake, made(fake, project_id="project-2", topic="a%b") as it:
         fake.topics = {"projects/project-2/topics/a%b"}
         assert await sent(it, batch(1)) == Ok()
     assert fake.received[0][0]["attributes"]["projectId"] == "project-2"

@@ -30,7 +30,7 @@ from tests.cloud_sync.dead_letters import letters
 from tests.cloud_sync.integrations.conftest import PASSWORD
 from tests.cloud_sync.integrations.http.serving import proxy, serving
 from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fake_broker
-from tests.cloud_sync.samples import ANYWHERE, NOW_MS, append, batch, batch_of, stored
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS, append, batch, batch_of, sent, stored
 from tests.cloud_sync.site import Site, running, until
 from tests.mosquitto import Mosquitto
 
@@ -43,10 +43,6 @@ def _holds_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(port: int, **settings: Any) -> Mqtt:
     raw = {"type": "mqtt", "name": "test", "broker_url": "127.0.0.1", "port": port, "timeout_s": 5, "version": "5"}
     return Mqtt(Mqtt.Config.model_validate(raw | {"topic": "r/{device_id}"} | settings), ManualClock(NOW_MS), ANYWHERE)
-
-
-async def sent(it: Mqtt, given: Batch) -> Outcome:
-    return await it.send(given, it.encode(given))
 
 
 def seqs(fake: FakeBroker) -> list[int]:

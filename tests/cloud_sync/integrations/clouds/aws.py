@@ -2,24 +2,20 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import formatdate
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from cloud_sync.contract import Batch, Outcome
 from cloud_sync.integrations.aws_iot import AwsIot
 from gateway.clock import ManualClock
-from tests.cloud_sync.samples import ANYWHERE, NOW_MS
+from tests.cloud_sync.integrations.clouds.http_cloud import HttpCloud, configured, served
 
 KEY_ID, SECRET_KEY = "AKIAIOSFODNN7EXAMPLE", "planted/secret+key"
 KEYS = {"region": "eu-west-1", "access_key_id": KEY_ID, "secret_access_key": SECRET_KEY}
@@ -29,36 +25,20 @@ _AUTHORIZATION = re.compile(
 
 
 @dataclass
-class FakeAws:
+class FakeAws(HttpCloud):
     """See the module's own words."""
 
     received: list[tuple[str, bytes]] = field(default_factory=list)
     """Topic and payload."""
-    bodies: list[bytes] = field(default_factory=list)
-    """The payloads alone."""
     secret_key: str = SECRET_KEY
-    requests: int = 0
-    refuses: list[tuple[int, str, str]] = field(default_factory=list)
-    """Status, error type and message of the next answers."""
-    judge: Callable[[bytes], tuple[int, str, str] | None] | None = None
-    """Of what a request says, decoded: why it is refused."""
     refused_topics: dict[str, tuple[int, str, str]] = field(default_factory=dict)
-    now_s: float | None = None
-    """None: the time of whoever asks."""
     token: str | None = None
-    server: TestServer = field(init=False)
 
-    @property
-    def endpoint(self) -> str:
-        return str(self.server.make_url("/"))
-
-    async def handle(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        self.requests += 1
+    def _answer(self, request: web.Request, body: bytes) -> web.Response:
         if (error := self._signature_error(request, body)) is not None:
             return self._error(*error)
-        if self.refuses:
-            return self._error(*self.refuses.pop(0))
+        if (refusal := self._refusal()) is not None:
+            return refusal
         path = request.raw_path.partition("?")[0]
         kind, _, topic = path.removeprefix("/").partition("/")
         if kind == "retainedMessage" and request.method == "GET":
@@ -75,8 +55,8 @@ class FakeAws:
             return self._error(413, "RequestEntityTooLargeException", "the payload is larger than 128 KB")
         if name in self.refused_topics:
             return self._error(*self.refused_topics[name])
-        if self.judge is not None and (refusal := self.judge(body)) is not None:
-            return self._error(*refusal)
+        if (refusal := self._judged(body)) is not None:
+            return refusal
         self.received.append((name, body))
         self.bodies.append(body)
         return web.json_response({"message": "OK", "traceId": "0"})
@@ -104,25 +84,13 @@ class FakeAws:
         return None
 
     def _error(self, status: int, kind: str, message: str) -> web.Response:
-        headers = {"x-amzn-errortype": f"{kind}:", "date": formatdate(self.now_s or NOW_MS / 1000, usegmt=True)}
+        headers = {"x-amzn-errortype": f"{kind}:"}
         return web.Response(status=status, text=json.dumps({"message": message}), headers=headers)
 
 
-@asynccontextmanager
-async def fake_aws(secret_key: str = SECRET_KEY) -> AsyncIterator[FakeAws]:
-    fake = FakeAws(secret_key=secret_key)
-    app = web.Application(client_max_size=10_000_000)
-    app.router.add_route("*", "/{path:.*}", fake.handle)
-    fake.server = TestServer(app)
-    async with fake.server:
-        yield fake
+def fake_aws(secret_key: str = SECRET_KEY) -> AbstractAsyncContextManager[FakeAws]:
+    return served(FakeAws(secret_key=secret_key))
 
 
 def made(fake: FakeAws | None = None, *, clock: ManualClock | None = None, **settings: Any) -> AwsIot:
-    endpoint = {} if fake is None else {"endpoint": fake.endpoint}
-    raw = {"type": "aws_iot", "name": "test", "timeout_s": 5} | KEYS | endpoint | settings
-    return AwsIot(AwsIot.Config.model_validate(raw), clock or ManualClock(NOW_MS), ANYWHERE)
-
-
-async def sent(it: AwsIot, given: Batch) -> Outcome:
-    return await it.send(given, it.encode(given))
+    return configured(AwsIot, fake, clock, KEYS | settings)

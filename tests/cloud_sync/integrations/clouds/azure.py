@@ -7,16 +7,16 @@ import hmac
 import json
 import ssl
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
+from cloud_sync.integrations.azure_iot import AzureIot
+from gateway.clock import ManualClock
+from tests.cloud_sync.integrations.clouds.http_cloud import HttpCloud, configured, served
 from tests.cloud_sync.samples import NOW_MS
 
 HUB = "hub.azure-devices.net"
@@ -28,43 +28,26 @@ Message = dict[str, Any]
 
 
 @dataclass
-class FakeHub:
+class FakeHub(HttpCloud):
     """See the module's own words."""
 
     devices: set[str] = field(default_factory=lambda: {"d1", "d2", "d3", "esp32-kitchen"})
     received: list[tuple[str, list[Message]]] = field(default_factory=list)
     """Device and messages, each with its body decoded."""
-    bodies: list[bytes] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     """Messages to a device: their lock tokens."""
-    requests: int = 0
-    refuses: list[tuple[int, str, str]] = field(default_factory=list)
-    """Status, error code and message of the next answers."""
-    judge: Callable[[bytes], tuple[int, str, str] | None] | None = None
-    """Of what a request says, decoded: why it is refused."""
     now_s: float = NOW_MS / 1000
     keys: dict[str, str] = field(default_factory=lambda: {"device": POLICY_KEY, "iothubowner": POLICY_KEY})
-    server: TestServer = field(init=False)
-
-    @property
-    def endpoint(self) -> str:
-        return str(self.server.make_url("/"))
-
-    async def handle(self, request: web.Request) -> web.Response:
-        answer = self._answer(request, await request.read())
-        answer.headers["date"] = formatdate(self.now_s, usegmt=True)
-        return answer
 
     def _answer(self, request: web.Request, body: bytes) -> web.Response:
-        self.requests += 1
         _, kind, device, *rest = unquote(request.path).split("/")
         if kind != "devices" or request.query.get("api-version") != "2021-04-12":
             return self._error(400, "InvalidProtocolVersion", "no")
         if not self._is_allowed(request.headers.get("authorization", ""), device):
             return self._error(401, "IotHubUnauthorizedAccess", "Unauthorized")
-        if self.refuses:
-            return self._error(*self.refuses.pop(0))
+        if (refusal := self._refusal()) is not None:
+            return refusal
         if device not in self.devices:
             return self._error(404, "DeviceNotFound", "E404001: not found")
         if rest[:2] == ["messages", "deviceBound"]:
@@ -102,8 +85,8 @@ class FakeHub:
             if set(message) - {"body", "base64Encoded", "properties"}:
                 return self._error(400, "ArgumentInvalid", "E400004")
             message["body"] = b64decode(message["body"], validate=True)
-        if self.judge is not None and (refusal := self.judge(said(body))) is not None:
-            return self._error(*refusal)
+        if (refusal := self._judged(body)) is not None:
+            return refusal
         self.received.append((device, messages))
         self.bodies.append(body)
         return web.Response(status=204)
@@ -117,24 +100,17 @@ class FakeHub:
         self.waiting.append(rest[0])
         return web.Response(status=204)
 
+    def said(self, body: bytes) -> bytes:
+        return b"\n".join(b64decode(message["body"]) for message in json.loads(body))
+
     def _error(self, status: int, code: str, message: str) -> web.Response:
         text = json.dumps({"Message": f"ErrorCode:{code};{message}", "ExceptionMessage": "Tracking ID:0"})
         return web.Response(status=status, text=text)
 
 
-def said(body: bytes) -> bytes:
-    """Return the messages of a request, decoded."""
-    return b"\n".join(b64decode(message["body"]) for message in json.loads(body))
+def fake_hub(tls: ssl.SSLContext | None = None) -> AbstractAsyncContextManager[FakeHub]:
+    return served(FakeHub(), tls)
 
 
-@asynccontextmanager
-async def fake_hub(tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeHub]:
-    fake = FakeHub()
-    app = web.Application(client_max_size=10_000_000)
-    app.router.add_route("*", "/{path:.*}", fake.handle)
-    fake.server = TestServer(app, scheme="http" if tls is None else "https")
-    await fake.server.start_server(ssl=tls)
-    try:
-        yield fake
-    finally:
-        await fake.server.close()
+def made(fake: FakeHub | None = None, *, clock: ManualClock | None = None, **settings: Any) -> AzureIot:
+    return configured(AzureIot, fake, clock, {"connection_string": POLICY} | settings)

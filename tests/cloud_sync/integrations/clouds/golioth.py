@@ -13,13 +13,19 @@ from typing import Any, cast
 
 from OpenSSL import SSL
 
+from cloud_sync.egress import Egress
 from cloud_sync.integrations.coap.message import BLOCK1, CONTENT_FORMAT, MAX_AGE, POST, URI_PATH, Kind, Message, number
+from cloud_sync.integrations.golioth import Golioth
+from gateway.clock import ManualClock
+from tests.cloud_sync.samples import ANYWHERE, NOW_MS
 
 _CALLBACK = "unsigned int(SSL *, const char *, unsigned char *, unsigned int)"
 _SUITES = b"PSK-AES128-GCM-SHA256:PSK-AES128-CCM8:@SECLEVEL=0"
 PROJECT = "our-project"
 PSK_ID = f"gateway@{PROJECT}"
 PSK = "planted in a test: a shared key"
+BASE = {"type": "golioth", "name": "test", "timeout_s": 5.0, "host": "127.0.0.1"}
+MINE = {"psk_id": PSK_ID, "psk": PSK}
 Address = tuple[str, int]
 Said = tuple[str, str, tuple[tuple[int, bytes], ...]]
 """Code, words and options of an answer."""
@@ -239,3 +245,22 @@ async def fake_golioth(**fields: Any) -> AsyncIterator[FakeGolioth]:
         yield fake
     finally:
         transport.close()
+
+
+def made(
+    fake: FakeGolioth | None = None, clock: ManualClock | None = None, *, egress: Egress = ANYWHERE, **settings: Any
+) -> Golioth:
+    raw = BASE | ({} if fake is None else {"port": fake.port}) | settings
+    if "mode" not in settings:
+        raw = MINE | raw
+    return Golioth(Golioth.Config.model_validate(raw), clock or ManualClock(NOW_MS), egress)
+
+
+def per_device(*devices: str, **keys: str) -> dict[str, Any]:
+    key_of = {name: keys.get(name, PSK) for name in devices}
+    table = {name: {"psk_id": f"{name}@{PROJECT}", "psk": key} for name, key in key_of.items()}
+    return {"mode": "per_device", "device_keys": table, "organizations": ("default",)}
+
+
+def known(*devices: str) -> dict[str, str]:
+    return {f"{name}@{PROJECT}": PSK for name in devices}

@@ -5,21 +5,21 @@ Google's own client for Python has talked to it: what that sent is in google_rec
 
 import json
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.utils import formatdate
 from functools import cache
 from typing import Any
 
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import crypt, jwt
 
+from cloud_sync.integrations.google_iot import GoogleIot
+from gateway.clock import ManualClock
+from tests.cloud_sync.integrations.clouds.http_cloud import HttpCloud, configured, served
 from tests.cloud_sync.samples import NOW_MS
 
 EMAIL = "gateway@project-1.iam.gserviceaccount.com"
@@ -68,8 +68,8 @@ def made_account(key_id: str = "key-1") -> Account:
     return Account(info, certificate.public_bytes(serialization.Encoding.PEM))
 
 
-@dataclass
-class FakePubSub:
+@dataclass(kw_only=True)
+class FakePubSub(HttpCloud):
     """See the module's own words."""
 
     account: Account | None
@@ -77,32 +77,14 @@ class FakePubSub:
     topics: set[str] = field(default_factory=lambda: {"projects/project-1/topics/telemetry"})
     received: list[list[dict[str, Any]]] = field(default_factory=list)
     """Requests: messages with their data decoded."""
-    bodies: list[bytes] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
-    requests: list[tuple[str, str]] = field(default_factory=list)
-    refuses: list[tuple[int, str, str]] = field(default_factory=list)
-    """Code, status and message of the next answers."""
-    judge: Callable[[bytes], tuple[int, str, str] | None] | None = None
-    """Of what a request says, decoded: why it is refused."""
     now_s: float = NOW_MS / 1000
-    server: TestServer = field(init=False)
-
-    @property
-    def endpoint(self) -> str:
-        return str(self.server.make_url("/"))
-
-    async def handle(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        self.requests.append((request.method, request.raw_path))
-        answer = self._answer(request, body)
-        answer.headers["date"] = formatdate(self.now_s, usegmt=True)
-        return answer
 
     def _answer(self, request: web.Request, body: bytes) -> web.Response:
         if not self._is_allowed(request.headers.get("authorization", "")):
             return self._error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
-        if self.refuses:
-            return self._error(*self.refuses.pop(0))
+        if (refusal := self._refusal()) is not None:
+            return refusal
         topic, _, operation = request.path.removeprefix("/v1/").rpartition(":")
         if operation == "testIamPermissions":
             granted = json.loads(body)["permissions"] if topic in self.topics else []
@@ -127,8 +109,8 @@ class FakePubSub:
             if len(attributes) > 100 or any(len(name) > 256 or len(value) > 1024 for name, value in attributes.items()):
                 return self._error(400, "INVALID_ARGUMENT", "attributes")
             message["data"] = b64decode(message["data"], validate=True)
-        if self.judge is not None and (refusal := self.judge(said(body))) is not None:
-            return self._error(*refusal)
+        if (refusal := self._judged(body)) is not None:
+            return refusal
         self.received.append(messages)
         self.bodies.append(body)
         return web.json_response({"messageIds": [str(number) for number in range(len(messages))]})
@@ -153,21 +135,18 @@ class FakePubSub:
             and claims["iat"] <= self.now_s < claims["exp"] <= claims["iat"] + 3600
         )
 
-    def _error(self, code: int, status: str, message: str) -> web.Response:
-        error = {"error": {"code": code, "message": message, "status": status}}
-        return web.Response(status=code, text=json.dumps(error, indent=2), content_type="application/json")
+    def said(self, body: bytes) -> bytes:
+        return b"\n".join(b64decode(message["data"]) for message in json.loads(body)["messages"])
+
+    def _error(self, status: int, code: str, message: str) -> web.Response:
+        error = {"error": {"code": status, "message": message, "status": code}}
+        return web.Response(status=status, text=json.dumps(error, indent=2), content_type="application/json")
 
 
-def said(body: bytes) -> bytes:
-    """Return the messages of a request, decoded."""
-    return b"\n".join(b64decode(message["data"]) for message in json.loads(body)["messages"])
+def fake_pubsub(account: Account | None) -> AbstractAsyncContextManager[FakePubSub]:
+    return served(FakePubSub(account=account))
 
 
-@asynccontextmanager
-async def fake_pubsub(account: Account | None) -> AsyncIterator[FakePubSub]:
-    fake = FakePubSub(account)
-    app = web.Application(client_max_size=20_000_000)
-    app.router.add_route("*", "/{path:.*}", fake.handle)
-    fake.server = TestServer(app)
-    async with fake.server:
-        yield fake
+def made(fake: FakePubSub | None = None, *, clock: ManualClock | None = None, **settings: Any) -> GoogleIot:
+    """As the account with the key that is made first."""
+    return configured(GoogleIot, fake, clock, {"service_account_key": made_account().key_file} | settings)

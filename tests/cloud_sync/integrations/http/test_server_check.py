@@ -11,7 +11,7 @@ from gateway.clock import SystemClock
 from tests.cloud_sync.integrations.certificates import Authority
 from tests.cloud_sync.integrations.clouds.aws import fake_aws, made
 from tests.cloud_sync.integrations.http.serving import proxy, serving, takes
-from tests.cloud_sync.samples import ANYWHERE, PLAIN_SECRET, batch, notification
+from tests.cloud_sync.samples import ANYWHERE, PLAIN_SECRET, batch, notification, sent
 
 
 def webhook(url: str, **settings: Any) -> Webhook:
@@ -23,10 +23,10 @@ async def test_with_a_ca_of_ones_own(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with serving(takes, authority.server("127.0.0.1")) as url:
         async with webhook(url, ca=authority.file.read_text()) as it:
-            assert await it.send(batch(), it.encode(batch())) == Ok()
+            assert await sent(it, batch()) == Ok()
             assert [one.level for one in await it.check()] == ["ok", "ok", "ok"]
         async with webhook(url) as it:
-            assert isinstance(await it.send(batch(), it.encode(batch())), NotConnected)
+            assert isinstance(await sent(it, batch()), NotConnected)
             found = (await it.check())[-1]
             assert (found.level, "set `ca`" in found.hint) == ("broken", True)
 
@@ -47,7 +47,7 @@ async def test_by_a_proxy(tmp_path: Path) -> None:
         proxy(url) as (seen, address),
         webhook("https://nobody.invalid/hook", ca=ca, proxy=address) as it,
     ):
-        assert await it.send(batch(), it.encode(batch())) == Ok()
+        assert await sent(it, batch()) == Ok()
         found = await it.check()
     assert [one.level for one in found] == ["ok", "ok", "ok"]
     assert found[1].words == "Requests go by this proxy."
