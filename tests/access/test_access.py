@@ -8,7 +8,9 @@ import pytest
 
 from gateway.access import Access, Credential, known_devices
 from gateway.clock import ManualClock
-from gateway.model.errors import StoreFailed
+from gateway.model.errors import BadInput, StoreFailed
+from gateway.parsers.contract import Found
+from gateway.parsers.senml import SENML
 from gateway.storage.credentials import Credentials
 from gateway.storage.state import DeviceCredential, State
 
@@ -417,3 +419,15 @@ async def test_rights_that_have_changed_hold_for_what_is_sent(
     assert not timed.may_hear("hub", "other/devices/x/status")
     assert not timed.may_hear("hub", "$SYS/broker/uptime")
     assert not timed.may_hear("nobody", "acme/devices/x/status")
+
+
+async def test_a_device_speaks_for_no_other_that_is_known_and_a_hub_for_all(access: Access, state: State) -> None:
+    """By a parser: what it calls a device is looked up, so the sender has to be compared with what was found."""
+    kitchen, _ = await state.add_device("acme", "kitchen"), await state.add_device("acme", "hall")
+    await access.refresh()
+    sender = logged_in(access, kitchen).device
+    assert sender is not None
+    assert access.sent_by(sender, SENML).device_of(Found({}, "kitchen")) is sender
+    with pytest.raises(BadInput, match="was sent as kitchen"):
+        access.sent_by(sender, SENML).device_of(Found({}, "hall"))
+    assert access.sent_within("acme", SENML).device_of(Found({}, "hall")) is access.devices.get("acme", "hall")
