@@ -295,7 +295,9 @@ class Hearing:
     parser: routes.ParserName = "standard"
     mapping: routes.Mapping | None = None
     device_id: str | None = None
-    """The only device that speaks there, besides what a hub of that id reports of; None: any of the organisation."""
+    """The only device that speaks there; None: any of the organisation."""
+    speaks_for_others: bool = True
+    """Whether that device, if it is a hub, also speaks for what its reports name."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)

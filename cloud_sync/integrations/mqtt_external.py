@@ -25,7 +25,7 @@ _NAMES = {
     "payload_parser": "payloadParser",
 }
 """What settings are called by `mqtt`, and here."""
-_ELSEWHERE = {"type", "device_id"}
+_ELSEWHERE = {"type", "device_id", "speaks_for_others"}
 
 
 class MqttExternal(Integration, Receives, Tests):
@@ -60,6 +60,12 @@ class MqttExternal(Integration, Receives, Tests):
             description="The device whose connection this is, and that alone speaks by it: when it moves to another "
             "organisation, this moves along.",
         )
+        speaks_for_others: bool = Field(
+            default=True,
+            alias="speaksForOthers",
+            description="Whether the device of `deviceId`, if it is a V-Mark hub, speaks for the devices that its "
+            "reports name. Its move to another organisation sets this to false: there it could name any device.",
+        )
 
         @model_validator(mode="after")
         def _are_good(self) -> Self:
@@ -84,11 +90,12 @@ class MqttExternal(Integration, Receives, Tests):
     def __init__(self, config: Config, clock: Clock, egress: Egress) -> None:
         super().__init__(config, clock, egress)
         self._mqtt = Mqtt(config.of_mqtt(), clock, egress)
-        self._device_id = config.device_id
+        speaks_for_others, heard = config.speaks_for_others, self._mqtt.hears()
+        self._heard = replace(heard, device_id=config.device_id, speaks_for_others=speaks_for_others)
 
     def hears(self) -> Hearing:
         """Return what it listens to."""
-        return replace(self._mqtt.hears(), device_id=self._device_id)
+        return self._heard
 
     async def receive(self, inbox: Inbox) -> Outcome:
         """Connect once, hand in what comes, and return why that has ended."""

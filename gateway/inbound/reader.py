@@ -43,6 +43,7 @@ class Reader:
         self._topics = tuple(name for one in hearing.topics for name in _names_of(one))
         self._parser = parser_named(hearing.parser, hearing.mapping)
         self._device_id = hearing.device_id
+        self._speaks_for_others = hearing.speaks_for_others
 
     def read(self, message: Incoming, ours: str) -> Read | None:
         """Return how a message is read; None when it is none that is to be read.
@@ -79,7 +80,7 @@ class Reader:
         if speaker is None:
             return itself
         itself.device_of(Found({}, speaker))
-        return anybody  # a hub speaks for what is behind it
+        return anybody if self._speaks_for_others else itself
 
     def _names_its_device(self, topic: str) -> bool:
         """Whether the topic is of our own form, and what it carries is that device's."""

@@ -94,6 +94,8 @@ _SELECT = f"SELECT {_COLUMNS} FROM device_integrations"  # noqa: S608 - constant
 
 MOVES_WITH = ("mqtt_external", "deviceId")
 """Integrations of this type whose setting names a device are that device's: they move with it."""
+_WHEN_MOVED = {"speaksForOthers": False}
+"""Settings that such a one then gets: nobody there has said that what is behind a hub may name their devices."""
 
 Edit = Callable[[IntegrationRow, Values | Unreadable], tuple[IntegrationRow, Values | None]]
 """Gets an integration with its secrets, or why they cannot be read, and returns how it is to be; None leaves them."""
@@ -246,7 +248,7 @@ async def move_integrations(
         (organization_id, integration_type, f"$.{setting}", device_id),
     ):
         old = _row(found)
-        row = replace(old, organization_id=to, updated_at_ms=now_ms)
+        row = replace(old, organization_id=to, settings={**old.settings, **_WHEN_MOVED}, updated_at_ms=now_ms)
         await _refuse_too_many(db, to)
         await _refuse_taken(db, row)
         await _write(db, row)

@@ -164,6 +164,25 @@ async def test_p8_by_a_hubs_connection_another_hub_neither_speaks_nor_is_answere
     assert [topic for topic, _ in source.replies] == [f"{HUB}_reply"] * 2
 
 
+async def test_p8_a_hub_that_has_moved_speaks_for_itself_alone_and_is_answered(site: Site) -> None:
+    """Whoever had it before may report by it what they like, and there are devices of the same names."""
+    known = OtherSide(hearing=VMARK)
+    async with site.receiving(known):
+        hub = '{"device_id": "hub1", "hardware_ids": ["AA:02"], "t": 1}'
+        known.publish(f'{{"devices": [{hub}, {{"device_id": "safe", "t": 1}}]}}'.encode(), HUB)
+        await until(lambda: bool(known.acknowledged), "both known")
+    moved = OtherSide(hearing=Hearing(VMARK.topics, "vmark", device_id="hub1", speaks_for_others=False))
+    async with site.receiving(moved):
+        moved.publish(b'{"device_id": "safe", "properties": {"t": 21.5}}', HUB)
+        moved.publish(b'{"devices": [{"device_id": "new", "t": 1}, {"hardware_ids": ["AA:02"], "t": 2}]}', HUB)
+        moved.publish(b'{"properties": {"t": 21.5}}', HUB)
+        await until(lambda: len(moved.acknowledged) == 3, "all acknowledged")
+    assert [one.device_id for one in await site.stored()] == ["hub1", "safe", "hub1", "hub1"]
+    assert [one.code for one in await site.quarantined()] == ["foreign_device", "foreign_device"]
+    assert [one.device_id for one in site.access.devices] == ["hub1", "safe"]
+    assert [topic for topic, _ in moved.replies] == [f"{HUB}_reply"] * 3
+
+
 async def test_p4_a_connection_of_what_can_be_no_device_stores_nothing(site: Site) -> None:
     source = OtherSide(hearing=Hearing(("#",), device_id="kit chen"))
     async with site.receiving(source):

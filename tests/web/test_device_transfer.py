@@ -144,7 +144,14 @@ async def test_its_connection_to_a_broker_moves_along_with_its_name_and_secret(a
     assert running[mine].organization_id == "acme"
     assert running[mine].config.password.get_secret_value() == "secret"  # type: ignore[attr-defined]
     hears = running[mine].integration.hears()  # type: ignore[attr-defined]
-    assert hears.device_id == "kitchen"  # nobody else speaks by it
+    assert (hears.device_id, hears.speaks_for_others) == ("kitchen", False)  # nobody else speaks by it
+    assert moved[0]["settings"]["speaksForOthers"] is False
+    assert running[anothers].integration.hears().speaks_for_others  # type: ignore[attr-defined]
+    change = {"id": mine, "settings": {"speaksForOthers": True}}
+    status, _ = await api.ask("PATCH", "/api/v1/integrations", {"organization_id": "acme"}, json.dumps(change))
+    (again,) = [one for one in api.site.gateway._running.integrations.running() if one.id == mine]
+    assert status == 200
+    assert again.integration.hears().speaks_for_others  # type: ignore[attr-defined]
     seen = [(await seen_by(api, name, "activity-log", "activity")) for name in ("default", "acme")]
     assert [one["subject"] for page in seen for one in page if one["action"] == "integration.transfer"] == [mine, mine]
     assert "default" not in str([one for one in seen[1] if one["action"] == "integration.transfer"])
