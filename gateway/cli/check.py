@@ -4,7 +4,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -76,8 +76,24 @@ def _integration(table: IntegrationTable, loaded: LoadedConfig) -> str:
                 hint=f'Set egress.allow = ["{host.strip("[]")}"] if that is meant.',
             )
     names = list(dict.fromkeys(vault_names(table.model_extra)))
+    missing = _missing(names, DataDir(loaded.settings.gateway.data_dir).state_db)
+    if missing and config.status == "active":
+        raise _Doubtful(
+            f"{', '.join(missing)}: not in the vault, so it would not be started.",
+            hint=f"Put in: {'; '.join(f'neurogate secrets set {name}' for name in missing)}",
+        )
     asked = f" (from the vault, at the start: {', '.join(names)}; see neurogate secrets list)" if names else ""
     return f"{config.type}{asked}"
+
+
+def _missing(names: list[str], state_db: Path) -> list[str]:
+    """Return which of these the vault lacks, as far as that can be told: a broken `state.db` is another finding."""
+    if not names or not state_db.exists():
+        return names
+    with suppress(sqlite3.Error), closing(_opened(state_db)) as database:
+        known = {name for (name,) in database.execute("SELECT name FROM secrets")}
+        return [name for name in names if name not in known]
+    return []
 
 
 def _certificate(settings: TlsSettings) -> str:
@@ -116,8 +132,12 @@ def _vault_keys(folder: Path) -> str:
 
 def _schema(path: Path) -> str:
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with closing(_opened(path)) as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error as error:
         raise StoreFailed(f"{path} cannot be read ({error}).", hint="Restore it from a backup.") from None
     return f"schema {version}"
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)

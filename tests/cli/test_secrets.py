@@ -115,10 +115,27 @@ def test_a_key_that_others_may_read_is_refused(site: Vaults) -> None:
     assert (checked.returncode, f"Run: chmod 600 {key}" in checked.stderr) == (78, True)
 
 
-def test_check_and_config_show_do_without_the_vault(site: Vaults) -> None:
+def test_check_warns_of_what_is_not_in_the_vault(site: Vaults) -> None:
+    words = "WARNING integration api: {}: not in the vault, so it would not be started. Put in: {}\n"
+    both = words.format("PATH, SIGN", "neurogate secrets set PATH; neurogate secrets set SIGN")
+    checked = site.neurogate("check")  # before there is a vault at all
+    assert (checked.returncode, checked.stderr) == (0, both)
+    site.put("PATH", b"x")
+    assert site.neurogate("check").stderr == words.format("SIGN", "neurogate secrets set SIGN")
+    config = site.folder / "neurogate.toml"
+    active = config.read_text()
+    config.write_text(active + 'status = "inactive"\n')
+    assert site.neurogate("check").stderr == ""
+    config.write_text(active)
+    site.put("SIGN", b"y")
     checked = site.neurogate("check")
-    assert checked.returncode == 0
+    assert (checked.returncode, checked.stderr) == (0, "")
     assert "ok      integration api: webhook (from the vault, at the start: PATH, SIGN; see" in checked.stdout
+    site.data_dir.joinpath("state.db").write_bytes(b"no database" * 99)
+    assert "integration api" not in site.neurogate("check").stderr  # what is not known is not said
+
+
+def test_config_show_does_without_the_vault(site: Vaults) -> None:
     shown = site.json("config", "show", "--origin")
     assert shown["integrations[api].secret"] == {
         "value": "********",
