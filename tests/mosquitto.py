@@ -72,14 +72,15 @@ def _running(
         process = subprocess.Popen(["mosquitto", "-c", str(folder / "mosquitto.conf"), "-v"], stdout=log, stderr=log)
     try:
         for port in ports.values():
-            _await(port)
+            await_port(port)
         yield ports, folder / "log"
     finally:
         process.terminate()
         process.wait(WAIT_S)
 
 
-def _await(port: int) -> None:
+def await_port(port: int) -> None:
+    """Wait until somebody listens there."""
     deadline = time.monotonic() + WAIT_S
     while True:
         try:

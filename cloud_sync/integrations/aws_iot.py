@@ -139,7 +139,7 @@ class AwsIot(Integration, Forwards, Tests):
         self._topic = TopicTemplate(config.topic)
         key, token = _text(config.secret_access_key), _text(config.session_token)
         self._keys = sigv4.Keys(config.access_key_id or "", key, token) if config.access_key_id and key else None
-        alpn = _SHOWS_CERTIFICATE if self._keys is None and self._base.port == _USUAL_PORT else None
+        alpn = (_SHOWS_CERTIFICATE,) if self._keys is None and self._base.port == _USUAL_PORT else ()
         self._line = config.line(client_cert=config.client_cert, client_key=_text(config.client_key), alpn=alpn)
         self._exchange = Exchange(
             self._base.raw_host or "",

@@ -28,8 +28,8 @@ class Line:
     ca: str | None = None
     client_cert: str | None = None
     client_key: str | None = field(default=None, repr=False)
-    alpn: str | None = None
-    """What is said to be spoken inside of TLS, where a server tells by that."""
+    alpn: tuple[str, ...] = ()
+    """What is said to be spoken inside of TLS, where a server tells by that: names of ASCII, the best first."""
 
     @property
     def connects_to(self) -> str | None:
@@ -41,7 +41,7 @@ class Line:
 
         Raises ValueError for a certificate or key that is none.
         """
-        if self.ca is None and self.client_cert is None:
+        if self.ca is None and self.client_cert is None and not self.alpn:
             return None
         try:
             context = ssl.create_default_context(cadata=self.ca)
@@ -49,12 +49,18 @@ class Line:
                 _load_identity(context, self.client_cert, self.client_key or "")
         except ssl.SSLError as error:
             raise ValueError(f"the certificates, or the key to one, cannot be used ({error.reason}).") from None
-        if self.alpn is not None:
-            context.set_alpn_protocols([self.alpn])
+        if self.alpn:
+            context.set_alpn_protocols(list(self.alpn))
         return context
 
 
 DIRECT = Line()
+
+
+def speaks_none_of_alpn(error: Exception) -> bool:
+    """Whether a server has refused TLS since it speaks none of what `alpn` names (RFC 7301, 3.2)."""
+    # Python 3.11 does not know the reason of this alert, and has it in its words alone.
+    return isinstance(error, ssl.SSLError) and "no application protocol" in str(error).replace("_", " ").lower()
 
 
 def _load_identity(context: ssl.SSLContext, certificate: str, key: str) -> None:
@@ -121,14 +127,16 @@ class HttpConfig(IntegrationConfig):
             raise ValueError("proxy_credentials are for a proxy: set proxy as well.")
         return self
 
-    def line(self, **more: str | None) -> Line:
+    def line(
+        self, *, client_cert: str | None = None, client_key: str | None = None, alpn: tuple[str, ...] = ()
+    ) -> Line:
         """Return the way to the server."""
         headers = {}
         if self.proxy_credentials is not None:
             encoded = b64encode(self.proxy_credentials.get_secret_value().encode()).decode()
             headers["proxy-authorization"] = f"Basic {encoded}"
         proxy = None if self.proxy is None else URL(str(self.proxy))
-        return Line(proxy, headers, self.ca, **more)
+        return Line(proxy, headers, self.ca, client_cert, client_key, alpn)
 
 
 def host_only(url: HttpUrl) -> HttpUrl:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from cloud_sync.egress import Egress
+from cloud_sync.integrations.http.line import speaks_none_of_alpn
 from gateway.clock import Clock
 from gateway.daemon_thread import in_daemon_thread
 from gateway.model.finding import Finding, broken, fine, warning
@@ -127,6 +128,8 @@ async def _secured(
         why = error.reason if isinstance(error, ssl.SSLError) else error.strerror
         reason = "no answer" if isinstance(error, TimeoutError) else why or type(error).__name__
         hint = "Is it really TLS that is spoken there? An address with http:// speaks none."
+        if speaks_none_of_alpn(error):
+            reason, hint = "it speaks none of what `alpn` names", "Correct `alpn`."
         reached.findings.append(broken(f"TLS with {host} fails: {reason}.", hint))
         return False
     session = writer.get_extra_info("ssl_object")

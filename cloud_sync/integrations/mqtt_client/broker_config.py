@@ -9,6 +9,8 @@ from gateway.config.routes import Mapping
 from gateway.model.secret import Secret
 from gateway.model.topics import is_topic_filter
 
+_LONGEST_PROTOCOL = 255  # bytes (RFC 7301, 3.1)
+
 
 class BrokerConfig(HttpConfig):
     """Where it is, who we are there, and what is heard. What goes together is for `MqttConfig` to say."""
@@ -33,6 +35,12 @@ class BrokerConfig(HttpConfig):
         None, description="A certificate that the broker asks for, in PEM, by `${file:…}`."
     )
     client_key: PrivateKeyPem | None = Field(None, description="The private key of that certificate, in PEM.")
+    alpn: tuple[str, ...] = Field(
+        (),
+        max_length=10,
+        description="What TLS says is spoken in it (ALPN, RFC 7301), a name or a list, where a server tells by that: "
+        "AWS IoT on port 443 wants `x-amzn-mqtt-ca` with a certificate, and `mqtt` with a custom authorizer.",
+    )
     keepalive_s: int = Field(60, ge=5, le=65_535, description="A broker that is silent for half as long again is gone.")
     topics: tuple[str, ...] = Field(
         (),
@@ -55,6 +63,19 @@ class BrokerConfig(HttpConfig):
         if text is not None and "\0" in text:
             raise ValueError("no text of MQTT holds a NUL (3.1.1, 1.5.3).")
         return text
+
+    @field_validator("alpn", mode="before")
+    @classmethod
+    def _list_or_name(cls, alpn: Any) -> Any:  # noqa: ANN401 - what stands in the file
+        return [alpn] if isinstance(alpn, str) else alpn or ()
+
+    @field_validator("alpn")
+    @classmethod
+    def _are_protocols(cls, alpn: tuple[str, ...]) -> tuple[str, ...]:
+        for one in alpn:
+            if not one.isascii() or not 1 <= len(one) <= _LONGEST_PROTOCOL:
+                raise ValueError(f"{one[:100]!r} is no protocol: 1 to {_LONGEST_PROTOCOL} characters of ASCII.")
+        return alpn
 
     @field_validator("topics", mode="before")
     @classmethod

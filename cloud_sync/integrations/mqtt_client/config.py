@@ -103,6 +103,8 @@ class MqttConfig(BrokerConfig):
             raise ValueError("a certificate needs its key: set client_cert and client_key.")
         if not address.uses_tls and (self.ca or self.client_cert):
             raise ValueError("certificates are for TLS: set protocol to mqtts or wss.")
+        if not address.uses_tls and self.alpn:
+            raise ValueError("alpn is said in TLS: set protocol to mqtts or wss.")
         if self.proxy is not None and address.websocket_path is not None and not address.uses_tls:
             raise ValueError("a proxy leads to mqtt, mqtts and wss; ws without TLS does not go by one.")
         if self.payload_parser == "custom" and self.mapping is None:
@@ -151,7 +153,7 @@ class MqttConfig(BrokerConfig):
     def way(self) -> Line:
         """Return the way there."""
         key = None if self.client_key is None else self.client_key.get_secret_value()
-        return self.line(client_cert=self.client_cert, client_key=key)
+        return self.line(client_cert=self.client_cert, client_key=key, alpn=self.alpn)
 
     def listens_as(self, gateway_id: str) -> str:
         """Return the client id that hears `topics`: the same after each start."""

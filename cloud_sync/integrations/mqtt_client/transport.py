@@ -17,7 +17,7 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.exchange import failure_of
 from cloud_sync.integrations.http.guarded_connector import NotAllowed, guarded_connector
 from cloud_sync.integrations.http.guarded_socket import open_socket
-from cloud_sync.integrations.http.line import DIRECT, Line
+from cloud_sync.integrations.http.line import DIRECT, Line, speaks_none_of_alpn
 from cloud_sync.integrations.mqtt_client.reasons import Failed
 
 _READ_BYTES = 65_536
@@ -113,6 +113,8 @@ def _no_tls(error: ssl.SSLError, host: str) -> Failed:
     if any(word in reason for word in _ABOUT_US):  # with TLS 1.3 it comes after the handshake
         words = f"it ends TLS ({reason}): it wants a client certificate, or another one"
         return Failed(AuthFailed(words), "Correct `client_cert` and `client_key`.")
+    if speaks_none_of_alpn(error):
+        return Failed(WrongAddress(f"{host} speaks none of what `alpn` names"), "Correct `alpn`.")
     return Failed(NotConnected(f"TLS with {host} fails ({reason})"), "Is it really TLS that is spoken there?")
 
 

@@ -274,7 +274,7 @@ async def test_a_certificate_stands_for_the_keys(tmp_path: Path) -> None:
         assert await sent(it, batch(1)) == Ok()
     assert seen[0].raw_path.startswith("/topics/neurogate%2Fsite-1%2Freadings?qos=1")
     assert "authorization" not in seen[0].headers
-    for port, alpn in ((8443, None), (443, "x-amzn-http-ca")):
+    for port, alpn in ((8443, ()), (443, ("x-amzn-http-ca",))):
         it = made(None, endpoint="x-ats.iot.eu-west-1.amazonaws.com", client_cert_port=port, **by_certificate)
         assert (it._base.port, it._line.alpn) == (port, alpn)
 

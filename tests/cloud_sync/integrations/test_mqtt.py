@@ -143,6 +143,10 @@ def test_an_address_is_as_the_documents_write_it(settings: dict[str, Any], addre
         ({"broker_url": "x.example", "client_id": "a\0"}, "holds a NUL"),
         ({"broker_url": "x.example", "username": "\0"}, "holds a NUL"),
         ({"broker_url": "x.example", "timeout_s": 3_601}, "3600"),
+        ({"broker_url": "x.example", "alpn": "mqtt"}, "alpn is said in TLS"),
+        ({"broker_url": "mqtts://x.example", "alpn": ["mqtt", ""]}, "1 to 255 characters of ASCII"),
+        ({"broker_url": "mqtts://x.example", "alpn": "x" * 256}, "1 to 255 characters of ASCII"),
+        ({"broker_url": "mqtts://x.example", "alpn": "ä"}, "1 to 255 characters of ASCII"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], words: str) -> None:
