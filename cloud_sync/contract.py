@@ -108,6 +108,11 @@ class IntegrationConfig(BaseModel):
                 'organisation, as in organizations = ["default"].'
             )
 
+    def refuse_bringing_for_several(self, what: str) -> None:
+        """Refuse several organisations, where something comes in that is one's. Raises ValueError."""
+        if len(self.organizations) > 1:
+            raise ValueError(f"{what} belongs to one organisation: name no more than one in organizations.")
+
     @property
     def takes_readings(self) -> bool:
         """Whether one that forwards is handed readings: not, where its settings only say how others reach us."""

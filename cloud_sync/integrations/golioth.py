@@ -147,6 +147,8 @@ class Golioth(Integration, Forwards, Tests):
                 raise ValueError('device_keys are for mode = "per_device".')
             if self.device_keys:
                 self.refuse_several_organizations("device_keys are")
+            if self.webhook_secret is not None:
+                self.refuse_bringing_for_several("what comes by webhook_secret")
             if self.mode == "per_device" and self.psk is not None:
                 raise ValueError("in the mode per_device the keys stand in device_keys: leave out psk_id and psk.")
             if not self.takes_readings and self.webhook_secret is None and self.api_key is None:

@@ -111,8 +111,8 @@ class MqttConfig(BrokerConfig):
             raise ValueError("the parser custom needs a mapping: which device, and which sensors.")
         if self.payload_parser not in ("custom", "vmark") and self.mapping is not None:
             raise ValueError(f"the parser {self.payload_parser} takes no mapping; only custom and vmark do.")
-        if self.topics and len(self.organizations) > 1:
-            raise ValueError("what is heard belongs to one organisation: name no more than one in organizations.")
+        if self.topics:
+            self.refuse_bringing_for_several("what is heard")
         self.way().tls()
         return self
 

@@ -274,6 +274,10 @@ async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.Mon
         (MINE | {"psk": "x" * 200}, "1 to 128"),
         (MINE | {"path": "/a"}, "path"),
         (MINE | {"webhook_secret": "short"}, "16 to 255"),
+        (
+            MINE | {"webhook_secret": "a secret for them", "organizations": ["acme", "default"]},
+            "what comes by webhook_secret belongs to one organisation",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], words: str) -> None:
