@@ -102,6 +102,11 @@ class Ingest:
         """Quarantine one message that nobody is to read; its owner hears when that is on disk."""
         self._log.submit(self._quarantine(Device(organization_id, ""), data, problem, source), owner)
 
+    async def refuse(self, organization_id: str, data: bytes, problem: BadInput, *, source: str) -> Verdict:
+        """Quarantine what names no device; returns what is told of it, when that is on disk. Raises StoreFailed."""
+        await self._log.append([self._quarantine(Device(organization_id, ""), data, problem, source)])
+        return _refused(problem)
+
     async def take_message(self, routed: Routed, data: bytes, *, source: str) -> list[Verdict]:
         """Take one message in that a parser reads; returns one verdict for each reading, when all is on disk.
 

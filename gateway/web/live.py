@@ -293,20 +293,22 @@ class Live:
         wait_s = self._limits.take(peer.name)
         if wait_s > 0:
             raise TooManyRequests(int(wait_s) + 1)
-        device = self._sender(peer, asked.data)
+        device = await self._sender(peer, asked.data)
         verdict = worst(await self._ingest.take_document(device, to_json(asked.data), source="ws"))
         if not verdict.stored:
             raise BadInput(verdict.code, verdict.message, hint=verdict.hint)
         await one.say({"type": "ack", "ref": asked.ref})
 
-    def _sender(self, peer: _Peer, data: dict[str, Any]) -> Device:
+    async def _sender(self, peer: _Peer, data: dict[str, Any]) -> Device:
         if not peer.may_send:
             raise Forbidden("This token may not send readings.", hint="Use a device's password.")
         if peer.device is not None:
             return peer.device
         device_id = data.get("device_id")
         if not isinstance(device_id, str) or not is_name(device_id):
-            raise BadInput("invalid_device_id", "The reading names no device.", hint='Add "device_id".')
+            problem = BadInput("invalid_device_id", "The reading names no device.", hint='Add "device_id".')
+            await self._ingest.refuse(peer.organization_id, to_json(data), problem, source="ws")
+            raise problem
         return self._access.devices.heard(peer.organization_id, device_id)
 
     async def _drop_revoked(self) -> None:

@@ -138,7 +138,11 @@ class SensorData:
 
     async def _take_all(self, organization_id: str, body: bytes) -> list[Verdict]:
         """Take in readings of which each says whose it is."""
-        document = load_json(body)
+        try:
+            document = load_json(body)
+        except BadInput as error:
+            await self._ingest.refuse(organization_id, body, error, source="http")
+            raise
         several = isinstance(document, dict) and isinstance(document.get("readings"), list)
         readings = document["readings"] if several else [document]
         if len(readings) > MAX_READINGS:
@@ -152,8 +156,9 @@ class SensorData:
     async def _take(self, organization_id: str, reading: object, whole: bytes | None) -> Verdict:
         device_id = reading.get("device_id") if isinstance(reading, dict) else None
         if not isinstance(device_id, str) or not is_name(device_id):
-            words = "The reading names no device."
-            return Verdict(stored=False, code="invalid_device_id", message=words, hint='Add "device_id".')
+            problem = BadInput("invalid_device_id", "The reading names no device.", hint='Add "device_id".')
+            said = to_json(reading) if whole is None else whole
+            return await self._ingest.refuse(organization_id, said, problem, source="http")
         device = self._access.devices.heard(organization_id, device_id)
         body = to_json({"readings": [reading]}) if whole is None else whole
         return worst(await self._ingest.take_document(device, body, source="http"))

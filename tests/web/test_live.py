@@ -229,7 +229,7 @@ async def test_p8_what_cannot_be_a_devices_id_registers_none(site: Site, device_
         answer = await hub.ask(type="reading", data=json.loads(reading()) | {"device_id": device_id}, ref=1)
         assert answer["error"]["code"] == "invalid_device_id"
     assert [one.device_id for one in await site.command(list_devices)] == ["kitchen"]
-    assert await site.quarantined() == []
+    assert [(one.device_id, one.code) for one in await site.quarantined()] == [("", "invalid_device_id")]
 
 
 @pytest.mark.parametrize(

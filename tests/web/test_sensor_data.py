@@ -240,6 +240,24 @@ async def test_each_reading_of_a_token_says_whose_it_is(site: Site) -> None:
     assert [one.device_id for one in await site.stored(3)][-1] == "attic"
 
 
+async def test_p4_what_a_token_hands_in_and_cannot_be_used_is_kept_all_the_same(site: Site) -> None:
+    who = {"Authorization": f"Bearer {(await asker(site, 'device', 'acme')).token}"}
+    nameless = json.loads(reading()) | {"device_id": "a/b"}
+    assert (await post(site, b'{"device_id": "x', who))[0] == 400
+    assert (await post(site, json.dumps(nameless).encode(), who))[0] == 400
+    status, answer = await post(site, json.dumps({"readings": [nameless, 5]}).encode(), who)
+    assert (status, answer["error"]["code"]) == (400, "no_reading_usable")
+    kept = await site.quarantined()
+    assert [one.code for one in kept] == ["invalid_json", *["invalid_device_id"] * 3]
+    assert {(one.organization_id, one.device_id, one.source) for one in kept} == {("acme", "", "http")}
+    assert [one.payload for one in kept[:1]] + [json.loads(one.payload) for one in kept[1:]] == [
+        b'{"device_id": "x',
+        nameless,
+        nameless,
+        5,
+    ]
+
+
 async def test_a_token_that_only_looks_or_is_none_hands_nothing_in(site: Site) -> None:
     who = {"Authorization": f"Bearer {(await asker(site, 'member')).token}"}
     assert (await post(site, reading(), who))[0] == 403
