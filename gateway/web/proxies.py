@@ -2,8 +2,9 @@
 
 Anybody can send these headers, so they are read from the right, where the nearest proxy has written, and only as far as
 those who wrote are trusted: the first address that is none of theirs is the client's. A word that is no address
-(`unknown`, `_hidden`) ends the search at the last that was believed. A proxy that knows one header passes the other on
-as it came: where both are there and do not agree, neither is believed.
+(`unknown`, `_hidden`) ends the search: whose request it is, is not known. Nor is it where both headers are there and do
+not agree: a proxy that knows one of them passes the other on as it came. Such a client has no address (`UNKNOWN`), and
+not the proxy's: that is on the site, where more may be asked for.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDictProxy
+
+UNKNOWN = "unknown"
+"""Of a client whose address a trusted proxy has not told, or not in a way that can be believed."""
 
 _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
@@ -24,13 +28,15 @@ class TrustedProxies:
         self._networks: tuple[_Network, ...] = tuple(ip_network(one, strict=False) for one in networks)
 
     def client(self, peer: str, headers: CIMultiDictProxy[str]) -> str:
-        """Return the address of the client whose request came from `peer`."""
+        """Return the address of the client whose request came from `peer`; UNKNOWN if only a proxy knows it."""
         nearest = _address(peer)
         if nearest is None or not self._trusts(nearest):
             return peer
         told = (_x_forwarded_for(headers), _forwarded(headers))
-        found = {str(self._last_believed(nearest, hops)) for hops in told if hops}
-        return found.pop() if len(found) == 1 else peer
+        found = {self._first_untrusted(hops) for hops in told if hops}
+        if not found:
+            return peer
+        return found.pop() if len(found) == 1 else UNKNOWN
 
     def trusts(self, address: str) -> bool:
         """Whether it is one of theirs."""
@@ -40,16 +46,17 @@ class TrustedProxies:
     def _trusts(self, address: _Address) -> bool:
         return any(address in network for network in self._networks)
 
-    def _last_believed(self, nearest: _Address, hops: list[str]) -> _Address:
-        believed = nearest
+    def _first_untrusted(self, hops: list[str]) -> str:
+        """Return the client of a chain that is not empty: the first that is none of theirs, else where it begins."""
+        client = UNKNOWN
         for hop in reversed(hops):
             address = _address(hop)
             if address is None:
-                return believed
-            believed = address
+                return UNKNOWN
+            client = str(address)
             if not self._trusts(address):
-                return believed
-        return believed
+                break
+        return client
 
     def middleware(self) -> Middleware:
         """Return what lets a request come from its client (`request.remote`)."""

@@ -31,8 +31,8 @@ def client(peer: str, *headers: tuple[str, str]) -> str:
         ("10.1.2.3", [(XFF, "1.1.1.1, 198.51.100.7, 10.9.9.9")], "198.51.100.7"),
         ("10.1.2.3", [(XFF, "1.1.1.1"), (XFF, "198.51.100.7")], "198.51.100.7"),
         ("10.1.2.3", [(XFF, "10.0.0.5, 10.0.0.6")], "10.0.0.5"),
-        ("10.1.2.3", [(XFF, "198.51.100.7, unknown, 10.0.0.6")], "10.0.0.6"),
-        ("10.1.2.3", [(XFF, "nonsense")], "10.1.2.3"),
+        ("10.1.2.3", [(XFF, "198.51.100.7, unknown, 10.0.0.6")], "unknown"),
+        ("10.1.2.3", [(XFF, "nonsense")], "unknown"),
         ("10.1.2.3", [(XFF, "198.51.100.7:4711")], "198.51.100.7"),
         ("::ffff:10.1.2.3", [(XFF, "::ffff:198.51.100.7")], "198.51.100.7"),
         ("2001:db8:1::5", [(XFF, "2001:db8:2::17")], "2001:db8:2::17"),
@@ -40,10 +40,11 @@ def client(peer: str, *headers: tuple[str, str]) -> str:
         ("10.1.2.3", [(FORWARDED, 'For="[2001:db8:cafe::17]:4711"')], "2001:db8:cafe::17"),
         ("10.1.2.3", [(FORWARDED, "for=1.1.1.1, for=198.51.100.7"), (FORWARDED, "for=10.2.2.2")], "198.51.100.7"),
         ("10.1.2.3", [(FORWARDED, 'for="_a,b;for=6.6.6.6", for=198.51.100.7')], "198.51.100.7"),
-        ("10.1.2.3", [(FORWARDED, "for=198.51.100.7, proto=https")], "10.1.2.3"),
-        ("10.1.2.3", [(FORWARDED, "for=_hidden")], "10.1.2.3"),
+        ("10.1.2.3", [(FORWARDED, "for=198.51.100.7, proto=https")], "unknown"),
+        ("10.1.2.3", [(FORWARDED, "for=_hidden")], "unknown"),
         ("10.1.2.3", [(XFF, "198.51.100.7"), (FORWARDED, "for=198.51.100.7")], "198.51.100.7"),
-        ("10.1.2.3", [(XFF, "198.51.100.7"), (FORWARDED, "for=6.6.6.6")], "10.1.2.3"),  # one of them is forged
+        ("10.1.2.3", [(XFF, "198.51.100.7"), (FORWARDED, "for=6.6.6.6")], "unknown"),  # one of them is forged
+        ("10.1.2.3", [(XFF, "")], "unknown"),
         ("", [(XFF, "198.51.100.7")], ""),
     ],
 )
@@ -90,6 +91,19 @@ async def test_the_login_delay_is_the_clients_behind_a_trusted_proxy_only(tmp_pa
     async with running_site(tmp_path / "not") as site:
         await failed(site, **{XFF: "198.51.100.7"})
         assert (failures(site, "198.51.100.7"), failures(site, "127.0.0.1")) == (0, 1)
+
+
+async def test_p8_a_client_that_a_proxy_hides_is_not_taken_for_the_proxy(tmp_path: Path) -> None:
+    """A header that the proxy only passes on makes nobody one of the site, for whom the metrics are."""
+    async with running_site(tmp_path, http={"trusted_proxies": ["127.0.0.1"]}) as site:
+        for headers in ({XFF: "198.51.100.7", FORWARDED: "for=10.0.0.5"}, {XFF: "nonsense"}):
+            async with site.http.get(site.url("/metrics"), headers=headers) as response:
+                assert response.status == 403
+            before = failures(site, "unknown")
+            await failed(site, **headers)
+            assert (failures(site, "unknown"), failures(site, "127.0.0.1")) == (before + 1, 0)
+        async with site.http.get(site.url("/metrics")) as response:
+            assert response.status == 200, "one that comes from there itself"
 
 
 async def test_mqtt_over_websocket_comes_from_the_client_too(tmp_path: Path) -> None:
