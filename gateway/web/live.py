@@ -77,10 +77,13 @@ class _Unsubscribe(BaseModel):
     type: Literal["unsubscribe"]
 
 
-class _Reading(BaseModel):
+class _Refers(BaseModel):
+    ref: str | int | None = None
+
+
+class _Reading(_Refers):
     type: Literal["reading"]
     data: dict[str, Any]
-    ref: str | int | None = None
 
 
 _Asked = _Auth | _Subscribe | _Unsubscribe | _Reading
@@ -245,6 +248,10 @@ class Live:
                             await one.say({"type": "unsubscribed"})
                         elif isinstance(asked, _Reading):
                             await self._take(one, peer, asked)
+                        else:
+                            raise BadInput(
+                                "already_logged_in", "This connection has logged in.", hint="Open another one."
+                            )
                     except NeurogateError as error:
                         await one.fail(error, asked.ref if isinstance(asked, _Reading) else None)
             finally:
@@ -340,7 +347,8 @@ class _Socket:
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
                 where = ".".join(map(str, first["loc"])) or "the message"
-                await self.fail(BadInput("invalid_message", f"{where}: {first['msg']}.", hint=_HINT))
+                wrong = BadInput("invalid_message", f"{where}: {first['msg']}.", hint=_HINT)
+                await self.fail(wrong, _ref_in(message.data))
 
     async def send_all(self, next_message: Callable[[], Awaitable[tuple[int, bytes]]]) -> None:
         """Send what is followed, until it is cancelled."""
@@ -394,6 +402,14 @@ def _wanted(peer: _Peer, filters: _Filters) -> Wanted:
             raise Forbidden("A device may watch only itself.", hint="Use a token: neurogate token create.")
         devices = frozenset({peer.device.device_id})
     return Wanted(peer.organization_id, devices, frozenset(filters.sensors))
+
+
+def _ref_in(text: str) -> str | int | None:
+    """Return the `ref` of a message that cannot be understood otherwise, so that its sender knows which it is."""
+    try:
+        return _Refers.model_validate_json(text).ref
+    except ValidationError:
+        return None
 
 
 def _no_login() -> Unauthorized:

@@ -289,6 +289,23 @@ async def test_who_watches_an_organisation_that_is_removed_is_closed(site: Site)
         assert (await there.ask(type="unsubscribe"))["type"] == "unsubscribed"
 
 
+@pytest.mark.parametrize(
+    ("message", "ref"), [({"type": "reading", "ref": 7}, 7), ({"type": "reading", "data": 5, "ref": "x"}, "x")]
+)
+async def test_who_sends_what_cannot_be_understood_is_told_which_it_was(
+    site: Site, message: dict[str, Any], ref: str | int
+) -> None:
+    async with watching(site, site.kitchen.password) as board:
+        answer = await board.ask(**message)
+        assert (answer["error"]["code"], answer["ref"]) == ("invalid_message", ref)
+
+
+async def test_who_logs_in_twice_is_told_so(site: Site) -> None:
+    async with watching(site, site.kitchen.password) as board:
+        assert (await board.ask(type="auth", token=site.kitchen.password))["error"]["code"] == "already_logged_in"
+        assert (await board.ask(type="subscribe"))["type"] == "subscribed"
+
+
 @pytest.mark.parametrize("message", ["nonsense", "[]", '{"type":"dance"}', '{"type":"reading","ref":1}'])
 async def test_what_cannot_be_understood_is_said_and_ends_nothing(site: Site, message: str) -> None:
     async with watching(site, await token(site)) as watcher:
