@@ -90,8 +90,8 @@ HookBody = Annotated[
 """What a body looks like, for its documentation: `parse_hook` reads it."""
 
 
-def parse_hook(body: bytes, *, is_base64: bool = False) -> list[HookMessage | None]:
-    """Read a body; None stands for what is no message. Raises BadInput; then none of it is to be used.
+def parse_hook(body: bytes, *, is_base64: bool = False) -> list[HookMessage | BadInput | None]:
+    """Read a body; None stands for another event, BadInput for what cannot be used. Raises BadInput for a whole body.
 
     `is_base64`: all payloads are in base64, as EMQX 4 sends them with `encode_payload` without saying so.
     """
@@ -108,27 +108,28 @@ def parse_hook(body: bytes, *, is_base64: bool = False) -> list[HookMessage | No
     return [_message(value, is_base64) for value in values]
 
 
-def _message(value: object, is_base64: bool) -> HookMessage | None:
-    if isinstance(value, dict):
-        event = value.get("action", value.get("event"))
-        if event is not None and event not in _PUBLISHED:
-            return None
+def _message(value: object, is_base64: bool) -> HookMessage | BadInput | None:
+    if not isinstance(value, dict):
+        return _no_message("it is no object")
+    event = value.get("action", value.get("event"))
+    if event is not None and event not in _PUBLISHED:
+        return None
     try:
         message = PostedMessage.model_validate(value)
     except ValidationError as error:
-        raise BadInput(
-            "invalid_hook", f"This is no message of a broker: {explain(error)}.", hint="It needs a topic and a payload."
-        ) from None
-    return HookMessage(
-        message.topic,
-        _content(message.payload, is_base64 or message.encoding == "base64"),
-        message.qos,
-        message.retain or message.flags.retain,
-        message.id,
-    )
+        return _no_message(explain(error))
+    payload = _content(message.payload, is_base64 or message.encoding == "base64")
+    if payload is None:
+        return BadInput("invalid_hook", "The payload is not in base64.", hint="Leave encoding out for a text.")
+    return HookMessage(message.topic, payload, message.qos, message.retain or message.flags.retain, message.id)
 
 
-def _content(payload: JsonValue, is_base64: bool) -> bytes:
+def _no_message(why: str) -> BadInput:
+    return BadInput("invalid_hook", f"This is no message of a broker: {why}.", hint="It needs a topic and a payload.")
+
+
+def _content(payload: JsonValue, is_base64: bool) -> bytes | None:
+    """Return the payload's bytes; None for what should be in base64 and is not."""
     if payload is None:
         return b""
     if not isinstance(payload, str):
@@ -138,4 +139,4 @@ def _content(payload: JsonValue, is_base64: bool) -> bytes:
     try:
         return b64decode(payload, validate=True)
     except (binascii.Error, ValueError):
-        raise BadInput("invalid_hook", "A payload is not in base64.", hint="Leave encoding out for a text.") from None
+        return None

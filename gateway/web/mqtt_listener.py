@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 
 from cloud_sync.signing import body_hmac
 from gateway.ingest import Verdict
-from gateway.model.errors import NeurogateError, StoreFailed
+from gateway.model.errors import BadInput, NeurogateError, StoreFailed
 from gateway.parsers.broker_hook import HookBody, HookMessage, parse_hook
 from gateway.web.authorization import Authorization, Unauthorized
 from gateway.web.errors import AllRefused, ErrorWords, words_of
@@ -117,9 +117,11 @@ class MqttListener:
         self._authorization.take_turn("the hook's secret")
         return self._organization_id
 
-    async def _take(self, organization_id: str, message: HookMessage | None) -> _Outcome:
+    async def _take(self, organization_id: str, message: HookMessage | BadInput | None) -> _Outcome:
         if message is None:
             return {"status": "ignored"}
+        if isinstance(message, BadInput):
+            return message
         shown: HookResult = {"topic": message.topic, "status": "accepted"}
         try:
             if not message.id:

@@ -50,7 +50,7 @@ EMQX_5: dict[str, Any] = {
 PLAIN: dict[str, Any] = {"topic": TOPIC, "payload": PAYLOAD}
 
 
-def parse(document: object, **how: bool) -> list[HookMessage | None]:
+def parse(document: object, **how: bool) -> list[HookMessage | BadInput | None]:
     return parse_hook(json.dumps(document).encode(), **how)
 
 
@@ -75,7 +75,7 @@ def test_each_form_is_one_message(document: dict[str, Any], expected: HookMessag
 
 def test_base64_that_is_said_beside_the_body() -> None:
     (message,) = parse(EMQX_4 | {"payload": b64encode(PAYLOAD.encode()).decode()}, is_base64=True)
-    assert message is not None
+    assert isinstance(message, HookMessage)
     assert message.payload == PAYLOAD.encode()
 
 
@@ -96,9 +96,10 @@ def test_another_event_is_no_message_also_one_that_repeats_a_message(event: dict
 @pytest.mark.parametrize(
     "wrong",
     [
-        [],
-        {"messages": []},
         5,
+        None,
+        [],
+        "text",
         {},
         {"topic": TOPIC},
         {"payload": "x"},
@@ -107,11 +108,18 @@ def test_another_event_is_no_message_also_one_that_repeats_a_message(event: dict
         PLAIN | {"encoding": "base64", "payload": "?"},
         PLAIN | {"encoding": "base62"},
         PLAIN | {"id": "x" * 201},
-        [PLAIN] * 1_001,
-        [PLAIN, 5],
     ],
 )
-def test_what_is_none_of_these_is_refused_as_a_whole(wrong: object) -> None:
+def test_p4_what_is_none_of_these_is_refused_and_the_others_are_read(wrong: object) -> None:
+    first, refused, last = parse([PLAIN, wrong, PLAIN])
+    assert isinstance(first, HookMessage)
+    assert first == last
+    assert isinstance(refused, BadInput)
+    assert "PostedMessage" not in str(refused)
+
+
+@pytest.mark.parametrize("wrong", [[], {"messages": []}, [PLAIN] * 1_001])
+def test_a_body_with_nothing_or_too_much_in_it_is_refused(wrong: object) -> None:
     with pytest.raises(BadInput):
         parse(wrong)
 

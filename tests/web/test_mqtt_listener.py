@@ -82,6 +82,14 @@ async def test_p4_what_cannot_be_used_is_quarantined_and_never_sent_again(api: A
     assert [one.code for one in await api.site.quarantined()] == ["invalid_json"]
 
 
+async def test_p4_one_that_is_no_message_keeps_no_other_from_the_disk(api: Asker) -> None:
+    status, answer = await api.post(API, [message(), 5, message(qos=3), EMQX_5])
+    assert (status, answer["accepted"]) == (207, 2)
+    assert [one["status"] for one in answer["results"]] == ["accepted", "refused", "refused", "accepted"]
+    assert answer["results"][1]["error"]["code"] == "invalid_hook"
+    assert (await api.site.log.buffer()).readings == 2
+
+
 async def test_other_events_are_taken_for_what_they_are(api: Asker) -> None:
     status, answer = await api.post(API, EMQX_4 | {"action": "message_delivered"})
     assert (status, answer) == (200, {"accepted": 1, "results": [{"status": "ignored"}]})
