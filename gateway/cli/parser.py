@@ -15,6 +15,7 @@ from gateway.config import Settings, load
 from gateway.config.routes import ParserName
 from gateway.model.errors import BadInput, ConfigError, NotFound, error_document
 from gateway.model.reading import rfc3339
+from gateway.model.topics import addressed_device, is_telemetry
 from gateway.parsers.contract import Found, Parser, in_standard_shape
 from gateway.parsers.routes import PARSERS, STANDARD, ParserRoutes, parser_of
 from gateway.parsers.timestamp import unix_ms
@@ -96,6 +97,11 @@ def try_sample(
 def _chosen(settings: Settings, name: str | None, topic: str, organization_id: str) -> Parser:
     by_topic = ParserRoutes.of(settings).parser(organization_id, topic) if topic else None
     if name is None:
+        if topic and by_topic is None and not _is_read(organization_id, topic):
+            raise NotFound(
+                f"No route of {organization_id} matches {topic}, and devices send no readings there: nothing reads it.",
+                hint="Correct the topic, add an [[ingest.routes]], or try a parser of your choice with --parser.",
+            )
         return by_topic or STANDARD
     if name in PARSERS:
         return PARSERS[name]
@@ -111,6 +117,11 @@ def _chosen(settings: Settings, name: str | None, topic: str, organization_id: s
             hint="Name a topic of the route with --topic, or add an [[ingest.routes]] with a mapping.",
         )
     return parser_of(routes[0])
+
+
+def _is_read(organization_id: str, topic: str) -> bool:
+    """Whether devices of the organisation send readings there that need no route."""
+    return addressed_device(organization_id, topic) is not None and is_telemetry(topic)
 
 
 def _read(file: Path) -> bytes:
