@@ -147,6 +147,8 @@ class Webhook(Integration, Forwards, Notifies, Tests):
             set_twice = {name.lower() for name in self.custom_headers} & {name.lower() for name in self._identity()}
             if set_twice:
                 raise ValueError(f"{set_twice.pop()} is set twice, by custom_headers and by auth_token or api_key.")
+            if None not in (self.auth_token, self.api_key) and self.api_key_header.lower() == _BEARER.lower():
+                raise ValueError("Authorization is set twice, by auth_token and by api_key.")
             templates = (self.payload_template, self.notification_template)
             if self.cloudevents and (templates != (None, None) or self.content_type is not None):
                 raise ValueError(

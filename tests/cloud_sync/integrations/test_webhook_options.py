@@ -235,6 +235,10 @@ async def test_without_a_secret_or_with_none_nothing_is_signed(receiver: Receive
         ({"custom_headers": "X-A: s3cr3t"}, "they are not JSON"),
         ({"custom_headers": '"s3cr3t"'}, "they must be a table"),
         ({"custom_headers": {"authorization": "s3cr3t"}, "auth_token": "s3cr3t"}, "authorization is set twice"),
+        (
+            {"auth_token": "s3cr3t", "api_key": "s3cr3t", "api_key_header": "authorization"},
+            "Authorization is set twice",
+        ),
         ({"api_key": "s3cr3t", "api_key_header": "Host"}, "is set by the gateway itself."),
         ({"api_key": "s3cr3t\n"}, "holds a line break"),
         ({"auth_token": "s3cr3t\n"}, "holds a line break"),
