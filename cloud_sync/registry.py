@@ -105,7 +105,7 @@ def config_of(row: IntegrationRow, secrets: Mapping[str, JsonValue]) -> Integrat
     try:
         return model.model_validate(joined(row.settings, secrets) | given)
     except ValidationError as error:
-        found = explain(error, model, {}, _dotted, partial(is_secret, model))
+        found = explain(error, model, {}, lambda location: _dotted(location) or "settings", partial(is_secret, model))
         problems = [problem for _, problem in found]
     raise config_error(problems)
 

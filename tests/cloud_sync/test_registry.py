@@ -196,6 +196,11 @@ def test_a_row_becomes_a_configuration_of_its_organisation_alone() -> None:
             config_of(row(**{key: value}), {})
 
 
+def test_what_does_not_go_together_in_a_row_is_said_of_its_settings() -> None:
+    with pytest.raises(ConfigError, match=r"^settings: a request carries one reading"):
+        config_of(row(cloudevents="structured"), {})
+
+
 def test_p7_what_is_wrong_with_a_row_is_told_without_its_secrets() -> None:
     planted: tuple[dict[str, Any], ...] = (
         {"auth_token": {"planted": "planted-4711"}},
