@@ -1,7 +1,6 @@
 """Which ports are listened on, and by whom, as Linux tells it (proc(5), /proc/net/tcp)."""
 
 import pwd
-import re
 import socket
 import struct
 from contextlib import suppress
@@ -11,7 +10,6 @@ from pathlib import Path
 
 _LISTEN = "0A"
 _SOMEWHERE = ("192.0.2.1", 9)  # for documentation (RFC 5737): asked for a route, nothing is sent
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,16 +46,22 @@ def _address(text: str, family: socket.AddressFamily) -> str:
 def owner(one: Listening, proc: Path) -> tuple[int | None, str]:
     """Return the process that has the socket, if this user may see it, and words for who it is."""
     for fds in proc.glob("[0-9]*/fd"):
-        with suppress(OSError):
-            for fd in fds.iterdir():
-                found = _SOCKET.fullmatch(str(fd.readlink()))
-                if found is not None and found[1] == one.inode:
-                    name = (fds.parent / "comm").read_text("utf-8").strip()
-                    return int(fds.parent.name), f"{name} (pid {fds.parent.name})"
+        with suppress(OSError):  # not ours to look into, or ended meanwhile
+            if any(_target(fd) == f"socket:[{one.inode}]" for fd in fds.iterdir()):
+                name = (fds.parent / "comm").read_text("utf-8").strip()
+                return int(fds.parent.name), f"{name} (pid {fds.parent.name})"
     try:
         return None, f"a program of the user {pwd.getpwuid(one.uid).pw_name}"
     except KeyError:
         return None, f"a program of the user {one.uid}"
+
+
+def _target(fd: Path) -> str:
+    """Return what a descriptor is of; nothing if it has been closed since it was listed, as that of the listing is."""
+    try:
+        return str(fd.readlink())
+    except FileNotFoundError:
+        return ""
 
 
 def own_address() -> str | None:

@@ -21,7 +21,7 @@ from gateway.doctor.checks.power import power
 from gateway.doctor.checks.serial import serial
 from gateway.doctor.checks.space import space
 from gateway.doctor.evidence import Machine
-from gateway.doctor.sockets import listening, owner
+from gateway.doctor.sockets import Listening, listening, owner
 from gateway.model.status import BufferStatus, Loss
 from gateway.operations.buffer import BufferReport, Place
 from tests.doctor.scene import NOW_MS, device, evidence, levels, only, status, troubles, vitals
@@ -263,6 +263,24 @@ def test_who_listens_is_found_by_address(host: str) -> None:
         (found,) = [one for one in listening(Path("/proc")) if one.port == port]
         assert found.address == host
         assert owner(found, Path("/proc"))[0] == os.getpid()
+
+
+def test_who_has_closed_a_descriptor_meanwhile_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "7/fd").mkdir(parents=True)
+    (tmp_path / "7/comm").write_text("mosquitto\n")
+    for number in range(9):
+        (tmp_path / f"7/fd/{number}").symlink_to("socket:[77]" if number == 5 else "/dev/null")
+    readlink = Path.readlink
+
+    def closed_but_one(path: Path) -> Path:
+        if path.name != "5":
+            raise FileNotFoundError
+        return readlink(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "readlink", closed_but_one)
+        patch.setattr(Path, "iterdir", lambda folder: iter(folder / str(number) for number in range(9)))
+        assert owner(Listening("127.0.0.1", 1883, 0, "77"), tmp_path) == (7, "mosquitto (pid 7)")
 
 
 # The network
