@@ -70,14 +70,14 @@ def test_a_blank_board_becomes_a_device_that_sends(
         assert json.loads(opened.read("/config.json") or b"") == {
             "gateway": {"host": "127.0.0.1", "port": address.port, "http_port": 8080, "tls": False},
             "wifi": {"ssid": "home", "password": "very secret"},
-            "mqtt": {"username": "default/kitchen", "password": "password-1"},
+            "mqtt": {"username": "default/kitchen", "password": link.passwords["kitchen"]},
             "device_id": "kitchen",
             "organization_id": "default",
         }
         assert json.loads(opened.read("/slot.json") or b"") == {"active": "a", "confirmed": True, "starts": 0}
         names = set(opened.files())
     assert {"/boot.py", "/main.py", "/board.mpy", "/slots/a/app/main.mpy", "/slots/a/drivers/ld2410_frames.mpy"} < names
-    assert not {"very secret", "password-1"} & set(" ".join(said.words).split())
+    assert not {"very secret", link.passwords["kitchen"]} & set(" ".join(said.words).split())
 
 
 @pytest.mark.usefixtures("flashed")

@@ -92,7 +92,7 @@ async def test_it_shows_what_is_forwarded_and_all_of_it_again_when_it_comes(thei
             await showing(shown, kitchen, "ld2410-presence", "off")
             assert shown.configs == told + 1
             await client.publish(f"homeassistant/device/{kitchen}/config", b"", qos=1, retain=True)
-            await until(lambda: not shown.devices, "its owner has taken it out")
+            await until(lambda: kitchen not in shown.devices, "its owner has taken it out")
 
 
 async def test_when_the_gateway_goes_nothing_is_available(theirs: Mosquitto) -> None:
