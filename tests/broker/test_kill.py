@@ -1,9 +1,10 @@
 """A gateway that is killed has forgotten nothing of what it promised its clients."""
 
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def login(gateway: GatewayProcess) -> tuple[str, str]:
     return added["username"], added["password"]
 
 
+def noted(gateway: GatewayProcess, *, left: int) -> None:
+    """Return when so many messages are owed on disk: an acknowledgement is noted there within a second."""
+    deadline = time.monotonic() + WAIT_S
+    with closing(sqlite3.connect(f"{(gateway.data_dir / 'log.db').as_uri()}?mode=ro", uri=True)) as db:
+        while (owed := db.execute("SELECT count(*) FROM session_outbox").fetchone()) != (left,):
+            assert time.monotonic() < deadline, owed
+            time.sleep(0.02)
+
+
 def restart(gateway: GatewayProcess) -> None:
     gateway.kill()
     gateway.start()
@@ -88,7 +98,7 @@ def test_p1_a_killed_gateway_still_owes_its_clients_everything(gateway: GatewayP
         sleeper.expect(*under_way)
         sleeper.send(pubrec(3), puback(2))
         sleeper.expect(pubrel(3))
-        time.sleep(1.5)  # an acknowledgement is noted within a second
+        noted(gateway, left=5)
         gateway.kill()
     gateway.start()
     with Client.of(gateway, login, "sleeper", PRESENT) as sleeper:

@@ -59,6 +59,12 @@ class Scene:
                 await asyncio.sleep(0.05)
         await asyncio.sleep(2.5)  # it is looked at every second
 
+    async def has_frozen(self) -> None:
+        """Return when the log has a batch that is to be sent."""
+        async with asyncio.timeout(_PATIENCE_S), LogReader.open(self.site.data_dir.log_db) as log:
+            while not any(one.attempt for one in await log.cursors()):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.02)
+
     async def deliver(self) -> dict[str, list[dict[str, Any]]]:
         """Start the receiver; returns what has arrived when nothing is left, by the board's boot."""
         await self.receiver.start()
@@ -123,7 +129,8 @@ async def test_p10_also_after_a_kill_that_came_before_the_clock_was_right(
     async with scene(tmp_path) as play:
         play.clock.set_to_1970()
         await play.gateway.start()
-        await play.wave("boot-0")  # the batch under way is of these
+        await play.wave("boot-0")
+        await play.has_frozen()  # a batch of these
         taken = {"boot-1": await play.wave("boot-1")}
         await play.gateway.kill()
         async with LogReader.open(play.site.data_dir.log_db) as log:

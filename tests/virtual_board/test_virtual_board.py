@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from pathlib import Path
 
 from tests.virtual_board.conftest import mpremote, said
@@ -53,8 +52,8 @@ def test_a_watchdog_that_is_not_fed_bites(board: VirtualBoard, tmp_path: Path) -
         board,
         tmp_path,
         "import machine, time\nprint('cause', machine.reset_cause())\n"
-        "if machine.reset_cause() != 3:\n dog = machine.WDT(timeout=600)\n"
-        " for _ in range(4):\n  time.sleep_ms(300)\n  dog.feed()\n print('fed')\n while True: pass",
+        "if machine.reset_cause() != 3:\n dog = machine.WDT(timeout=2_000)\n"
+        " for _ in range(5):\n  time.sleep_ms(500)\n  dog.feed()\n print('fed')\n while True: pass",
     )
     at = len(board.console())
     board.power_cycle()
@@ -119,18 +118,18 @@ pin.irq(lambda p: seen.set(), machine.Pin.IRQ_RISING)
 ticks = []
 machine.Timer(0, period=20, callback=ticks.append)
 async def main():
+    while len(ticks) < 2: await asyncio.sleep_ms(5)
     print('ready')
     await asyncio.wait_for(seen.wait(), 20)
-    print(pin.value(), machine.ADC(34).read_uv(), len(ticks) > 1)
+    print(pin.value(), machine.ADC(34).read_uv())
 asyncio.run(main())
 machine.Pin(2, machine.Pin.OUT).on()
 """
     at = len(board.console())
     assert mpremote(board, "exec", "--no-follow", code).returncode == 0
     board.wait_for("ready", after=at)
-    time.sleep(0.1)  # so that the timer has run more than once
     board.motion(seen=True)
-    board.wait_for("1 812000 True", after=at)
+    board.wait_for("1 812000", after=at)
     board.wait_for(">", after=at)
     assert board.get("out2") == "1"
 
