@@ -314,7 +314,7 @@ async def test_only_mqtt_counts_for_the_keepalive(site: Site) -> None:
         while not client.reader.at_eof() and time.monotonic() < last_word + PATIENCE_S:
             client.send_frames(frame(b"", PING), frame(b""), frame(b"", PONG))
             await asyncio.sleep(0.1)
-        assert 1.0 < time.monotonic() - last_word < 2.2
+        assert 1.0 < time.monotonic() - last_word < 5
         await watcher.expect(publish(STATUS, b"offline"))
         assert await refused(site, "keepalive") == 1
 

@@ -213,7 +213,7 @@ async def test_p9_an_owner_with_a_defect_stops_nobody_else(log: Log, tmp_path: P
     defect: Owner = Defect()
     log.submit(new(log, 1), defect)
     log.submit(new(log, 2), listener)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         await log.wait_beyond(1)
         await log.append([new(log, 3)])
     assert listener.acknowledged == 1
@@ -248,7 +248,7 @@ async def test_a_message_whose_part_fails_fails_as_a_whole(tmp_path: Path, disk:
 
 
 async def test_a_delay_gathers_what_comes_meanwhile_into_one_commit(tmp_path: Path, commits: Commits) -> None:
-    async with opened(tmp_path, commit_max_delay_ms=300) as log:
+    async with opened(tmp_path, commit_max_delay_ms=1_000) as log:
         listener = Listener(tmp_path)
         started = time.monotonic()
         for seq in range(5):
@@ -256,7 +256,7 @@ async def test_a_delay_gathers_what_comes_meanwhile_into_one_commit(tmp_path: Pa
             await asyncio.sleep(0.02)
         assert listener.acknowledged == 0
         await until(lambda: listener.acknowledged == 5)
-        assert 0.29 < time.monotonic() - started < 1
+        assert time.monotonic() - started > 0.99
         assert commits.sizes == [5]
 
 
@@ -279,20 +279,20 @@ async def test_p1_closing_commits_what_was_submitted_and_moved(tmp_path: Path) -
 async def test_closing_waits_for_no_delay(tmp_path: Path, most: int) -> None:
     """`commit_max_delay_ms` may be 10 s, and whoever stops the gateway waits 10 s until it kills."""
     listener = Listener(tmp_path)
-    async with opened(tmp_path, max_commit_readings=most, commit_max_delay_ms=600) as log:
+    async with opened(tmp_path, max_commit_readings=most, commit_max_delay_ms=10_000) as log:
         for seq in range(3):
             log.submit(new(log, seq), listener)
         started = time.monotonic()
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 5
     assert seqs(tmp_path) == [0, 1, 2]
 
 
 async def test_what_is_more_than_one_commit_takes_waits_for_no_further_delay(tmp_path: Path) -> None:
     """Otherwise the delay is a rate: 5,000 readings every 10 s, whatever comes in."""
-    async with opened(tmp_path, max_commit_readings=10, commit_max_delay_ms=100) as log:
+    async with opened(tmp_path, max_commit_readings=10, commit_max_delay_ms=1_000) as log:
         started = time.monotonic()
         await asyncio.gather(*(log.append([new(log, seq)]) for seq in range(100)))
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 5
 
 
 async def test_closing_while_a_commit_runs_waits_for_it(tmp_path: Path, commits: Commits) -> None:
