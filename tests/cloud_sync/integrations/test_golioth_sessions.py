@@ -173,8 +173,8 @@ async def test_what_is_lost_is_sent_again_and_counts_once(monkeypatch: pytest.Mo
 async def test_an_answer_may_come_after_its_acknowledgement_and_others_are_not_taken_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session, "_ACK_TIMEOUT_S", 0.02)
-    async with fake_golioth(slow_s=0.15) as fake, made(fake) as it:
+    monkeypatch.setattr(session, "_ACK_TIMEOUT_S", 0.3)
+    async with fake_golioth(slow_s=0.8) as fake, made(fake) as it:
         assert await sent(it, batch()) == Ok()
         assert (fake.requests, fake.repeats) == (1, 0), "what is acknowledged is not sent again"
         fake.refuses.append(("4.29", 3))
