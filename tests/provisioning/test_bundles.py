@@ -10,7 +10,7 @@ from gateway.provisioning.firmware_files import slot_files
 
 @pytest.fixture(scope="module")
 def sources() -> dict[str, str]:
-    return {path.removesuffix(".py"): source.read_text() for path, source in slot_files().items()}
+    return {path.removesuffix(".py"): source.read_text("utf-8") for path, source in slot_files().items()}
 
 
 def test_every_module_is_in_one_place_with_its_lines(sources: dict[str, str]) -> None:

@@ -38,6 +38,10 @@ def test_a_source_that_is_missing_is_named(tmp_path: Path) -> None:
         compiled(tmp_path)
 
 
+NO_UTF8 = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+"""As a machine whose locale has another encoding."""
+
+
 def test_the_wheel_has_the_sources_where_they_are_looked_for(tmp_path: Path) -> None:
     build = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
     name = subprocess.run(
@@ -49,7 +53,7 @@ def test_the_wheel_has_the_sources_where_they_are_looked_for(tmp_path: Path) -> 
     done = subprocess.run(
         [sys.executable, "-c", show],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path / "installed")},
+        env={"PYTHONPATH": str(tmp_path / "installed")} | NO_UTF8,
         capture_output=True,
         text=True,
         check=True,

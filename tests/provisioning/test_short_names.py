@@ -60,7 +60,7 @@ def test_a_name_that_is_also_a_text_is_kept() -> None:
 
 @pytest.fixture(scope="module")
 def program() -> dict[str, tuple[str, str]]:
-    sources = {path: Path(source).read_text() for path, source in slot_files().items()}
+    sources = {path: Path(source).read_text("utf-8") for path, source in slot_files().items()}
     return {path: (sources[path], text) for path, text in shortened(sources).items()}
 
 
