@@ -90,7 +90,9 @@ class Place:
 def run(*command: str) -> str:
     """Return what a program of the system says. Raises NeurogateError when it fails, or is not there."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=False)  # noqa: S603 - fixed words
+        done = subprocess.run(  # noqa: S603 - fixed words
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=_COMMAND_TIMEOUT_S, check=False
+        )
     except FileNotFoundError:
         raise NeurogateError(
             f"There is no {command[0]} here: this machine does not run systemd.",

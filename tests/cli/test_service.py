@@ -6,6 +6,7 @@ import stat
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,9 @@ class Machine:
         self.root = root
 
     def service(self, *arguments: str, path: str = os.environ["PATH"], answer: str = "") -> tuple[int, str, str]:
+        for name in ("shadow", "gshadow"):  # their mode is 0: only root reads them all the same
+            with suppress(FileNotFoundError):
+                (self.root / "etc" / name).chmod(0o600)
         done = CliRunner().invoke(command_line(), ["service", *arguments], env={"PATH": path}, input=answer)
         if isinstance(done.exception, NeurogateError):
             return done.exception.exit_code, done.stdout, str(done.exception)
