@@ -28,7 +28,7 @@ def pyright(folder: Path) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-m", "pyright", "--outputjson", "--project", folder],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=100,
         check=False,
         env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},  # or it asks whether there is a newer one

@@ -18,7 +18,7 @@ MICROPYTHON = Path(sys.executable).with_name("micropython")
 
 def _tests(file: Path) -> list[str]:
     kinds = ast.FunctionDef | ast.AsyncFunctionDef
-    names = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, kinds)]
+    names = [node.name for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, kinds)]
     return [name for name in names if name.startswith("test_")]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import re
 import struct
 import subprocess
@@ -18,10 +19,10 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 HARDWARE = ROOT / "hardware"
-PINMAP: dict[str, Any] = tomllib.loads((HARDWARE / "pinmap.toml").read_text())
+PINMAP: dict[str, Any] = tomllib.loads((HARDWARE / "pinmap.toml").read_text("utf-8"))
 PINS: dict[str, dict[str, Any]] = {pin["name"]: pin for pin in PINMAP["pin"]}
 ENCLOSURE = HARDWARE / "enclosure"
-WIRING: dict[str, Any] = yaml.safe_load((HARDWARE / "wiring" / "board.yml").read_text())
+WIRING: dict[str, Any] = yaml.safe_load((HARDWARE / "wiring" / "board.yml").read_text("utf-8"))
 
 FLASH = {6, 7, 8, 9, 10, 11}
 INPUT_ONLY = {34, 35, 36, 39}
@@ -31,7 +32,7 @@ STRAPPING = {0, 2, 5, 12, 15}
 
 def board_file() -> dict[str, Any]:
     names: dict[str, Any] = {}
-    exec((ROOT / "firmware" / "board.py").read_text(), names)
+    exec((ROOT / "firmware" / "board.py").read_text("utf-8"), names)
     return names
 
 
@@ -70,7 +71,7 @@ def test_the_divider_keeps_the_converter_within_its_range() -> None:
     divider = PINMAP["divider"]
     share = divider["bottom_ohm"] / (divider["top_ohm"] + divider["bottom_ohm"])
     assert PINMAP["board"]["supply_mv"] * share <= divider["adc_max_mv"]
-    assert f"AOUT * {share:.3f}" in (HARDWARE / "assembly.md").read_text()
+    assert f"AOUT * {share:.3f}" in (HARDWARE / "assembly.md").read_text("utf-8")
 
 
 def test_the_wires_are_those_of_the_map() -> None:
@@ -100,24 +101,26 @@ def test_every_part_is_supplied_and_the_divider_lies_between() -> None:
 
 
 def test_the_drawings_are_those_of_the_sources(tmp_path: Path) -> None:
-    (tmp_path / "board.yml").write_text((HARDWARE / "wiring" / "board.yml").read_text())
+    (tmp_path / "board.yml").write_text((HARDWARE / "wiring" / "board.yml").read_text("utf-8"), "utf-8")
     wireviz = Path(sys.executable).with_name("wireviz")
-    subprocess.run([wireviz, "-f", "s", "board.yml"], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    any_locale = os.environ | {"PYTHONUTF8": "1"}
+    draw = [wireviz, "-f", "s", "board.yml"]
+    subprocess.run(draw, cwd=tmp_path, env=any_locale, check=True, capture_output=True, timeout=60)
     assert texts(tmp_path / "board.svg") == texts(HARDWARE / "wiring" / "board.svg")
     (tmp_path / "wiring").mkdir()
-    (tmp_path / "pinmap.toml").write_text((HARDWARE / "pinmap.toml").read_text())
-    (tmp_path / "wiring" / "divider.py").write_text((HARDWARE / "wiring" / "divider.py").read_text())
+    (tmp_path / "pinmap.toml").write_text((HARDWARE / "pinmap.toml").read_text("utf-8"), "utf-8")
+    (tmp_path / "wiring" / "divider.py").write_text((HARDWARE / "wiring" / "divider.py").read_text("utf-8"), "utf-8")
     subprocess.run([sys.executable, tmp_path / "wiring" / "divider.py"], check=True, timeout=60)
     assert texts(tmp_path / "wiring" / "divider.svg") == texts(HARDWARE / "wiring" / "divider.svg")
 
 
 def texts(svg: Path) -> list[str]:
     """What is written in a drawing; where it stands differs between versions of the tools."""
-    return sorted(re.sub(r"\s+", " ", text).strip() for text in re.findall(r">([^<>]+)<", svg.read_text()))
+    return sorted(re.sub(r"\s+", " ", text).strip() for text in re.findall(r">([^<>]+)<", svg.read_text("utf-8")))
 
 
 def test_the_table_of_the_readme_is_the_map() -> None:
-    readme = (HARDWARE / "README.md").read_text()
+    readme = (HARDWARE / "README.md").read_text("utf-8")
     for pin in PINS.values():
         assert f"| {pin['name']} | {pin['gpio']} | {pin['direction']} | {pin['wire']} | {pin['why']} |" in readme
     assert len(re.findall(r"^\| \w+ \| \d+ \|", readme, re.MULTILINE)) == len(PINS)
@@ -164,11 +167,13 @@ def cross(one: Sequence[float], other: Sequence[float]) -> Sequence[float]:
 
 def test_links_lead_somewhere() -> None:
     for document in ("README.md", "assembly.md"):
-        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", (HARDWARE / document).read_text()):
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", (HARDWARE / document).read_text("utf-8")):
             if not link.startswith("http"):
                 assert (HARDWARE / link).exists(), link
 
 
 def test_test_steps_are_numbered_through() -> None:
-    steps = [int(step) for step in re.findall(r"^\| (\d+) \|", (HARDWARE / "assembly.md").read_text(), re.MULTILINE)]
+    steps = [
+        int(step) for step in re.findall(r"^\| (\d+) \|", (HARDWARE / "assembly.md").read_text("utf-8"), re.MULTILINE)
+    ]
     assert all(after == before + 1 for before, after in pairwise(steps))
