@@ -149,19 +149,25 @@ async def test_a_table_that_is_wrong_whatever_the_secret_is_stops_the_start(tmp_
             pass
 
 
-@pytest.mark.parametrize(
-    ("organizations", "whose"), [([], "default"), (["acme"], "acme"), (["acme", "other"], "default")]
-)
+BRING: list[dict[str, Any]] = [
+    {"type": "golioth", "name": "golioth", "webhook_secret": "planted-" + "s" * 32},
+    {"type": "mqtt_external", "name": "plant", "brokerUrl": "127.0.0.1", "port": 1, "topics": "plant/+"},
+]
+
+
+@pytest.mark.parametrize(("organizations", "whose"), [([], "default"), (["acme"], "acme")])
 async def test_p8_whose_readings_come_in_is_the_same_whichever_way(
     tmp_path: Path, organizations: list[str], whose: str
 ) -> None:
-    both: list[dict[str, Any]] = [
-        {"type": "golioth", "name": "golioth", "webhook_secret": "planted-" + "s" * 32},
-        {"type": "mqtt_external", "name": "plant", "brokerUrl": "127.0.0.1", "port": 1, "topics": "plant/+"},
-    ]
-    tables = both if len(organizations) < 2 else both[:1]  # what is heard at a broker is refused for several
-    async with running_site(tmp_path, integrations=[{**one, "organizations": organizations} for one in tables]) as site:
+    async with running_site(tmp_path, integrations=[{**one, "organizations": organizations} for one in BRING]) as site:
         integrations = site.gateway._running.integrations
         heard = [one.inbound._reader._organization_id for one in integrations.running() if one.inbound is not None]
         assert [door.organization_id for door in _doors(integrations, "default")] == [whose]
-        assert heard == [whose] * (len(tables) - 1)
+        assert heard == [whose]
+
+
+@pytest.mark.parametrize("table", BRING)
+async def test_p8_what_comes_in_for_several_is_refused(tmp_path: Path, table: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="belongs to one organisation: name no more than one"):
+        async with running_site(tmp_path, integrations=[table | {"organizations": ["acme", "other"]}]):
+            pass
