@@ -31,9 +31,6 @@ from cloud_sync.payload.in_parts import Key, Part
 from cloud_sync.rate_limit import RateLimit
 from gateway.model.topics import is_topic_filter
 
-_HOLDS_S = 5.0
-"""So long a connection has held before a message is sent alone that may be why the last ones have ended."""
-
 Told = Sequence[tuple[Property, Value]]
 _Mark = tuple[Key, tuple[int, ...]]
 _Pair = tuple[Key, int]
@@ -90,7 +87,7 @@ class Publisher:
             attempt.connection = connection = await self._kept.connected(status)
             async with asyncio.timeout(self._limits.timeout_s) as limit:
                 if self._telling is not None:
-                    await self._telling.tell(connection, limit)
+                    await self._telling.tell(connection, limit, has_readings=bool(parts))
                 for part in parts:
                     if not self._taken.issuperset(_pairs(part)):
                         await self._publish(connection, part, told(part), attempt, limit)
@@ -120,8 +117,8 @@ class Publisher:
         is_suspect = _mark(part) == self._suspect.key
         await self._collect(attempt, limit, waits=is_suspect)
         limit.reschedule(None)  # that the rate is limited is no silence of the broker's
-        if is_suspect and self._suspect.endings > 1:
-            await connection.gone(lasted_s=_HOLDS_S)
+        if is_suspect:
+            await self._suspect.held(connection)
         await self._rate.take()
         limit.reschedule(self._until_s())
         self._begun.update(_pairs(part))

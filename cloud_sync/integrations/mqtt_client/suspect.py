@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from cloud_sync.integrations.mqtt_client.connection import Connection
 from cloud_sync.integrations.mqtt_client.reasons import Failed
 
 _logger = logging.getLogger(__name__)
@@ -13,6 +14,8 @@ Key = TypeVar("Key")
 
 ENDINGS = 3
 """So many in a row at the same, and it is the reason."""
+_HOLDS_S = 5.0
+"""So long a connection has held before something is sent alone that may be why the last ones have ended."""
 
 
 class Suspect(Generic[Key]):
@@ -29,6 +32,14 @@ class Suspect(Generic[Key]):
         self.key = key
         return self.endings
 
+    async def held(self, connection: Connection) -> None:
+        """From the second time on, wait until the connection has held for a while: one that ends by itself ends before.
+
+        Such as where another client has our id.
+        """
+        if self.endings > 1:
+            await connection.gone(lasted_s=_HOLDS_S)
+
     def answered(self, key: Key) -> None:
         """Hear that it was taken, or refused, by a connection that goes on."""
         if key == self.key:
@@ -44,7 +55,8 @@ class Dispensable:
 
     def __init__(self) -> None:
         """At first nothing is left out."""
-        self._suspect = Suspect[str]()
+        self.suspect = Suspect[str]()
+        """At what the connection has ended."""
         self._left_out: set[str] = set()
 
     def is_left_out(self, words: str) -> bool:
@@ -57,11 +69,15 @@ class Dispensable:
         try:
             yield
         except Failed as error:
-            if error.blames_packet and self._suspect.ended_at(words) == ENDINGS:
-                self._left_out.add(words)
-                _logger.warning(
-                    "the broker ends the connection when %s: until the next start that is left out. Allow it there",
-                    words,
-                )
+            if error.blames_packet and self.suspect.ended_at(words) == ENDINGS:
+                self.leave_out(words)
             raise
-        self._suspect.answered(words)
+        self.suspect.answered(words)
+
+    def leave_out(self, words: str) -> None:
+        """Do that no more, and say so."""
+        self.suspect.clear()
+        self._left_out.add(words)
+        _logger.warning(
+            "the broker ends the connection when %s: until the next start that is left out. Allow it there", words
+        )

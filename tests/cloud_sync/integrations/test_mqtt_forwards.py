@@ -20,7 +20,7 @@ from cloud_sync.backoff import Backoff
 from cloud_sync.contract import AuthFailed, Batch, NotConnected, Ok, Outcome, Rejected, RetryAfter, WrongAddress
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.mqtt import Mqtt
-from cloud_sync.integrations.mqtt_client import publisher
+from cloud_sync.integrations.mqtt_client import suspect
 from cloud_sync.integrations.mqtt_client.connection import Broker, open_connection
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, Login
 from gateway.clock import ManualClock
@@ -37,7 +37,7 @@ from tests.mosquitto import Mosquitto
 
 @pytest.fixture(autouse=True)
 def _holds_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "_HOLDS_S", 0.01)
+    monkeypatch.setattr(suspect, "_HOLDS_S", 0.01)
 
 
 def made(port: int, **settings: Any) -> Mqtt:
@@ -273,7 +273,7 @@ async def test_p4_a_message_that_ends_the_connection_each_time_is_refused_in_the
 
 async def test_p4_another_client_with_our_id_makes_no_message_suspicious(monkeypatch: pytest.MonkeyPatch) -> None:
     """By MQTT 3.1.1 the broker ends the connection without a word when it comes, whatever is on its way."""
-    monkeypatch.setattr(publisher, "_HOLDS_S", 0.3)
+    monkeypatch.setattr(suspect, "_HOLDS_S", 0.3)
 
     async def comes_again(fake: FakeBroker) -> None:
         while True:
