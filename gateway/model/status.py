@@ -78,7 +78,7 @@ class DestinationStatus:
     last_error: str = ""
     lost: Loss | None = None
     label: str = ""
-    """What its owner calls one whose name is only an id; not for whom it does not belong to."""
+    """What its owner calls one whose name is only an id; `/ready`, which everybody may ask, says the name again."""
     dead_letters_lost: Loss | None = None
     """Of the readings that it refused: what had to leave before it was replayed."""
     health: IntegrationHealth | None = None
@@ -106,7 +106,7 @@ class ReceivingStatus:
     """How long until the next attempt; None unless it waits."""
     last_error: str = ""
     label: str = ""
-    """What its owner calls one whose name is only an id; not for whom it does not belong to."""
+    """What its owner calls one whose name is only an id; `/ready`, which everybody may ask, says the name again."""
     health: IntegrationHealth | None = None
 
     @property

@@ -109,5 +109,8 @@ _Status = TypeVar("_Status", DestinationStatus, ReceivingStatus)
 
 
 def _for_everybody(one: _Status) -> _Status:
-    """Leave out what is an organisation's own: what it calls its integration, and what the other side has said."""
-    return replace(one, label="", last_error="") if one.label else one
+    """Leave out what is an organisation's own: what it calls its integration, and what the other side has said.
+
+    Its label is then its id, by which the owner finds it.
+    """
+    return replace(one, label=one.name, last_error="" if one.label else one.last_error)

@@ -2,8 +2,10 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
-from tests.site import FailingDisk, Site, reading
+from gateway.operations.integrations import add_integration
+from tests.site import FailingDisk, Site, reading, running_site
 
 HOUSE = Path(__file__).parent.parent.parent
 PAGES = (HOUSE / "gateway" / "metrics.md", HOUSE / "README.md")
@@ -16,6 +18,22 @@ async def test_a_process_that_turns_is_healthy_and_ready_and_asks_no_token(site:
     async with site.http.get(site.url("/ready")) as response:
         body = await response.json()
         assert (response.status, body["status"], body["problems"]) == (200, "ready", [])
+
+
+async def test_p8_ready_says_an_organisations_integration_by_its_id_and_one_of_the_file_by_its_name(
+    tmp_path: Path,
+) -> None:
+    cloud: dict[str, Any] = {"type": "webhook", "name": "cloud", "url": "http://127.0.0.1:9/x"}
+    plant: dict[str, Any] = {"broker_url": "127.0.0.1", "port": 9, "topics": "a", "topic": "b"}
+    async with running_site(tmp_path, integrations=[cloud]) as site:
+        row = await site.command(
+            add_integration, organization_id="default", integration_type="mqtt", name="Our Plans", settings=plant
+        )
+        async with site.http.get(site.url("/ready")) as response:
+            body = await response.json()
+    assert {one["name"]: one["label"] for one in body["destinations"]} == {"cloud": "cloud", row.id: row.id}
+    assert [one["label"] for one in body["receiving"]] == [row.id]
+    assert "Our Plans" not in str(body)
 
 
 async def test_p10_it_tells_the_time_and_whether_its_own_clock_is_right(site: Site) -> None:
