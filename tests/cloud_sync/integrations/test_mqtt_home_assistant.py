@@ -59,6 +59,10 @@ def pir(*, motion: bool, row: int = 1, **changes: Any) -> StoredReading:
     return replace(stored(row, {"sensors": {"pir": {"motion_detected": motion}}}), **changes)
 
 
+def has_heard(it: Any) -> bool:
+    return bool(it._publisher._kept._connection.has_received)
+
+
 @asynccontextmanager
 async def home(port: int) -> AsyncIterator[tuple[HomeAssistant, aiomqtt.Client]]:
     shown = HomeAssistant()
@@ -96,6 +100,8 @@ async def test_it_shows_what_is_forwarded_and_all_of_it_again_when_it_comes(thei
             await showing(shown, kitchen, "pir-motion_detected", "on")
             told = shown.configs
             await client.publish("homeassistant/status", "online", qos=1)
+            (running,) = site.gateway._running.integrations.running()
+            await until(lambda: has_heard(running.integration), "it has come")
             await says(reading(sensors={"ld2410": {"presence": False}}))
             await showing(shown, kitchen, "ld2410-presence", "off")
             assert shown.configs == told + 1
