@@ -123,7 +123,9 @@ class Publisher:
         limit.reschedule(self._until_s())
         self._begun.update(_pairs(part))
         (topic,) = part.key
+        attempt.leaving = part if connection.ended is None else None
         future = await connection.publish(topic, part.body, retain=self._retain, properties=properties)
+        attempt.leaving = None
         attempt.pending.append((part, future))
         await self._collect(attempt, limit, waits=is_suspect)
 
@@ -173,10 +175,11 @@ class Publisher:
         if isinstance(outcome, NotConnected):
             blames = connection is not None and connection.ended is not None and connection.ended.blames_packet
             await self._kept.drop(connection)
-            if blames and attempt.pending and self._is_at_fault(attempt.pending[0][0]):
+            suspect = attempt.pending[0][0] if attempt.pending else attempt.leaving
+            if blames and suspect is not None and self._is_at_fault(suspect):
                 words = f"{outcome.reason}, {ENDINGS} times in a row when it was sent this alone"
-                self._begun.difference_update(_pairs(attempt.pending[0][0]))
-                attempt.refused.append((attempt.pending[0][0], Rejected(words)))
+                self._begun.difference_update(_pairs(suspect))
+                attempt.refused.append((suspect, Rejected(words)))
                 return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)
             left = self._begun | self._taken
             return replace(outcome, sent=any(not left.isdisjoint(_pairs(part)) for part in parts))
@@ -197,6 +200,8 @@ class Publisher:
 class _Attempt:
     pending: deque[tuple[Part, asyncio.Future[Answer]]] = field(default_factory=deque)
     """On their way, in order."""
+    leaving: Part | None = None
+    """Behind these, and not all of it has left: a connection may end in the middle of a large message."""
     refused: list[tuple[Part, Rejected | TooLarge]] = field(default_factory=list)
     connection: Connection | None = None
     """None as long as there is none to publish by."""

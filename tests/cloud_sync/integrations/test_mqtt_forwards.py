@@ -271,6 +271,17 @@ async def test_p4_a_message_that_ends_the_connection_each_time_is_refused_in_the
         assert seqs(fake) == [1, 2, 4]
 
 
+async def test_p4_a_message_at_which_the_connection_ends_while_it_leaves_is_refused_too(real: Mosquitto) -> None:
+    """It is larger than what is on its way at once, and the broker goes as soon as it sees how large."""
+    large = stored(1, {"sensors": {"camera": {"seen": "x" * 16_000_000}}})
+    at: dict[str, Any] = {"version": "3.1.1", "username": "hub", "password": PASSWORD, "topic": "site/{device_id}"}
+    async with made(real.ports["mqtt"], **at, max_message_bytes=20_000_000) as it:
+        given = Batch("msg_1", (large,), "site-1", "log-1")
+        outcomes = [await sent(it, given) for _ in range(4)]
+        assert [type(one) for one in outcomes] == [NotConnected, NotConnected, NotConnected, Rejected]
+        assert await sent(it, Batch("msg_2", (stored(2),), "site-1", "log-1")) == Ok()
+
+
 async def test_p4_another_client_with_our_id_makes_no_message_suspicious(monkeypatch: pytest.MonkeyPatch) -> None:
     """By MQTT 3.1.1 the broker ends the connection without a word when it comes, whatever is on its way."""
     monkeypatch.setattr(suspect, "_HOLDS_S", 0.3)
