@@ -104,7 +104,7 @@ def test_the_drawings_are_those_of_the_sources(tmp_path: Path) -> None:
     (tmp_path / "board.yml").write_text((HARDWARE / "wiring" / "board.yml").read_text("utf-8"), "utf-8")
     wireviz = Path(sys.executable).with_name("wireviz")
     any_locale = os.environ | {"PYTHONUTF8": "1"}
-    draw = [wireviz, "-f", "s", "board.yml"]
+    draw = [str(wireviz), "-f", "s", "board.yml"]
     subprocess.run(draw, cwd=tmp_path, env=any_locale, check=True, capture_output=True, timeout=60)
     assert texts(tmp_path / "board.svg") == texts(HARDWARE / "wiring" / "board.svg")
     (tmp_path / "wiring").mkdir()
