@@ -155,7 +155,8 @@ class Ingest:
             return parsed if raw is None or raw == parsed.payload else parsed._replace(raw=raw)
 
         whose = routed.sender or Device(routed.organization_id, "") if isinstance(device, BadInput) else device
-        return self._entries(whose, parse, lambda: raw or to_json(found.fields), source, maybe_repeated=maybe_repeated)
+        said = found.fields if found.problem is None else found.piece
+        return self._entries(whose, parse, lambda: raw or to_json(said), source, maybe_repeated=maybe_repeated)
 
     async def take_document(self, device: Device, data: bytes, *, source: str) -> list[Verdict]:
         """Take in one reading, or `{"readings": […]}`; returns one verdict each, when everything is on disk.
@@ -279,6 +280,8 @@ class Ingest:
 
 def _device_of(routed: Routed, found: Found) -> Device | BadInput:
     """Return whose reading it is, or why it is nobody's."""
+    if found.problem is not None:
+        return found.problem
     try:
         return routed.device_of(found)
     except BadInput as error:

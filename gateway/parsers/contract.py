@@ -5,7 +5,7 @@ topic in, readings out, or BadInput for the whole message. It does not validate 
 `in_standard_shape`, access and ingest do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +38,8 @@ class Found:
     """The message, if it is in the standard shape as it is."""
     piece: Any = None
     """What of the message it was made of, as JSON; None: `fields` says all of it."""
+    problem: BadInput | None = None
+    """Why `piece` is no reading; then nothing else counts."""
 
 
 class Reply(NamedTuple):
@@ -91,8 +93,22 @@ class Parser:
     """What the topic calls the device that a message there is about; None when that is not said by topics."""
 
 
+def each_of(items: Iterable[Any], read: Callable[[Any], Found]) -> list[Found]:
+    """Read each item of a message; one that cannot be read spoils no other."""
+
+    def found(item: Any) -> Found:  # noqa: ANN401 - JSON
+        try:
+            return read(item)
+        except BadInput as error:
+            return Found({}, piece=item, problem=error)
+
+    return [found(item) for item in items]
+
+
 def in_standard_shape(found: Found, device_id: str) -> Parsed:
     """Validate what was found as a reading of this device. Raises BadInput."""
+    if found.problem is not None:
+        raise found.problem
     body = found.fields
     if found.payload is not None and body.get("device_id") == device_id:
         return parse_object(body, found.payload)

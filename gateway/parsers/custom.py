@@ -1,7 +1,8 @@
 """The parser `custom`: whatever JSON a device sends, by a mapping that its owner writes down.
 
 Each field of a reading comes from a path into the message, a level of the topic, or a constant; numbers may be scaled.
-A path that leads nowhere is an error that names it, unless its field is optional.
+A path that leads nowhere is an error that names it, unless its field is optional. Of several items each stands for
+itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 from gateway.config.routes import FieldSource, Mapping
 from gateway.model.errors import BadInput
 from gateway.model.json_path import JsonPath, PathNotFound, parse_path
-from gateway.parsers.contract import Found, Parser, check_count
+from gateway.parsers.contract import Found, Parser, check_count, each_of
 from gateway.parsers.standard import load_json
 
 _HINT = "Correct the mapping of the route, or set optional = true; neurogate parser test shows what comes of it."
@@ -36,7 +37,9 @@ def custom(mapping: Mapping) -> Parser:
 
     def parse(data: bytes, topic: str) -> list[Found]:
         message = load_json(data)
-        return [reading(message, item, topic) for item in _items(message, each)]
+        if each is None:
+            return [reading(message, message, topic)]
+        return each_of(_items(message, each), lambda item: reading(message, item, topic))
 
     def reading(message: Any, item: Any, topic: str) -> Found:  # noqa: ANN401 - JSON
         fields = dict(_values(envelope, message, item, topic))
@@ -58,9 +61,7 @@ def custom(mapping: Mapping) -> Parser:
     return Parser("custom", parse, named=named if in_topic else None)
 
 
-def _items(message: Any, each: JsonPath | None) -> list[Any]:  # noqa: ANN401 - JSON
-    if each is None:
-        return [message]
+def _items(message: Any, each: JsonPath) -> list[Any]:  # noqa: ANN401 - JSON
     items = _find(each, message)
     if not isinstance(items, list):
         raise BadInput("no_readings", f"{each.text} is no array: there is no reading for each item.", hint=_HINT)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.model.errors import BadInput
-from gateway.parsers.contract import Found, Parser, check_count
+from gateway.parsers.contract import Found, Parser, check_count, each_of
 from gateway.parsers.standard import load_json
 from gateway.parsers.timestamp import unix_ms
 
@@ -54,11 +54,12 @@ def parser_of(event: Event, is_ours: Callable[[str], bool]) -> Parser:
 
     def parse(data: bytes, _: str) -> list[Found]:
         value = load_json(data)
-        values = value if isinstance(value, list) else [value]
-        check_count(len(values))
-        if not values:
+        if not isinstance(value, list):
+            return [] if _is_echo(value, is_ours) else [_found(value, event)]
+        check_count(len(value))
+        if not value:
             raise BadInput("no_readings", "The array is empty.", hint=_HINT)
-        return [_found(one, event) for one in values if not _is_echo(one, is_ours)]
+        return each_of((one for one in value if not _is_echo(one, is_ours)), lambda one: _found(one, event))
 
     return Parser("golioth", parse)
 

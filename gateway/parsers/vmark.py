@@ -17,7 +17,7 @@ The topics and the reply are all that is documented of the protocol. Of a report
 from typing import Any
 
 from gateway.model.errors import BadInput
-from gateway.parsers.contract import Found, Parser, Reply, check_count
+from gateway.parsers.contract import Found, Parser, Reply, check_count, each_of
 from gateway.parsers.standard import load_json
 
 _REPORT, _REPLY = "properties_report", "_reply"
@@ -74,16 +74,18 @@ def parse_vmark(data: bytes, topic: str) -> list[Found]:
     if "devices" not in report:
         return [_reading(report, report, hub)]
     devices = report["devices"]
-    if not isinstance(devices, list) or not devices or not all(isinstance(one, dict) for one in devices):
+    if not isinstance(devices, list) or not devices:
         raise BadInput("invalid_vmark", "devices must be a list of objects, at least one.", hint=_HINT)
     check_count(len(devices))
-    return [_reading(one, report, hub) for one in devices]
+    return each_of(devices, lambda device: _reading(device, report, hub))
 
 
 VMARK = Parser("vmark", parse_vmark, is_report, is_reply, hub_of, reply_to, heard_by)
 
 
-def _reading(device: dict[str, Any], report: dict[str, Any], hub: str) -> Found:
+def _reading(device: Any, report: dict[str, Any], hub: str) -> Found:  # noqa: ANN401 - JSON
+    if not isinstance(device, dict):
+        raise BadInput("invalid_vmark", "What stands in devices is no object.", hint=_HINT)
     fields: dict[str, Any] = {"sensors": _sensors(device)}
     times = [one[name] for one in (device, report) for name in _TIMES if type(one.get(name)) in (str, int, float)]
     if times:

@@ -237,6 +237,15 @@ async def test_a_report_that_is_quarantined_is_answered_too(site: Site, payload:
     assert len(await site.quarantined()) == 1
 
 
+async def test_p4_a_device_of_which_nothing_can_be_read_costs_no_other_of_the_report(site: Site) -> None:
+    nothing = {"hardware_ids": ["B"], "properties": {}}
+    devices = [{"device_id": "a", "t": 1}, nothing, {"device_id": "c", "t": 3}]
+    await sent(site, await hub_of(site), REPORT, {"devices": devices})
+    assert [one.device_id for one in await site.stored(2)] == ["a", "c"]
+    (bad,) = await site.quarantined()
+    assert (bad.device_id, bad.code, json.loads(bad.payload)) == ("", "invalid_vmark", nothing)
+
+
 async def test_a_reply_to_a_persistent_session_is_on_disk_first(site: Site) -> None:
     hub = await hub_of(site)
     async with RawClient.login(site, hub, clean=False) as client:

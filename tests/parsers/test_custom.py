@@ -82,6 +82,18 @@ def test_each_item_of_an_array_may_be_a_reading() -> None:
     ]
 
 
+def test_p4_an_item_that_cannot_be_read_spoils_no_other() -> None:
+    rows: list[Any] = [{"id": 1, "t": 5}, {"id": 2}, 7, {"id": 3, "t": "x"}, {"id": 4, "t": 6}]
+    mapping = {"each": "rows", "device_id": "id", **climate(t={"path": "t", "scale": 1})}
+    found = parsed(mapping, {"rows": rows})
+    assert [one.device_id for one in found if one.problem is None] == ["1", "4"]
+    assert [(one.piece, one.problem.code) for one in found if one.problem is not None] == [
+        (rows[1], "path_not_found"),
+        (rows[2], "path_not_found"),
+        (rows[3], "not_a_number"),
+    ]
+
+
 @pytest.mark.parametrize("path", ["values.x", "values.none", "x.y"])
 def test_what_is_optional_may_be_missing_and_a_sensor_without_fields_is_none(path: str) -> None:
     missing = {"path": path, "optional": True}

@@ -81,11 +81,17 @@ def test_a_reading_that_names_its_device_is_that_ones() -> None:
     assert in_standard_shape(found, "kitchen").body["seq"] == 1
 
 
-@pytest.mark.parametrize("value", [None, {}, {"ts": DAY}, [], [[1]], [None]])
+@pytest.mark.parametrize("value", [None, {}, {"ts": DAY}, []])
 def test_what_is_no_measurement_is_refused_with_what_to_do(value: Any) -> None:
     with pytest.raises(BadInput) as refused:
         parsed(value)
     assert "cbor-to-json" in refused.value.hint
+
+
+def test_p4_an_item_that_is_no_measurement_spoils_no_other() -> None:
+    found = parsed([1, None, [2], {}, 3], ".s/speed")
+    assert [one.fields["sensors"]["speed"]["value"] for one in found if one.problem is None] == [1, 3]
+    assert [one.piece for one in found if one.problem is not None] == [None, [2], {}]
 
 
 def test_what_is_no_json_or_too_much_is_refused() -> None:

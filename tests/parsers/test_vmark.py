@@ -98,7 +98,7 @@ def test_a_report_may_be_about_several_devices_and_times() -> None:
         ({}, "no properties"),
         ({"properties": {}}, "no properties"),
         ({"devices": []}, "devices"),
-        ({"devices": [1]}, "devices"),
+        ({"devices": 1}, "devices"),
         ({"hardware_ids": ["x"] * 21, "t": 1}, "21 hardware_ids"),
     ],
 )
@@ -106,3 +106,12 @@ def test_what_is_no_report_is_refused(report: Any, words: str) -> None:
     with pytest.raises(BadInput) as raised:
         parsed(report)
     assert words in raised.value.message
+
+
+def test_p4_a_device_of_which_nothing_can_be_read_spoils_no_other() -> None:
+    wrong: list[Any] = [1, {"hardware_ids": ["C"]}, {"hardware_ids": ["x"] * 21, "t": 1}]
+    found = parsed({"devices": [{"hardware_ids": ["A"], "t": 1}, *wrong, {"hardware_ids": ["B"], "t": 2}]})
+    assert [one.device_id for one in found if one.problem is None] == ["A", "B"]
+    assert [(one.piece, one.problem.code) for one in found if one.problem is not None] == [
+        (device, "invalid_vmark") for device in wrong
+    ]
