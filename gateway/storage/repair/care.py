@@ -195,6 +195,8 @@ class Care:
                         await asyncio.wait_for(self._interrupt.wait(), _ROOM_CHECK_S)
                         return
                 self._waits = False
+                if chunk.is_last:
+                    break  # also when it is to stop: no later start would tell of it
                 if self._interrupt.is_set():
                     return
         except Stopped:
