@@ -182,7 +182,7 @@ async def test_with_another_prefix_it_may_say_that_it_has_come_where_it_always_d
         who, told = await credential(site), site.gateway._running.home_assistant
         await until(lambda: not any(one.configs_due for one in told._devices.values()) and bool(told._devices), "told")
         login: dict[str, Any] = {"username": who.username, "password": who.password}
-        async with aiomqtt.Client("127.0.0.1", site.mqtt_port, **login) as client, asyncio.timeout(5):
+        async with aiomqtt.Client("127.0.0.1", site.mqtt_port, **login) as client, asyncio.timeout(20):
             await client.subscribe("ha/device/+/config")
             assert (await anext(client.messages)).retain
             for topic in ("homeassistant/status", "ha/status"):

@@ -130,7 +130,7 @@ async def test_p9_what_waits_for_the_disk_is_bounded_all_together(
                 await asyncio.sleep(0.1)
                 board.send(packet)
                 paused = 'neurogate_front_door_paused_total{reason="disk"}'
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     while not await site.metric(paused):  # noqa: ASYNC110 - a counter cannot be waited for
                         await asyncio.sleep(0.01)
                 assert BOUND // 4 < site.log.waiting_bytes <= BOUND // 2 + 2 * size

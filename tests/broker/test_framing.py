@@ -106,7 +106,7 @@ async def deliver(site: Site, stream: bytes, cuts: list[int], done: Callable[[Wi
     connection.connection_made(wire)
     edges = [0, *sorted({cut % len(stream) for cut in cuts} - {0}), len(stream)]
     for start, end in pairwise(edges):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await wire.reading.wait()
         connection.data_received(stream[start:end])
     await until(lambda: done(wire), "every answer")

@@ -60,7 +60,7 @@ async def test_p1_nothing_removes_a_damaged_log_before_the_fresh_one_tells_of_it
     async with opened(tmp_path / "log.db") as log:
         monkeypatch.setattr(LogFiles, "open", late)
         log.care.report("a test says so")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not corrupt_files(tmp_path):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert not log.bounds.drop_wrecks()

@@ -26,6 +26,7 @@ from gateway.storage import log as log_module
 from gateway.storage.credentials import Credentials
 from gateway.storage.data_dir import DataDir, load_or_create_key
 from gateway.storage.state import State
+from tests.site import until
 from tests.storage.repair.damaged import PAGE, corrupt_files, fill, opened, survivors
 
 # Another process: closing a file here would drop the locks of the database that this process has open.
@@ -226,15 +227,14 @@ async def test_p6_a_log_damaged_under_load_costs_no_later_acknowledgement(tmp_pa
         async with asyncio.TaskGroup() as tasks:
             for worker in range(1, 11):
                 tasks.create_task(load(worker))
-            await asyncio.sleep(0.5)
+            await until(lambda: len(board.acknowledged) > 100, "some readings before the damage")
             before = len(board.acknowledged)
             await asyncio.to_thread(overwrite, log, 13, pages * 9 // 10)  # all but the header and the newest
             at_damage = len(board.acknowledged)
             noticed = await board.until_noticed("log.db was damaged")
             at_swap = len(board.acknowledged)
-            await asyncio.sleep(0.5)
             await board.until_noticed("readings were salvaged")
-            await asyncio.sleep(0.2)
+            await until(lambda: len(board.acknowledged) > at_swap + 100, "readings go on being acknowledged")
             stop.set()
         after = len(board.acknowledged)
     kept = stored_seqs(tmp_path)
@@ -349,7 +349,7 @@ async def test_p6_a_log_that_cannot_be_replaced_yet_is_said_and_remembered(
         parts = board.gateway._parts
         assert parts is not None
         parts.log.care.report("a test says so")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             body = await board.until_noticed("could not be repaired yet")
             assert body["http"] == 503
             assert await board.send(2) == 503

@@ -12,6 +12,7 @@ import pytest
 from gateway.model.errors import NeurogateError
 from gateway.provisioning.reachable import Address, authority_der, check_reachable
 from tests.firmware.site_certificates import SiteCA
+from tests.ports import free_port
 
 NAME = "gateway.site"
 
@@ -81,8 +82,7 @@ def test_a_name_that_does_not_resolve_is_said() -> None:
 
 
 def test_a_gateway_that_does_not_answer_is_said() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     with pytest.raises(NeurogateError, match=f"No gateway answers at 127.0.0.1:{port}"):
         check_reachable(Address("127.0.0.1", port, 8080))
 

@@ -97,7 +97,7 @@ async def test_what_was_not_stored_is_said_again(line: PtyPort, tmp_path: Path, 
         await line.write(SOMEBODY)
         await until(lambda: disk.failed > 0)
         disk.failing = False
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while site.log.last_row == 0:
                 site.clock.advance(1_000)
                 await line.write(SOMEBODY)

@@ -123,7 +123,7 @@ async def test_what_can_wait_is_written_within_a_second_or_when_it_is_closed(tmp
         store = MqttStore(log)
         store.later([mqtt_store.retain("a", b"x", 0)])
         assert (await store.load()).retained == []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not (await store.load()).retained:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         store.later([mqtt_store.retain("b", b"x", 0)])

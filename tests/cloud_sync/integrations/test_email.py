@@ -1,6 +1,5 @@
 """E-mail, against a real mail server: encryption, login, what it refuses, and what nobody can slip in."""
 
-import socket
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from gateway.config import EgressSettings
 from tests.cloud_sync.integrations.certificates import Authority, serving
 from tests.cloud_sync.integrations.mail_server import PASSWORD, Mailbox, mail_server
 from tests.cloud_sync.samples import ANYWHERE, NOW_MS, notification
+from tests.ports import free_port
 
 LOGIN: dict[str, Any] = {"username": "gateway", "password": PASSWORD}
 
@@ -193,9 +193,7 @@ async def test_what_is_no_address_is_told_and_the_others_get_it() -> None:
 
 
 async def test_nobody_there_is_certain_to_have_got_nothing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    outcome = await notify(Mailbox(port))
+    outcome = await notify(Mailbox(free_port()))
     assert isinstance(outcome, NotConnected)
     assert not outcome.sent
 

@@ -157,7 +157,7 @@ async def test_while_there_is_no_room_for_a_fresh_log_nothing_is_acknowledged(
         log.care.report("a test says so")
         with pytest.raises(StoreFailed, match="No space left"):
             await log.append([reading(log, 1_001)])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while log.care.is_damaged:
                 assert "could not be repaired yet" in " ".join(log.care.notices) or failures == 2
                 await asyncio.sleep(0.01)
@@ -324,7 +324,7 @@ async def test_p5_a_salvaged_file_counts_and_is_the_first_to_leave(tmp_path: Pat
         with pytest.MonkeyPatch.context() as full:
             full.setattr(Space, "room_bytes", lambda *_: 0)
             log.bounds.tick()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while wreck.exists():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
 
@@ -339,7 +339,7 @@ async def test_p5_a_salvage_waits_for_room_and_bounds_wait_for_an_exchange(tmp_p
             log.care.report("a test says so")
             log.bounds.tick()
             await log.append([reading(log, 5_001)])
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while not any("room again" in notice for notice in log.care.notices):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             assert log.salvages[0].rescued == 1_000, "what a reader waits for"
@@ -363,7 +363,7 @@ async def test_damage_found_while_the_check_runs_is_repaired_at_once(
         log.care.check()
         await asyncio.sleep(0.2)
         log.care.report("a commit met damage")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await log.append([reading(log, 101)])
         await salvaged(log)
         assert (await log.buffer()).readings == 101

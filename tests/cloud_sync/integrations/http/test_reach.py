@@ -15,6 +15,7 @@ from gateway.config import EgressSettings
 from gateway.model.finding import Finding
 from tests.cloud_sync.integrations.certificates import Authority, serving
 from tests.cloud_sync.samples import ANYWHERE
+from tests.ports import free_port
 
 
 def now() -> ManualClock:
@@ -62,9 +63,7 @@ async def test_an_address_that_egress_forbids_is_not_connected_to() -> None:
 
 
 async def test_a_port_where_nobody_listens_is_said() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    assert "refuses connections" in last(await plain("127.0.0.1", port), "broken").words
+    assert "refuses connections" in last(await plain("127.0.0.1", free_port()), "broken").words
 
 
 async def test_a_server_that_takes_no_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
