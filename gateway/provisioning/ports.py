@@ -1,7 +1,6 @@
 """Which serial port a board is on, and whether it can be had."""
 
 import errno
-import getpass
 import stat
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def check_port(port: str) -> None:
 def _refused(port: str, number: int | None, error: Exception) -> FlashFailed:
     if number in (errno.EACCES, errno.EPERM):
         return FlashFailed(
-            f"{getpass.getuser()} may not open {port}.",
+            f"This user may not open {port}.",
             hint="Once: sudo usermod -aG dialout $USER, then log out and in again.",
         )
     if number in (errno.EBUSY, errno.EAGAIN):
