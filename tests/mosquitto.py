@@ -1,6 +1,5 @@
 """A real mosquitto, as somebody else's broker."""
 
-import getpass
 import socket
 import subprocess
 import time
@@ -65,7 +64,7 @@ def _running(
         "".join(f"listener {ports[name]} 127.0.0.1\n{said}" for name, said in listeners.items())
         + f"allow_anonymous false\npassword_file {folder}/users\nacl_file {folder}/acl\n"
         f"persistence_location {folder}/\n"
-        f"user {getpass.getuser()}\n"  # or it becomes one of its own, who may not look into the folder
+        "user root\n"  # or root becomes one of its own, who may not look into the folder; others stay who they are
          + more
     )
     with (folder / "log").open("wb") as log:

@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import getpass
 import json
 import os
 import shutil
@@ -51,7 +50,7 @@ def mosquitto(folder: Path, *lines: str, tls: tuple[Path, Path] | None = None, p
     """Run a broker; yields its port. `tls` are its certificate and key."""
     port = port or free_port()
     folder.mkdir(exist_ok=True)
-    config = [f"listener {port} 127.0.0.1", f"user {getpass.getuser()}", *(lines or ["allow_anonymous true"])]
+    config = [f"listener {port} 127.0.0.1", "user root", *(lines or ["allow_anonymous true"])]
     if tls is not None:
         config += [f"certfile {tls[0]}", f"keyfile {tls[1]}"]
     (folder / "mosquitto.conf").write_text("\n".join(config) + "\n")
