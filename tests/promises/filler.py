@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from gateway.storage.log import Log
 
 READER = "a-destination"
 AT_ONCE = 500
+_PATIENCE_S = 20.0
 _PAYLOAD = b'{"device_id":"board","sensors":{"noise":"%s"}}' % (b"x" * 500)
 
 
@@ -71,8 +72,10 @@ async def fill(folder: Path, settings: StorageSettings, appends: int, *, others:
         buffer, loss = await log.buffer(), await log.loss(READER)
         full_before = log.bounds.full is not None
         log.move_cursor(READER, log.last_row)  # the destination is back, and gets everything
-        await asyncio.sleep(1.2)
-        await _settle(log)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                while log.bounds.full is not None:
+                    await _settle(log)
         return {
             "acked": acked,
             "refused": refused,
