@@ -139,7 +139,7 @@ async def test_the_broker_is_tried_and_nothing_of_that_stays(site: Site) -> None
 
 
 async def test_a_broker_that_grants_too_much_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site.gateway._running.door.delivery, "_may_subscribe", lambda *_: True)
+    monkeypatch.setattr(site.gateway._running.door.delivery.subscriptions, "_may_subscribe", lambda *_: True)
     found = await site.command(try_broker)
     assert [finding.level for finding in found] == ["ok", "broken", "broken", "broken"]
     assert "An organisation may subscribe to #." in str(found)
