@@ -25,7 +25,7 @@ def mosquitto(folder: Path, gateway_port: int, authorities: str, password: str) 
     bridge = replaced(
         bridge,
         {
-            "raspberrypi.local:8883": f"localhost:{gateway_port}",
+            "raspberrypi.local:8883": f"127.0.0.1:{gateway_port}",
             "/etc/mosquitto/certs": str(folder),
             "PASSWORD": password,
         },

@@ -67,19 +67,19 @@ async def python(place: Place) -> Command:
     program = place.example(
         "python", "sensor.py", {"PORT = 8883": f"PORT = {place.mqtt_port}", "EVERY_S = 10": f"EVERY_S = {EVERY_S}"}
     )
-    return sys.executable, program, "localhost", "device.json", "ca.pem"
+    return sys.executable, program, "127.0.0.1", "device.json", "ca.pem"
 
 
 async def node(place: Place) -> Command:
     program = place.example(
         "node", "sensor.js", {"PORT = 8883": f"PORT = {place.mqtt_port}", "EVERY_S = 10": f"EVERY_S = {EVERY_S}"}
     )
-    return "node", program, "localhost", "device.json", "ca.pem"
+    return "node", program, "127.0.0.1", "device.json", "ca.pem"
 
 
 async def micropython(place: Place) -> Command:
     address = 'HOST, PORT = "raspberrypi.local", 8883'
-    replaced = {address: f'HOST, PORT = "localhost", {place.mqtt_port}', "EVERY_S = 10": f"EVERY_S = {EVERY_S}"}
+    replaced = {address: f'HOST, PORT = "127.0.0.1", {place.mqtt_port}', "EVERY_S = 10": f"EVERY_S = {EVERY_S}"}
     return MICROPYTHON, place.example("micropython", "main.py", replaced)
 
 
@@ -89,7 +89,7 @@ async def arduino(place: Place) -> Command:
         "arduino",
         "sensor/sensor.ino",
         {
-            "raspberrypi.local:8443": f"localhost:{place.http_port}",
+            "raspberrypi.local:8443": f"127.0.0.1:{place.http_port}",
             "esp32-hall": credential.device_id,
             'DEVICE_PASSWORD = "PASSWORD"': f'DEVICE_PASSWORD = "{credential.password}"',
             "what `neurogate certs show --ca` prints, all of it\n": "".join(place.authorities),
