@@ -86,12 +86,16 @@ class SerialPort:
         self._ended: asyncio.Future[PortUnusable]
         self._unsent = bytearray()
         self._was_heard = False
-        self._trouble = f"{table.port} is not open yet."
+        self._trouble = self._not_open
 
     @property
     def notice(self) -> str:
         """What its owner should know, as a sentence; empty while it is open."""
         return f"Serial port of {self._table.device_id}: {self._trouble}" if self._trouble else ""
+
+    @property
+    def _not_open(self) -> str:
+        return f"{self._table.port} is not open yet."
 
     async def run(self) -> None:
         """Keep it open, until cancelled."""
@@ -131,6 +135,7 @@ class SerialPort:
             self._loop.remove_reader(self._fd)
             self._loop.remove_writer(self._fd)
             self._fd = -1
+            self._trouble = self._not_open
             self._unsent.clear()
             self._listener.closed()
             await asyncio.to_thread(_close, port)

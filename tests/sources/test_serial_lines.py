@@ -182,6 +182,7 @@ async def test_a_defect_of_ours_is_told_and_the_port_read_again(
             await line.write(board(1))
             failing = site.gateway._supervisor.failing
             await until(lambda: f"serial {line.path}" in failing)
+            await until_open(site, is_open=False)
         await until(lambda: not failing)
         await until_open(site)
         await line.write(board(2))
