@@ -14,6 +14,18 @@ _given: deque[socket.socket] = deque()
 """One for each port that was given last, with a name in this network namespace that nobody else can have meanwhile."""
 
 
+def _is_here(address: str) -> bool:
+    try:
+        with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET):
+            return True
+    except OSError:
+        return False
+
+
+LOOPBACKS = tuple(filter(_is_here, ("127.0.0.1", "::1")))
+"""This machine's addresses of itself: a container often has no IPv6."""
+
+
 def free_port() -> int:
     """Return a port that is free, as is the next one, for TCP and for UDP.
 

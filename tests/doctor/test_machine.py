@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from gateway.doctor.sockets import Listening, listening, owner
 from gateway.model.status import BufferStatus, Loss
 from gateway.operations.buffer import BufferReport, Place
 from tests.doctor.scene import NOW_MS, device, evidence, levels, only, status, troubles, vitals
-from tests.ports import free_port
+from tests.ports import LOOPBACKS, free_port
 
 LISTENER = (
     "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
@@ -255,7 +256,7 @@ async def test_of_another_users_program_no_name_is_guessed_and_the_gateways_own_
         assert found.hint == "Stop it (sudo ss -ltnp shows its name), or set mqtt.port."
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", LOOPBACKS)
 def test_who_listens_is_found_by_address(host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as server:
@@ -292,7 +293,9 @@ async def test_mqtt_on_loopback_only_is_warned_of(tmp_path: Path) -> None:
         assert "no board on the network reaches it" in found.words
 
 
-async def test_a_firewall_that_is_on_is_told_with_the_ports(tmp_path: Path) -> None:
+async def test_a_firewall_that_is_on_is_told_with_the_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("gateway.doctor.checks.network")  # the function has its name
+    monkeypatch.setattr(module, "own_address", lambda: "192.0.2.7")
     (tmp_path / "ufw").mkdir()
     (tmp_path / "ufw/ufw.conf").write_text("# comment\nENABLED=yes\n")
     found = await network(evidence(tmp_path, tables=tables(1883, "0.0.0.0"), machine=Machine(etc=tmp_path)))
