@@ -15,6 +15,7 @@ COMMAND = (sys.executable, "-m", "gateway.cli", "device", "logs", "--port")
 def test_it_shows_what_the_board_says_until_it_is_interrupted(tmp_path: Path) -> None:
     with VirtualBoard(tmp_path / "board") as board:
         main = tmp_path / "main.py"
+        board.wait_for_prompt()
         main.write_text("import time\nwhile True:\n print('still here')\n time.sleep_ms(100)\n")
         assert mpremote(board, "fs", "cp", str(main), ":main.py").returncode == 0
         board.power_cycle()

@@ -15,6 +15,7 @@ MPREMOTE = Path(sys.executable).with_name("mpremote")
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualBoard]:
     with VirtualBoard(tmp_path_factory.mktemp("board")) as board:
+        board.wait_for_prompt()
         yield board
 
 

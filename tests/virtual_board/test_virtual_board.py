@@ -97,12 +97,16 @@ def test_a_program_that_neither_speaks_nor_listens_does_not_hold_up_the_power(
 
 
 def test_its_clock_begins_in_2000_and_outlives_a_reset(board: VirtualBoard) -> None:
+    at = len(board.console())
     board.power_cycle()
+    board.wait_for_prompt(after=at)
     assert said(board, "import time; print(time.gmtime(0)[0], time.gmtime()[0], type(time.time()))") == (
         "2000 2000 <class 'int'>"
     )
     said(board, "import machine; machine.RTC().datetime((2026, 11, 21, 5, 12, 30, 0, 0))")
+    at = len(board.console())
     mpremote(board, "exec", "--no-follow", "import machine; machine.reset()")
+    board.wait_for_prompt(after=at)
     now = said(board, "import time; t = time.gmtime(); print(t[:5], time.mktime(t) - time.time() in (-1, 0))")
     assert now == "(2026, 11, 21, 12, 30) True"
 

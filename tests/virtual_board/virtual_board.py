@@ -88,6 +88,11 @@ class VirtualBoard:
             assert time.monotonic() < deadline, f"never said {words!r}; but:\n{self.console()[after:]}"
             time.sleep(0.05)
 
+    def wait_for_prompt(self, *, after: int = 0) -> None:
+        """Wait until it has started, without a program: what it is told before may be lost."""
+        self.wait_for('Type "help()" for more information.', after=after)
+        self.wait_for(">>>", after=self.console().rindex("for more information."))
+
     def _tell(self, word: str) -> None:
         assert self._supervisor is not None
         assert self._supervisor.stdin is not None
