@@ -44,11 +44,10 @@ from tests.storage.tampered_disk import Disk
 
 T = TypeVar("T")
 
-COUNTED = 1
-"""The size of a page by which the model's own count of them is recognised; SQLite's are larger."""
+COUNTED = space_module.LOW_WATER_BYTES // LOW_WATER_ROWS
+"""A row counts for a page of this size, so that few rows fill the store; SQLite's own pages are powers of two."""
 _PATIENCE_S = 20.0
 _MEMORY = Path("/dev/shm")  # what a power cut leaves is our own doing, so no disk need be waited for
-_ROW_BYTES = space_module.LOW_WATER_BYTES // LOW_WATER_ROWS  # what a row counts for, so that few rows fill the store
 
 
 @dataclass(slots=True)
@@ -117,7 +116,7 @@ class LogAtRest(RuleBasedStateMachine):
         patch(append_module, "read_pages", _count_rows)
         patch(reclaim_module, "read_pages", _count_rows)
         patch(unused_metadata_module, "read_pages", _count_rows)
-        patch(space_module.Space, "room_bytes", lambda _, pages: (self.model.capacity - pages.live_bytes) * _ROW_BYTES)
+        patch(space_module.Space, "room_bytes", lambda _, pages: self.model.capacity * COUNTED - pages.live_bytes)
         patch(bounds_module, "_SHRINK_FROM_BYTES", 0)
         connect = log_module._connect
 
@@ -276,6 +275,6 @@ class LogAtRest(RuleBasedStateMachine):
 
 
 def _count_rows(db: sqlite3.Connection) -> Pages:
-    """Stand in for `read_pages`: a row is a page of one byte, and enough is free for every tick to give some back."""
+    """Stand in for `read_pages`: a row is a page, and enough is free for every tick to give some back."""
     (rows,) = db.execute("SELECT count(*) FROM device_telemetry_history").fetchone()
     return Pages(COUNTED, 2 * rows + 1, rows + 1)

@@ -6,12 +6,14 @@ thorough` looks for longer.
 """
 
 import sqlite3
-from typing import Any, cast
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import pytest
 from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, precondition, rule
+from hypothesis.stateful import initialize, rule
 
 from gateway.config import StorageSettings
 from gateway.model.reading import NewQuarantine
@@ -31,6 +33,7 @@ _READERS = ["a", "b"]
 _SPANS_MS = st.sampled_from([0, 1, 700, 5_000, DEDUPE_WINDOW_MS + 1, 2 * DAY_MS])
 _JUMPS_MS = st.sampled_from([0, 300, -300, 5_000, 400 * DAY_MS, -400 * DAY_MS])
 _SEEDS = st.integers(0, 1_000)
+Step = TypeVar("Step", bound=Callable[..., None])
 readers = st.sampled_from(_READERS)
 messages = st.lists(
     st.tuples(st.sampled_from("xyXY"), st.sampled_from(["", *"0123456789"]), st.sampled_from(["", *"gcmnr"])).map(
@@ -41,6 +44,24 @@ messages = st.lists(
 ).map(" ".join)
 """Readings like `x3`: of device x, seq 3; `X3` of its next boot; `x` without key. After it g or c for where its time
 came from, m or n for metadata, r when something else arrived than is stored."""
+
+
+def only_if(holds: Callable[["LogMachine"], bool]) -> Callable[[Step], Step]:
+    """Make nothing of a step that cannot be taken now.
+
+    A precondition of hypothesis would leave it out instead. Then what is drawn next hangs on what the log's threads
+    have done by now, of which not everything happens in the same order each time, and hypothesis finds that flaky.
+    """
+
+    def guarded(step: Step) -> Step:
+        @wraps(step)
+        def take(self: "LogMachine", *args: Any, **named: Any) -> None:
+            if holds(self):
+                step(self, *args, **named)
+
+        return cast("Step", take)
+
+    return guarded
 
 
 class LogMachine(LogUnderTest):
@@ -73,8 +94,8 @@ class LogMachine(LogUnderTest):
     def store(self, message: str) -> None:
         self._run(self._send(self._readings(message)))
 
-    @precondition(lambda self: bool(self.ever))
     @rule(which=st.integers(0, 50), times=st.integers(1, 2))
+    @only_if(lambda self: bool(self.ever))
     def store_again(self, which: int, times: int) -> None:
         old = self.ever[-1 - which % len(self.ever)]
         stream = self.log.stream(old.stream.organization_id, old.stream.device_id, old.stream.boot_id)
@@ -100,20 +121,20 @@ class LogMachine(LogUnderTest):
 
     # Readers
 
-    @precondition(lambda self: not self.hangs)
     @rule(name=readers, start=st.sampled_from(["oldest", "now"]))
+    @only_if(lambda self: not self.hangs)
     def open_reader(self, name: str, start: str) -> None:
         self._run(self._open_reader(name, start))
 
-    @precondition(lambda self: not self.hangs and bool(self.model.readers))
     @rule(which=st.integers(0, 1), start=st.sampled_from(["oldest", "now"]))
+    @only_if(lambda self: not self.hangs and bool(self.model.readers))
     def drop_reader_and_open_it_again(self, which: int, start: str) -> None:
         name = _pick(sorted(self.model.readers), which)
         self.drop_reader(name)
         self.open_reader(name, start)
 
-    @precondition(lambda self: len(self.model.readers) == len(_READERS))
     @rule(name=readers)
+    @only_if(lambda self: len(self.model.readers) == len(_READERS))
     def drop_reader(self, name: str) -> None:
         del self.model.readers[name]
         self.given_up.update(batch for batch, one in self.model.attempts.items() if one.attempt.destination == name)
@@ -121,8 +142,8 @@ class LogMachine(LogUnderTest):
             self.dropping.append(freezing.task)
         self._run(self._drop(name))
 
-    @precondition(lambda self: bool(self._idle_readers()))
     @rule(which=st.integers(0, 1), limit=st.integers(1, 5))
+    @only_if(lambda self: bool(self._idle_readers()))
     def freeze(self, which: int, limit: int) -> None:
         """Send the next batch, or less of it: it was too large."""
         name = _pick(self._idle_readers(), which)
@@ -130,8 +151,8 @@ class LogMachine(LogUnderTest):
             limit = max(1, self.model.attempts[self.model.readers[name].batch].attempt.readings // 2)
         self._run(self._freeze(name, limit))
 
-    @precondition(lambda self: bool(self._sending_readers()))
     @rule(which=st.integers(0, 1))
+    @only_if(lambda self: bool(self._sending_readers()))
     def acknowledge(self, which: int) -> None:
         name = _pick(self._sending_readers(), which)
         reader = self.model.readers[name]
@@ -141,8 +162,8 @@ class LogMachine(LogUnderTest):
             self.log.move_cursor(name, attempt.last_row)
             reader.move(attempt.last_row)
 
-    @precondition(lambda self: bool(self._free_readers()))
     @rule(which=st.integers(0, 1), limit=st.integers(1, 5))
+    @only_if(lambda self: bool(self._free_readers()))
     def pass_on(self, which: int, limit: int) -> None:
         """Acknowledge without freezing, as a reader does that sends nothing."""
         name = _pick(self._free_readers(), which)
@@ -153,8 +174,8 @@ class LogMachine(LogUnderTest):
             self.log.move_cursor(name, to)
             reader.move(to)
 
-    @precondition(lambda self: not self.hangs and bool(self._free_readers()))
     @rule(which=st.integers(0, 1), message=messages, statement=st.integers(1, 12))
+    @only_if(lambda self: not self.hangs and bool(self._free_readers()))
     def pass_on_twice_while_a_commit_fails(self, which: int, message: str, statement: int) -> None:
         self.pass_on(which, 1)
         self.the_disk_hangs_or_goes_on()
@@ -163,8 +184,8 @@ class LogMachine(LogUnderTest):
         self.disk.fail_at(statement, "io")
         self.the_disk_hangs_or_goes_on()
 
-    @precondition(lambda self: not self.hangs and bool(self._idle_readers()))
     @rule(which=st.integers(0, 1), limit=st.integers(1, 5), rows=st.integers(4, 9), steps=st.integers(1, 3))
+    @only_if(lambda self: not self.hangs and bool(self._idle_readers()))
     def freeze_while_room_is_made(self, which: int, limit: int, rows: int, steps: int) -> None:
         self.the_disk_has_room_for(rows)
         self._run(self._tick_and_hang(steps))
@@ -206,8 +227,8 @@ class LogMachine(LogUnderTest):
         self.clock.now += jump_ms
         self.clock.synced = synced
 
-    @precondition(lambda self: not self.hangs)
     @rule(ms=_SPANS_MS, jump_ms=_JUMPS_MS)
+    @only_if(lambda self: not self.hangs)
     def the_clock_is_synchronised(self, ms: int, jump_ms: int) -> None:
         self.time_passes(ms, jump_ms, synced=True)
         self._run(self._learn_clock())
@@ -249,13 +270,13 @@ class LogMachine(LogUnderTest):
         self._run(self._close())
         self._restart(self.folder, reboot=reboot)
 
-    @precondition(lambda self: not self.hangs)
     @rule(
         message=messages,
         transaction=st.integers(1, 3),
         when=st.sampled_from(PowerCut),
         seed=_SEEDS,
     )
+    @only_if(lambda self: not self.hangs)
     def the_power_goes_while_storing(self, message: str, transaction: int, when: PowerCut, seed: int) -> None:
         plan = self.disk.power_cut = Plan(transaction, when, seed)
         if not self._run(self._send_until(plan, self._readings(message))):
