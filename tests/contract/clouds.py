@@ -9,14 +9,14 @@ from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected,
 from tests.cloud_sync.integrations.clouds import aws, azure, golioth, google
 from tests.cloud_sync.integrations.clouds.http_cloud import HttpCloud
 from tests.cloud_sync.integrations.mqtt_client.fake_broker import FakeBroker, fake_broker
-from tests.contract.other_side import FAULTS, SECRET, Judge, port_of
+from tests.contract.other_side import SECRET, Judge, port_of
 from tests.faulty_link import Fault, FaultyLink
 
 
 class Cloud:
     """Answers as it is told, in its own language, at the end of a line that may fail."""
 
-    faults = FAULTS
+    gets_them_singly = False
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Golioth:
     """Answers as it is told, in codes of CoAP."""
 
     answers: frozenset[type[Outcome]]
-    faults = FAULTS
+    gets_them_singly = False
 
     def __init__(self, fake: golioth.FakeGolioth) -> None:
         self.settings: dict[str, Any] = {"host": "127.0.0.1", "port": fake.port, "psk_id": golioth.PSK_ID}
@@ -147,7 +147,7 @@ class MqttBroker:
     """A broker; what it has taken of a batch of three readings counts as one body."""
 
     answers = frozenset({Ok, AuthFailed, RetryAfter, NotConnected, WrongAddress, TooLarge, Rejected})
-    faults = FAULTS
+    gets_them_singly = True
 
     def __init__(self, fake: FakeBroker, link: FaultyLink) -> None:
         self.settings: dict[str, Any] = {"broker_url": "127.0.0.1", "port": link.port, "version": "5", "topic": "t"}

@@ -28,7 +28,7 @@ from tests.faulty_link import Fault, FaultyLink
 
 Judge = Callable[[bytes], type[Outcome]]
 """Tells, of what a request says, how it is answered."""
-FAULTS: frozenset[Fault] = frozenset(get_args(Fault))
+FAULTS: tuple[Fault, ...] = get_args(Fault)
 SECRET = "planted-in-a-contract-4711"
 
 
@@ -48,6 +48,11 @@ class OtherSide(Protocol):
         """The bodies that it has taken, in order."""
         ...
 
+    @property
+    def said(self) -> bytes:
+        """What these say, decoded."""
+        ...
+
     def answer(self, outcome: type[Outcome]) -> None:
         """Answer so from now on, in its own language."""
         ...
@@ -58,17 +63,10 @@ class OtherSide(Protocol):
 
 
 class Destination(OtherSide, Protocol):
-    """One that takes readings."""
+    """One that takes readings over a line."""
 
-    @property
-    def said(self) -> bytes:
-        """What the bodies say, decoded."""
-        ...
-
-    @property
-    def faults(self) -> frozenset[Fault]:
-        """What the line to it can be told to do."""
-        ...
+    gets_them_singly: bool
+    """Whether each request has one reading, so that there are never too many in it."""
 
     def judge(self, judge: Judge) -> None:
         """Answer to what is in order as this tells, from now on."""
@@ -112,7 +110,7 @@ class HttpReceiver:
     """An HTTP receiver."""
 
     answers: frozenset[type[Outcome]] = frozenset(_STATUS)
-    faults = FAULTS
+    gets_them_singly = False
     received: list[bytes]
 
     def __init__(self) -> None:
@@ -169,7 +167,6 @@ class Folder:
     """A folder, for a spool."""
 
     answers: frozenset[type[Outcome]] = frozenset({Ok})
-    faults: frozenset[Fault] = frozenset()
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -187,18 +184,12 @@ class Folder:
     def answer(self, outcome: type[Outcome]) -> None:
         assert outcome is Ok
 
-    def judge(self, judge: Judge) -> None:
-        """Take everything all the same."""
-
-    def fail(self, fault: Fault | None) -> None:
-        assert fault is None
-
     async def go_away(self) -> None:
         self._path.rmdir()
 
 
 @asynccontextmanager
-async def folder(path: Path) -> AsyncIterator[Destination]:
+async def folder(path: Path) -> AsyncIterator[OtherSide]:
     """A folder, for a spool."""
     (path / "spool").mkdir()
     yield Folder(path / "spool")

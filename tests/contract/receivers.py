@@ -116,6 +116,7 @@ class MailSide:
     """A mail server, as the suites of every integration want it: encrypted, with a login."""
 
     answers: frozenset[type[Outcome]] = frozenset()
+    said = b""
     received: list[bytes]
 
     def __init__(self, mailbox: Mailbox, ca: str) -> None:

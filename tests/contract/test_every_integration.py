@@ -14,7 +14,7 @@ from cloud_sync.registry import integration_classes
 from tests.cloud_sync.other_package.neurogate_spool import Spool
 from tests.contract import clouds
 from tests.contract.configured import ConfigContract
-from tests.contract.forwards import ForwardsContract
+from tests.contract.forwards import ForwardsContract, OverALineContract
 from tests.contract.notifies import NotifiesContract
 from tests.contract.other_side import Contract, folder, http_receiver
 from tests.contract.receivers import mail_receiver, mail_side, slack_receiver, slack_side, webhook_receiver
@@ -22,7 +22,7 @@ from tests.contract.receives import ReceivesContract, external_sender, mqtt_send
 from tests.contract.tests_itself import TriedContract
 
 SUITES: dict[str, type[Contract]] = {
-    "forwards": ForwardsContract,
+    "forwards": OverALineContract,
     "receives": ReceivesContract,
     "notifies": NotifiesContract,
     "tests": TriedContract,
@@ -42,13 +42,13 @@ class TestSlack(ConfigContract, NotifiesContract, TriedContract):
     receiver = staticmethod(slack_receiver)
 
 
-class TestWebhook(ConfigContract, ForwardsContract, NotifiesContract, TriedContract):
+class TestWebhook(ConfigContract, OverALineContract, NotifiesContract, TriedContract):
     integration = Webhook
     other_side = staticmethod(http_receiver)
     receiver = staticmethod(webhook_receiver)
 
 
-class TestMqtt(ConfigContract, ForwardsContract, ReceivesContract, TriedContract):
+class TestMqtt(ConfigContract, OverALineContract, ReceivesContract, TriedContract):
     integration = Mqtt
     other_side = staticmethod(clouds.mqtt)
     sender = staticmethod(mqtt_sender)
@@ -60,22 +60,22 @@ class TestMqttExternal(ConfigContract, ReceivesContract, TriedContract):
     sender = staticmethod(external_sender)
 
 
-class TestAwsIot(ConfigContract, ForwardsContract, TriedContract):
+class TestAwsIot(ConfigContract, OverALineContract, TriedContract):
     integration = AwsIot
     other_side = staticmethod(clouds.aws_iot)
 
 
-class TestAzureIot(ConfigContract, ForwardsContract, TriedContract):
+class TestAzureIot(ConfigContract, OverALineContract, TriedContract):
     integration = AzureIot
     other_side = staticmethod(clouds.azure_iot)
 
 
-class TestGoogleIot(ConfigContract, ForwardsContract, TriedContract):
+class TestGoogleIot(ConfigContract, OverALineContract, TriedContract):
     integration = GoogleIot
     other_side = staticmethod(clouds.google_iot)
 
 
-class TestGolioth(ConfigContract, ForwardsContract, TriedContract):
+class TestGolioth(ConfigContract, OverALineContract, TriedContract):
     integration = Golioth
     other_side = staticmethod(clouds.golioth_side)
 
