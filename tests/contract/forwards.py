@@ -129,12 +129,18 @@ class OverALineContract(ForwardsContract):
         async with self.other_side(tmp_path) as side, _a_log(tmp_path) as site:
             for fault in FAULTS:
                 async with self._engine_on(site, side) as engine:
+                    await _append(site.log)
+                    await engine.delivers_all()  # so what the fault meets is readings, and no login
+                    engine.bodies.clear()
+                    came = len(_numbers(side.said))
                     side.fail(fault)
                     await _append(site.log)
                     await until(lambda: bool(engine.outcomes & {NotConnected, RetryAfter}))
                     side.fail(None)
                     await engine.delivers_all()
                 assert len(engine.bodies) == 1
+                if fault == "loses answers":
+                    assert len(_numbers(side.said)) - came > AT_ONCE
             assert list(dict.fromkeys(_numbers(side.said))) == list(range(site.log.last_row))
 
     async def test_p4_what_is_too_much_at_once_goes_in_parts(self, tmp_path: Path) -> None:
