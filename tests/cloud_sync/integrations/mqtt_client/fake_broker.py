@@ -44,6 +44,8 @@ class FakeBroker:
     """The connection ends when a payload with this in it comes."""
     forbids: str | None = None
     """The connection ends, without a word, when anything is done at topics that begin so."""
+    late_s: float = 0.0
+    """So long a PUBACK takes; what is owed is lost when the connection ends."""
     goes: int | None = None
     """Instead of an answer, a DISCONNECT with this code comes."""
     hangs: bool = False
@@ -192,7 +194,11 @@ class FakeBroker:
         if code and self.says:
             answer.ReasonString = self.says
         rest = b"" if not code else bytes([code]) + answer.pack()
-        writer.write(bytes([0x40, 2 + len(rest)]) + packet_id + rest)
+        puback = bytes([0x40, 2 + len(rest)]) + packet_id + rest
+        if self.late_s:
+            asyncio.get_running_loop().call_later(self.late_s, writer.write, puback)
+        else:
+            writer.write(puback)
         return True
 
     def _properties(self, kind: int, body: bytes, at: int) -> tuple[dict[str, Any], int]:

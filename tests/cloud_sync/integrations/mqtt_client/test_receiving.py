@@ -69,3 +69,18 @@ async def test_p4_a_reply_at_which_the_broker_goes_is_left_out_and_others_are_no
         assert answers == [False, False, False, True, True]
         assert "hub/2" in replies.problem
         assert [one.topic for one in fake.came[-2:]] == ["hub/1", "hub/3"]
+
+
+async def test_p4_of_replies_that_are_sent_at_once_the_one_at_which_the_broker_goes_is_found() -> None:
+    """The answers to those before it are lost with the connection."""
+    replies = _Replies()
+    async with fake_broker(cuts_at=b"not this", late_s=0.02) as fake:
+        for _ in range(6):
+            async with aclosing(await open_connection(at(fake), ANYWHERE, timeout_s=5)) as connection:
+                line = _Line(connection, 5, replies)
+                both = (line.reply("hub/1", b"fine"), line.reply("hub/2", b"not this"), line.reply("hub/3", b"fine"))
+                fake.came.clear()
+                are_done = all(await asyncio.gather(*both))
+        assert are_done
+        assert "hub/2" in replies.problem
+        assert sorted(one.topic for one in fake.came) == ["hub/1", "hub/3"]
