@@ -3,7 +3,8 @@
 - In order, a window of them at once. The batch is done when the broker has acknowledged every message.
 - When that fails in the middle, the retry goes on behind what was acknowledged; what was on its way is sent again. A
   message that was refused for a while takes those behind it along, so that the newest of a topic comes last.
-- A message that is refused for good holds up no other: it is named, and the engine cuts it out.
+- A message that is refused for good holds up no other: it is named, and the engine cuts it out. One of several readings
+  cannot be named; those behind it of the same topic wait, as the engine will send its readings before them.
 - A broker of MQTT 3.1.1 can only end the connection where it will not have a message. So one at which the connection
   has ended is sent alone; when that has happened three times in a row, it is refused. From the second time on it waits
   until the connection has held for a while: one that ends by itself, as where another client has our id, ends before.
@@ -111,8 +112,12 @@ class Publisher:
     async def _publish(
         self, connection: Connection, part: Part, properties: Told, attempt: "_Attempt", limit: asyncio.Timeout
     ) -> None:
+        if part.key in attempt.several:
+            await self._collect(attempt, limit, waits=True)
+        if part.key in attempt.held_up:
+            return
         if (fault := self._fault(connection, part, properties)) is not None:
-            attempt.refused.append((part, fault))
+            attempt.refuse(part, fault)
             return
         is_suspect = _mark(part) == self._suspect.key
         await self._collect(attempt, limit, waits=is_suspect)
@@ -127,6 +132,8 @@ class Publisher:
         future = await connection.publish(topic, part.body, retain=self._retain, properties=properties)
         attempt.leaving = None
         attempt.pending.append((part, future))
+        if len(part.rows) > 1:
+            attempt.several.add(part.key)
         await self._collect(attempt, limit, waits=is_suspect)
 
     async def _collect(self, attempt: "_Attempt", limit: asyncio.Timeout, *, waits: bool) -> None:
@@ -150,7 +157,7 @@ class Publisher:
             case Ok():
                 self._taken.update(_pairs(part))
             case Rejected() | TooLarge():
-                attempt.refused.append((part, outcome))
+                attempt.refuse(part, outcome)
             case _:
                 attempt.pending.clear()  # they are sent again, behind this one
                 raise Failed(outcome)
@@ -179,7 +186,7 @@ class Publisher:
             if blames and suspect is not None and self._is_at_fault(suspect):
                 words = f"{outcome.reason}, {ENDINGS} times in a row when it was sent this alone"
                 self._begun.difference_update(_pairs(suspect))
-                attempt.refused.append((suspect, Rejected(words)))
+                attempt.refuse(suspect, Rejected(words))
                 return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)
             left = self._begun | self._taken
             return replace(outcome, sent=any(not left.isdisjoint(_pairs(part)) for part in parts))
@@ -203,8 +210,17 @@ class _Attempt:
     leaving: Part | None = None
     """Behind these, and not all of it has left: a connection may end in the middle of a large message."""
     refused: list[tuple[Part, Rejected | TooLarge]] = field(default_factory=list)
+    several: set[Key] = field(default_factory=set)
+    """Topics to which a message of several readings was sent."""
+    held_up: set[Key] = field(default_factory=set)
+    """Topics where one of these was refused."""
     connection: Connection | None = None
     """None as long as there is none to publish by."""
+
+    def refuse(self, part: Part, why: Rejected | TooLarge) -> None:
+        self.refused.append((part, why))
+        if len(part.rows) > 1:
+            self.held_up.add(part.key)
 
 
 def _mark(part: Part) -> _Mark:

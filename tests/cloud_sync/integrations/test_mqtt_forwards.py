@@ -230,6 +230,21 @@ async def test_what_several_readings_are_refused_for_is_halved_and_the_rest_is_n
         assert not it._publisher._taken | it._publisher._begun
 
 
+@pytest.mark.parametrize("broker", [{"largest_packet": 1_300}, {"judge": lambda said: 0x99 * (said.count(b"x,") > 1)}])
+async def test_p3_no_reading_comes_before_those_of_its_topic_that_were_refused_with_others(broker: Any) -> None:
+    template = {"$each_reading": ["{{seq}}", "{{reading.note}}"]}
+    notes = ["x" * 900 + ","] * 2 + ["y" * 200] * 2
+    readings = [stored(row, {"sensors": {}, "note": note}) for row, note in enumerate(notes, 1)]
+    given = Batch("m", readings, "site-1", "log-1")
+    async with fake_broker(**broker) as fake, made(fake.port, payload_template=template, max_message_bytes=2_000) as it:
+        outcome = await sent(it, given)
+        assert isinstance(outcome, Rejected)
+        assert (outcome.rows, fake.came) == ((), [])
+        for some in (readings[:1], readings[1:2], readings[2:]):  # as the engine halves it
+            assert await sent(it, replace(given, readings=some)) == Ok()
+        assert [[seq for seq, _ in json.loads(one.payload)] for one in fake.came] == [[1], [2], [3, 4]]
+
+
 async def test_p5_nothing_is_remembered_of_a_reading_that_was_cut_out() -> None:
     body = {"sensors": {"pir": {"x": 1}, "bad": {"x": 1}}}
     given = Batch("m", [stored(1, body), stored(2)], "site-1", "log-1")
