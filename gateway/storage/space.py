@@ -3,9 +3,8 @@
 Both databases with their write-ahead logs and copies, what was set aside as damaged, and the ballast stay below
 `max_bytes`; the disk keeps `min_free_bytes`. Both are exceeded by one commit at most (more only where others take half
 of what is left within a second), and by the few megabytes that a salvage writes for readers that wait for it
-(salvage.py). Two things come on top of `max_bytes`, so that no reading is
-given up because of them: the file that a salvage still reads, whose readings are not in the log yet, and the copy of a
-backup, which leaves with it.
+(salvage.py). Two things come on top of `max_bytes`, so that no reading is given up because of them: the file that a
+salvage still reads, whose readings are not in the log yet, and the copy of a backup, which leaves with it.
 SQLite's file does not shrink when rows leave: freed pages are used again, so what counts is the pages in use. Pure
 arithmetic over what it is told, but for the two looks at the file system.
 """
