@@ -9,6 +9,7 @@ from gateway.model.errors import BadInput
 from gateway.model.json_values import is_finite
 from gateway.model.sensors import SENSORS
 from gateway.model.telemetry import Envelope, Telemetry
+from gateway.model.topics import is_name
 
 _validate = TypeAdapter(Telemetry).validator.validate_json
 _validate_envelope = TypeAdapter(Envelope).validator.validate_python
@@ -53,6 +54,14 @@ def load_json(data: bytes) -> Any:
         return from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise BadInput("invalid_json", f"Not JSON: {error}.", hint="Send one JSON object in UTF-8.") from None
+
+
+def named_device(value: Any) -> str:
+    """Return which device one parsed JSON value says it is from. Raises BadInput."""
+    device_id = value.get("device_id") if isinstance(value, dict) else None
+    if not isinstance(device_id, str) or not is_name(device_id):
+        raise BadInput("invalid_device_id", "The reading names no device.", hint='Add "device_id".')
+    return device_id
 
 
 def parse_object(value: Any, data: bytes | None) -> Parsed:

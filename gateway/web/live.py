@@ -30,7 +30,7 @@ from gateway.login_delay import LoginDelay
 from gateway.metrics import Metrics
 from gateway.model.errors import BadInput, NeurogateError, error_document
 from gateway.model.roles import may_hand_in, may_read
-from gateway.model.topics import is_name
+from gateway.parsers.standard import named_device
 from gateway.rate_limit import RateLimits
 from gateway.web.authorization import (
     Authorization,
@@ -311,11 +311,11 @@ class Live:
             raise Forbidden("This token may not send readings.", hint="Use a device's password.")
         if peer.device is not None:
             return peer.device
-        device_id = data.get("device_id")
-        if not isinstance(device_id, str) or not is_name(device_id):
-            problem = BadInput("invalid_device_id", "The reading names no device.", hint='Add "device_id".')
-            await self._ingest.refuse(peer.organization_id, to_json(data), problem, source="ws")
-            raise problem
+        try:
+            device_id = named_device(data)
+        except BadInput as error:
+            await self._ingest.refuse(peer.organization_id, to_json(data), error, source="ws")
+            raise
         return self._access.devices.heard(peer.organization_id, device_id)
 
     async def _drop_revoked(self) -> None:

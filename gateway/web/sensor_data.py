@@ -22,10 +22,9 @@ from gateway.ingest import Ingest, TooManyReadings, Verdict, worst
 from gateway.login_delay import LoginDelay
 from gateway.model.errors import BadInput
 from gateway.model.telemetry import Envelope
-from gateway.model.topics import is_name
 from gateway.parsers.contract import MAX_READINGS
 from gateway.parsers.senml import MEDIA_TYPE, SENML
-from gateway.parsers.standard import load_json
+from gateway.parsers.standard import load_json, named_device
 from gateway.rate_limit import RateLimits
 from gateway.web.authorization import (
     Authorization,
@@ -154,11 +153,11 @@ class SensorData:
         return list(await asyncio.gather(*taken))
 
     async def _take(self, organization_id: str, reading: object, whole: bytes | None) -> Verdict:
-        device_id = reading.get("device_id") if isinstance(reading, dict) else None
-        if not isinstance(device_id, str) or not is_name(device_id):
-            problem = BadInput("invalid_device_id", "The reading names no device.", hint='Add "device_id".')
+        try:
+            device_id = named_device(reading)
+        except BadInput as error:
             said = to_json(reading) if whole is None else whole
-            return await self._ingest.refuse(organization_id, said, problem, source="http")
+            return await self._ingest.refuse(organization_id, said, error, source="http")
         device = self._access.devices.heard(organization_id, device_id)
         body = to_json({"readings": [reading]}) if whole is None else whole
         return worst(await self._ingest.take_document(device, body, source="http"))
