@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gateway.broker import packets
-from gateway.broker.listeners import Listeners
 from gateway.broker.local import AmqttBroker, MayHear, Route
+from gateway.broker.observers import Observers
 from gateway.broker.outbox import IN_FLIGHT, Link, Outgoing
 from gateway.broker.packets import Message
 from gateway.broker.retained import Retained
@@ -86,7 +86,7 @@ class Delivery:
         )
         self.sessions.on_end.append(self.subscriptions.end_all)
         self.retained = Retained(self.local, settings.retained_max_bytes, settings.retained_max_messages)
-        self.on_message: Listeners[[Message]] = Listeners("messages", self._seldom)
+        self.on_message: Observers[[Message]] = Observers("messages", self._seldom)
         """Called with each message that is handed to its subscribers, whether there are any or not."""
         self.on_forget: list[Callable[[KeptTopics], None]] = []
         """Called when messages on these topics are to be forgotten for good."""

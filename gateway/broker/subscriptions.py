@@ -6,9 +6,9 @@ It does not: know rights (door), or decide who gets a message (delivery).
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from gateway.broker.listeners import Listeners
 from gateway.broker.local import AmqttBroker
 from gateway.broker.names import too_long
+from gateway.broker.observers import Observers
 from gateway.broker.seldom import Seldom
 from gateway.broker.sessions import Session
 from gateway.config import MqttSettings
@@ -46,7 +46,7 @@ class Subscriptions:
         self._want_retained = want_retained
         self._metrics = metrics
         self._seldom = seldom
-        self.on_hearing: Listeners[[]] = Listeners("who subscribes", seldom)
+        self.on_hearing: Observers[[]] = Observers("who subscribes", seldom)
         """Called when a client has come back to its subscriptions, or has a new one."""
 
     def restore(self, session: Session) -> None:

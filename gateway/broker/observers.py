@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 
-class Listeners(Generic[P]):
+class Observers(Generic[P]):
     """Callables that are called one after the other; never raises."""
 
     def __init__(self, what: str, seldom: Seldom) -> None:
