@@ -12,6 +12,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.config import StorageSettings
 from gateway.metrics import Metrics
+from gateway.model.errors import StoreFull
 from gateway.model.reading import NewQuarantine, NewReading, TimeSource
 from gateway.operations.buffer import buffer_status
 from gateway.storage.cursors import Attempt
@@ -95,6 +96,17 @@ async def test_p5_commits_see_for_themselves_that_room_gets_scarce_and_look_seld
         assert await log.loss(READER) is not None
     plenty = [room for room in rooms if room > HIGH_WATER_BYTES * 5 // 4]
     assert 2 <= len(plenty) <= 5, "of a hundred commits that did not have to care"
+
+
+async def test_p5_readings_are_taken_in_again_with_the_commit_that_finds_room(tmp_path: Path) -> None:
+    """Also where the last look at the disk found so much room that a commit need not look."""
+    async with a_log(tmp_path, StorageSettings(max_bytes=MAX_BYTES, min_free_bytes=0)) as log:
+        log.bounds.tick()
+        await log.append(readings(log, "b1", 0))
+        log.bounds.full = StoreFull("The store is full.")
+        log.move_cursor(READER, 1)
+        await until(lambda: log.bounds.full is None, "taken in again")
+        await log.append(readings(log, "b1", AT_ONCE))
 
 
 @pytest.fixture
