@@ -109,6 +109,27 @@ async def test_p5_readings_are_taken_in_again_with_the_commit_that_finds_room(tm
         await log.append(readings(log, "b1", AT_ONCE))
 
 
+async def test_p5_a_fresh_log_does_not_count_on_what_there_was_room_for_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a damaged log has left behind takes of that room."""
+    async with a_log(tmp_path, StorageSettings(max_bytes=MAX_BYTES, min_free_bytes=0)) as log:
+        log.bounds.tick()
+        looks: list[Pages] = []
+
+        def look(_: Space, pages: Pages) -> int:
+            looks.append(pages)
+            return MAX_BYTES
+
+        monkeypatch.setattr(Space, "room_bytes", look)
+        await log.append(readings(log, "b1", 0))
+        assert not looks
+        log.bounds.suspend()
+        log.bounds.resume()
+        await log.append(readings(log, "b1", AT_ONCE))
+        assert len(looks) == 1
+
+
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[tuple[Log, ManualClock]]:
     """A log whose clock is ours."""
