@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 import gc
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,12 @@ settings.load_profile("patient")  # how fast a busy machine is says nothing of w
 
 settings.register_profile("thorough", settings.get_profile("patient"), max_examples=3_000, stateful_step_count=200)
 """For `--hypothesis-profile thorough`: many minutes."""
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start hear Ctrl-C, also where a shell began the run in the background, deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
