@@ -38,6 +38,7 @@ def hook_routes(
     listener = MqttListener(
         authorization(),
         publish,
+        ingest,
         organization_id=settings.gateway.organization_id,
         secret=settings.ingest.hook_secret.get_secret_value(),
     )

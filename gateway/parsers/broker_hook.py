@@ -37,6 +37,14 @@ class HookMessage(NamedTuple):
     """What the broker calls it: the same when it is handed on again. Empty when it has no name."""
 
 
+class NoMessage(NamedTuple):
+    """What stands where a message should, and cannot be used."""
+
+    problem: BadInput
+    piece: bytes
+    """All that came of it: the whole body when there is nothing else in that."""
+
+
 _Flag = Annotated[bool, WithJsonSchema({"type": ["boolean", "integer", "string"]})]
 """Brokers say it in their own ways: true, 1, "true"."""
 
@@ -90,37 +98,46 @@ HookBody = Annotated[
 """What a body looks like, for its documentation: `parse_hook` reads it."""
 
 
-def parse_hook(body: bytes, *, is_base64: bool = False) -> list[HookMessage | BadInput | None]:
-    """Read a body; None stands for another event, BadInput for what cannot be used. Raises BadInput for a whole body.
+def parse_hook(body: bytes, *, is_base64: bool = False) -> list[HookMessage | NoMessage | None]:
+    """Read a body; None stands for another event. Raises BadInput for a whole body.
 
     `is_base64`: all payloads are in base64, as EMQX 4 sends them with `encode_payload` without saying so.
     """
     document = load_json(body)
     if isinstance(document, dict) and isinstance(document.get("messages"), list):
         document = document["messages"]
-    values = document if isinstance(document, list) else [document]
-    if not 0 < len(values) <= MESSAGES_AT_ONCE:
+    if not isinstance(document, list):
+        return [_message(document, is_base64, body)]
+    if not 0 < len(document) <= MESSAGES_AT_ONCE:
         raise BadInput(
-            "no_messages" if not values else "too_many_messages",
-            f"There are {len(values)} messages in the body.",
+            "no_messages" if not document else "too_many_messages",
+            f"There are {len(document)} messages in the body.",
             hint=f"Send 1 to {MESSAGES_AT_ONCE}.",
         )
-    return [_message(value, is_base64) for value in values]
+    return [_message(value, is_base64, None) for value in document]
 
 
-def _message(value: object, is_base64: bool) -> HookMessage | BadInput | None:
+def _message(value: object, is_base64: bool, whole: bytes | None) -> HookMessage | NoMessage | None:
+    """Read one; `whole` is the body, if there is nothing else in it."""
+    try:
+        return _read(value, is_base64)
+    except BadInput as problem:
+        return NoMessage(problem, to_json(value) if whole is None else whole)
+
+
+def _read(value: object, is_base64: bool) -> HookMessage | None:
     if not isinstance(value, dict):
-        return _no_message("it is no object")
+        raise _no_message("it is no object")
     event = value.get("action", value.get("event"))
     if event is not None and event not in _PUBLISHED:
         return None
     try:
         message = PostedMessage.model_validate(value)
     except ValidationError as error:
-        return _no_message(explain(error))
+        raise _no_message(explain(error)) from None
     payload = _content(message.payload, is_base64 or message.encoding == "base64")
     if payload is None:
-        return BadInput("invalid_hook", "The payload is not in base64.", hint="Leave encoding out for a text.")
+        raise BadInput("invalid_hook", "The payload is not in base64.", hint="Leave encoding out for a text.")
     return HookMessage(message.topic, payload, message.qos, message.retain or message.flags.retain, message.id)
 
 

@@ -4,7 +4,8 @@ What it may send is in `parsers/broker_hook.py`. Messages are dealt with as if a
 them: the same topics, stored like any others. The answer comes when all of it is on disk:
 
 - 200 all taken; 207 some refused, each with its result; else the first one's error. A reading that cannot be used is
-  quarantined and counts as taken, or the broker would send it for ever
+  quarantined and counts as taken, or the broker would send it for ever. What is no message is quarantined and refused:
+  a broker that has it wrong should hear so, and most hooks send nothing a second time
 - 503 with Retry-After when the disk has not taken everything: then all of it is to come again. What has come already is
   known by `boot_id` and `seq` of the reading; by the broker's own `id` of the message, as long as the gateway runs
 
@@ -15,6 +16,7 @@ Who hands in shows a token (of the role device, admin or owner: its organisation
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -23,9 +25,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from cloud_sync.signing import body_hmac
-from gateway.ingest import Verdict
+from gateway.ingest import Ingest, Verdict
 from gateway.model.errors import BadInput, NeurogateError, StoreFailed
-from gateway.parsers.broker_hook import HookBody, HookMessage, parse_hook
+from gateway.parsers.broker_hook import HookBody, HookMessage, NoMessage, parse_hook
 from gateway.web.authorization import Authorization, Unauthorized
 from gateway.web.errors import AllRefused, ErrorWords, words_of
 from gateway.web.publishing import AsReading, Publishes, as_reading
@@ -33,6 +35,7 @@ from gateway.web.requests import Query, named_organization
 from gateway.web.routes import BEARER, JSON, SIGNATURE, Content, Guard, Mixed, Route
 
 _REMEMBERED = 10_000
+_SOURCE = "mqtt-listener"
 
 
 class HookQuery(Query):
@@ -57,7 +60,16 @@ class HandedIn(TypedDict):
     results: list[HookResult]
 
 
-_Outcome = HookResult | NeurogateError
+@dataclass(slots=True, frozen=True)
+class _Refused:
+    """What was not taken."""
+
+    error: NeurogateError
+    is_kept: bool = False
+    """Whether it is in quarantine."""
+
+
+_Outcome = HookResult | _Refused
 _Key = tuple[str, str, str, bytes]
 """Organisation, and a broker's id of a message."""
 
@@ -65,9 +77,12 @@ _Key = tuple[str, str, str, bytes]
 class MqttListener:
     """The route and its handler. With an empty `secret` nobody can sign."""
 
-    def __init__(self, authorization: Authorization, publish: Publishes, *, organization_id: str, secret: str) -> None:
+    def __init__(
+        self, authorization: Authorization, publish: Publishes, ingest: Ingest, *, organization_id: str, secret: str
+    ) -> None:
         self._authorization = authorization
         self._publish = publish
+        self._ingest = ingest
         self._organization_id = organization_id
         self._secret = secret
         self._handed_in: OrderedDict[_Key, asyncio.Task[Verdict | None]] = OrderedDict()
@@ -83,14 +98,18 @@ class MqttListener:
         self, who: str, query: HookQuery, body: Annotated[bytes, Content(JSON, HookBody)]
     ) -> HandedIn | Mixed[HandedIn]:
         """Take messages in; answered when all of it is on disk."""
-        messages = parse_hook(body, is_base64=query.encoding == "base64")
+        try:
+            messages = parse_hook(body, is_base64=query.encoding == "base64")
+        except BadInput as problem:
+            await self._ingest.refuse(who, body, problem, source=_SOURCE)
+            raise
         # All begin in their order and share commits; each is answered for when it is on disk.
         outcomes = await asyncio.gather(*(self._take(who, message) for message in messages))
-        for outcome in outcomes:
-            if isinstance(outcome, StoreFailed):
-                raise outcome
-        refused = [outcome for outcome in outcomes if isinstance(outcome, NeurogateError)]
-        results = [_refusal(one) if isinstance(one, NeurogateError) else one for one in outcomes]
+        refused = [outcome.error for outcome in outcomes if isinstance(outcome, _Refused)]
+        for error in refused:
+            if isinstance(error, StoreFailed):
+                raise error
+        results = [_refusal(one) if isinstance(one, _Refused) else one for one in outcomes]
         answer: HandedIn = {"accepted": len(outcomes) - len(refused), "results": results}
         if not refused:
             return answer
@@ -117,13 +136,14 @@ class MqttListener:
         self._authorization.take_turn("the hook's secret")
         return self._organization_id
 
-    async def _take(self, organization_id: str, message: HookMessage | BadInput | None) -> _Outcome:
-        if message is None:
-            return {"status": "ignored"}
-        if isinstance(message, BadInput):
-            return message
-        shown: HookResult = {"topic": message.topic, "status": "accepted"}
+    async def _take(self, organization_id: str, message: HookMessage | NoMessage | None) -> _Outcome:
         try:
+            if message is None:
+                return {"status": "ignored"}
+            if isinstance(message, NoMessage):
+                await self._ingest.refuse(organization_id, message.piece, message.problem, source=_SOURCE)
+                return _Refused(message.problem, is_kept=True)
+            shown: HookResult = {"topic": message.topic, "status": "accepted"}
             if not message.id:
                 return {**shown, **as_reading(await self._published(organization_id, message))}
             # With what it says: some hooks give ids that are only one client's, or come again.
@@ -135,7 +155,7 @@ class MqttListener:
                 self._remember(key, task)
             verdict = await asyncio.shield(task)  # another request may wait for it, too
         except NeurogateError as error:
-            return error
+            return _Refused(error)
         if is_repeated:
             shown["repeated"] = True
         return {**shown, **as_reading(verdict)}
@@ -157,5 +177,8 @@ class MqttListener:
         return done
 
 
-def _refusal(error: NeurogateError) -> HookResult:
-    return {"status": "refused", "error": words_of(error)}
+def _refusal(refused: _Refused) -> HookResult:
+    said: HookResult = {"status": "refused", "error": words_of(refused.error)}
+    if refused.is_kept:
+        said["reading"] = "quarantined"
+    return said

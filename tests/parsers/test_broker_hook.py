@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model.errors import BadInput
-from gateway.parsers.broker_hook import HookMessage, parse_hook
+from gateway.parsers.broker_hook import HookMessage, NoMessage, parse_hook
 
 TOPIC = "devices/kitchen/telemetry"
 PAYLOAD = '{"device_id":"kitchen","sensors":{"pir":{"motion_detected":true}}}'
@@ -50,7 +50,7 @@ EMQX_5: dict[str, Any] = {
 PLAIN: dict[str, Any] = {"topic": TOPIC, "payload": PAYLOAD}
 
 
-def parse(document: object, **how: bool) -> list[HookMessage | BadInput | None]:
+def parse(document: object, **how: bool) -> list[HookMessage | NoMessage | None]:
     return parse_hook(json.dumps(document).encode(), **how)
 
 
@@ -114,8 +114,15 @@ def test_p4_what_is_none_of_these_is_refused_and_the_others_are_read(wrong: obje
     first, refused, last = parse([PLAIN, wrong, PLAIN])
     assert isinstance(first, HookMessage)
     assert first == last
-    assert isinstance(refused, BadInput)
-    assert "PostedMessage" not in str(refused)
+    assert isinstance(refused, NoMessage)
+    assert "PostedMessage" not in str(refused.problem)
+    assert json.loads(refused.piece) == wrong
+
+
+def test_a_body_that_is_one_thing_and_no_message_is_kept_as_it_came() -> None:
+    (refused,) = parse_hook(body := b'{ "topic": "a" }')
+    assert isinstance(refused, NoMessage)
+    assert refused.piece == body
 
 
 @pytest.mark.parametrize("wrong", [[], {"messages": []}, [PLAIN] * 1_001])

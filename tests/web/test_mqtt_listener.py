@@ -90,6 +90,35 @@ async def test_p4_one_that_is_no_message_keeps_no_other_from_the_disk(api: Asker
     assert (await api.site.log.buffer()).readings == 2
 
 
+async def test_p4_what_is_no_message_or_not_in_base64_is_quarantined_as_it_came(api: Asker) -> None:
+    other = await asker(api.site, "device", "acme")
+    not_base64 = message(payload="?", encoding="base64")
+    status, answer = await other.post(API, [5, message(), not_base64, {"topic": "a"}])
+    assert (status, answer["accepted"]) == (207, 1)
+    assert [one.get("reading") for one in answer["results"]] == ["quarantined", "stored", "quarantined", "quarantined"]
+    kept = await api.site.quarantined()
+    assert [json.loads(one.payload) for one in kept] == [5, not_base64, {"topic": "a"}]
+    assert {(one.organization_id, one.source, one.code) for one in kept} == {("acme", "mqtt-listener", "invalid_hook")}
+    assert [one.reason for one in kept] == [
+        one["error"]["message"] for one in answer["results"] if one["status"] == "refused"
+    ]
+
+
+@pytest.mark.parametrize("body", ["{", " [] ", '{"topic":  1}', '{"messages": [' + "1, " * 1_000 + "1]}"])
+async def test_p4_a_body_without_a_message_is_quarantined_as_it_came(api: Asker, body: str) -> None:
+    status, answer = await api.ask("POST", API, {}, body)
+    (kept,) = await api.site.quarantined()
+    assert (status, kept.payload, kept.code) == (400, body.encode(), answer["error"]["code"])
+
+
+async def test_p1_what_cannot_be_quarantined_either_is_503(api: Asker, disk: FailingDisk) -> None:
+    disk.failing = True
+    for body in ("{", "[5]", "5"):
+        assert (await api.ask("POST", API, {}, body))[0] == 503
+    disk.failing = False
+    assert await api.site.quarantined() == []
+
+
 async def test_other_events_are_taken_for_what_they_are(api: Asker) -> None:
     status, answer = await api.post(API, EMQX_4 | {"action": "message_delivered"})
     assert (status, answer) == (200, {"accepted": 1, "results": [{"status": "ignored"}]})
