@@ -7,16 +7,20 @@ from gateway.web.activity import Activity
 from gateway.web.alerts import AlertRoutes
 from gateway.web.authorization import Authorization
 from gateway.web.commands import CommandRoutes
+from gateway.web.dead_letters import DeadLetterRoutes
 from gateway.web.devices import Devices
 from gateway.web.integrations import IntegrationRoutes
 from gateway.web.notifications import Notifications
 from gateway.web.organizations import OrganizationRoutes
+from gateway.web.quarantine import Quarantine
 from gateway.web.readings import Readings
 from gateway.web.routes import Routes
 from gateway.web.tokens import TokenRoutes
 
 _GROUPS: tuple[Callable[[Authorization, SharedSite], Routes], ...] = (
     Readings,
+    Quarantine,
+    DeadLetterRoutes,
     Devices,
     CommandRoutes,
     AlertRoutes,

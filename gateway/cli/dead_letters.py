@@ -21,6 +21,7 @@ from gateway.operations.dead_letters import (
     drop_dead_letters,
     list_dead_letters,
     replay_dead_letters,
+    told,
 )
 
 Destination = Annotated[str | None, typer.Option(help="Only those of this destination.")]
@@ -32,7 +33,7 @@ def dead_letters(destination: Destination = None, as_json: JsonOutput = False, c
     """Show the readings that destinations refused, and why."""
     letters = asyncio.run(_list(load(config, os.environ).settings, destination))
     if as_json:
-        print(json.dumps([_as_dict(letter) for letter in letters]))
+        print(json.dumps([told(letter) for letter in letters]))
         return
     if not letters:
         print("There are no dead letters.")
@@ -118,23 +119,6 @@ def _result(step: ReplayProgress) -> str:
 
 def _readings(count: int) -> str:
     return "1 reading" if count == 1 else f"{count:,} readings"
-
-
-def _as_dict(letter: RefusedReading) -> dict[str, object]:
-    return {
-        "row": letter.row,
-        "id": letter.id,
-        "destination": letter.destination,
-        "organization_id": letter.organization_id,
-        "device_id": letter.device_id,
-        "time": rfc3339(letter.time_ms),
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "first_at": rfc3339(letter.first_at_ms),
-        "last_at": rfc3339(letter.last_at_ms),
-        "provisional": letter.provisional,
-        "replay_requested": letter.replay_requested,
-    }
 
 
 def _one_line(text: str) -> str:

@@ -7,11 +7,15 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from typing_extensions import TypedDict
+
 from gateway.model.errors import NotFound
+from gateway.model.reading import rfc3339
 from gateway.operations.activity import note_change
 from gateway.operations.integrations import list_integrations
 from gateway.operations.site import Site
 from gateway.storage.dead_letters import DeadLetter, DeadLetterReader
+from gateway.storage.newest_first import dead_letter_page
 
 _PAGE = 200
 
@@ -35,6 +39,32 @@ class RefusedReading:
     last_at_ms: int
     provisional: bool
     """The next success makes it a dead letter, or it is sent again."""
+    replay_requested: bool
+
+
+@dataclass(slots=True, frozen=True)
+class DeadLetterPage:
+    """One page, the one that was refused last first."""
+
+    found: list[RefusedReading]
+    before: int | None
+    """What the next page is asked for with; None when there is none."""
+
+
+class ToldDeadLetter(TypedDict):
+    """One dead letter, for a program that asks."""
+
+    row: int
+    id: str
+    destination: str
+    organization_id: str
+    device_id: str
+    time: str
+    reason: str
+    attempts: int
+    first_at: str
+    last_at: str
+    provisional: bool
     replay_requested: bool
 
 
@@ -67,19 +97,42 @@ async def list_dead_letters(site: Site, *, destination: str | None) -> AsyncGene
         after = (page[-1].reading.row, page[-1].destination)
 
 
+async def page_dead_letters(
+    site: Site,
+    *,
+    organization_id: str | None = None,
+    destination: str | None = None,
+    device_id: str | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> DeadLetterPage:
+    """Return dead letters of an organisation's readings (None: of all), the one that was refused last first.
+
+    It may be less than `limit` and still not be the last page.
+    """
+    log, gateway_id = await site.log(), site.settings.gateway.id
+    uuid = await log.log_uuid()
+    page = await dead_letter_page(
+        log, organization_id=organization_id, destination=destination, device_id=device_id, before=before, limit=limit
+    )
+    found = [_refused(letter, f"{gateway_id}:{uuid}:{letter.reading.row}") for letter in page.found]
+    return DeadLetterPage(found, page.before)
+
+
 async def replay_dead_letters(
-    site: Site, *, rows: list[int], destination: str | None
+    site: Site, *, rows: list[int], destination: str | None, organization_id: str | None = None
 ) -> AsyncGenerator[ReplayProgress, None]:
     """Ask that these be sent again, then yield how far they are until all are settled or the gateway stops.
 
-    No rows means all. Without a gateway there is only the first item. Raises NotFound for a row that is not there.
+    No rows means all; None as the organisation, everybody's readings. Without a gateway there is only the first item.
+    Raises NotFound for a row that is not there.
     """
     letters, live = (await site.writable_log()).dead_letters, site.live
-    wanted = await _chosen(letters, rows, destination)
+    wanted = await _chosen(letters, rows, destination, organization_id)
     names = {name for name, _ in wanted}
     absent = sorted(names - await _active(site))
     if wanted:
-        await note_change(site, None, "dead_letters.replay", destination or "all", {"count": len(wanted)})
+        await note_change(site, organization_id, "dead_letters.replay", destination or "all", {"count": len(wanted)})
     with letters.witness() as acknowledged:
         await letters.request_replay(wanted)
         if live is not None:
@@ -105,13 +158,36 @@ async def drop_dead_letters(site: Site, *, rows: list[int], destination: str | N
     return len(chosen)
 
 
-async def _chosen(letters: DeadLetterReader, rows: list[int], destination: str | None) -> set[Key]:
-    keys = await letters.keys(destination)
+def told(letter: RefusedReading) -> ToldDeadLetter:
+    """Say what there is to say of one."""
+    return {
+        "row": letter.row,
+        "id": letter.id,
+        "destination": letter.destination,
+        "organization_id": letter.organization_id,
+        "device_id": letter.device_id,
+        "time": rfc3339(letter.time_ms),
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "first_at": rfc3339(letter.first_at_ms),
+        "last_at": rfc3339(letter.last_at_ms),
+        "provisional": letter.provisional,
+        "replay_requested": letter.replay_requested,
+    }
+
+
+async def _chosen(
+    letters: DeadLetterReader, rows: list[int], destination: str | None, organization_id: str | None = None
+) -> set[Key]:
+    keys = await letters.keys(destination, organization_id)
     if not rows:
         return keys
     named = set(rows)
     if missing := sorted(named - {row for _, row in keys}):
-        raise NotFound(f"There is no dead letter with row {missing[0]}.", hint="See: neurogate buffer dead-letters")
+        raise NotFound(
+            f"There is no dead letter with row {missing[0]}.",
+            hint="See: neurogate buffer dead-letters, GET dead-letters.",
+        )
     return {key for key in keys if key[1] in named}
 
 

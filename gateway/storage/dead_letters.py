@@ -48,7 +48,7 @@ _SET_ASIDE = """INSERT INTO dead_letters (destination, row, organization_id, dev
     WHERE EXISTS (SELECT 1 FROM device_telemetry_history WHERE id = ?)"""  # not when it was erased meanwhile
 
 _READING = """row, organization_id, device_id, boot_id, seq, time_ms, time_source, received_at_ms, payload, metadata"""
-_LETTER = f"destination, reason, attempts, first_at_ms, last_at_ms, provisional, replay_requested, {_READING}"
+LETTER = f"destination, reason, attempts, first_at_ms, last_at_ms, provisional, replay_requested, {_READING}"
 _REQUESTED = "destination = ? AND replay_requested AND provisional = 0"
 _FREEZE = "UPDATE dead_letters SET replay_batch = ?, replay_sha256 = ? WHERE destination = ? AND row = ?"
 _THAW = """UPDATE dead_letters SET replay_batch = NULL, replay_sha256 = NULL
@@ -99,11 +99,11 @@ class DeadLetterReader:
     ) -> list[DeadLetter]:
         """Return dead letters beyond (row, destination), provisional ones too, in that order."""
         rows = await self._fetch(
-            f"SELECT {_LETTER} FROM dead_letters WHERE (row, destination) > (?, ?)"  # noqa: S608 - only constants
+            f"SELECT {LETTER} FROM dead_letters WHERE (row, destination) > (?, ?)"  # noqa: S608 - only constants
             " AND destination = coalesce(?, destination) ORDER BY row, destination LIMIT ?",
             (*after, destination, limit),
         )
-        return [_letter(tuple(row)) for row in rows]
+        return [letter_of(tuple(row)) for row in rows]
 
     async def counts(self) -> dict[str, int]:
         """Return how many each destination has, without the provisional ones."""
@@ -123,17 +123,17 @@ class DeadLetterReader:
     async def provisional(self, destination: str) -> list[DeadLetter]:
         """Return those that the cursor has not passed."""
         rows = await self._fetch(
-            f"SELECT {_LETTER} FROM dead_letters WHERE destination = ? AND provisional = 1 ORDER BY row",  # noqa: S608 - only constants
+            f"SELECT {LETTER} FROM dead_letters WHERE destination = ? AND provisional = 1 ORDER BY row",  # noqa: S608 - only constants
             (destination,),
         )
-        return [_letter(tuple(row)) for row in rows]
+        return [letter_of(tuple(row)) for row in rows]
 
-    async def keys(self, destination: str | None = None) -> set[tuple[str, int]]:
-        """Return (destination, row) of each, without the provisional ones."""
+    async def keys(self, destination: str | None = None, organization_id: str | None = None) -> set[tuple[str, int]]:
+        """Return (destination, row) of each, without the provisional ones; None stands for any."""
         rows = await self._fetch(
-            "SELECT destination, row FROM dead_letters"
-            " WHERE provisional = 0 AND destination = coalesce(?, destination)",
-            (destination,),
+            "SELECT destination, row FROM dead_letters WHERE provisional = 0"
+            " AND destination = coalesce(?, destination) AND organization_id = coalesce(?, organization_id)",
+            (destination, organization_id),
         )
         return {(str(name), int(row)) for name, row in rows}
 
@@ -312,7 +312,8 @@ class _SetAside:
         self.trim.rolled_back()
 
 
-def _letter(row: tuple[Any, ...]) -> DeadLetter:
+def letter_of(row: tuple[Any, ...]) -> DeadLetter:
+    """Make a dead letter of what `LETTER` names."""
     destination, reason, attempts, first_at_ms, last_at_ms, provisional, replay_requested, *reading = row
     return DeadLetter(
         destination,

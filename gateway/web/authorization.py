@@ -16,7 +16,7 @@ from gateway.model.errors import NeurogateError
 from gateway.model.roles import may_change, may_hand_in, may_read
 from gateway.rate_limit import RateLimits
 from gateway.storage.organizations import no_organization
-from gateway.web.requests import named_organization
+from gateway.web.requests import Query, Request, named_organization
 from gateway.web.routes import BEARER, Guard
 
 
@@ -157,6 +157,12 @@ class Authorization:
     async def wait_after_failure(self, request: web.Request) -> None:
         """Wait before a wrong secret is answered."""
         await wait_after_failure(self._delay, request)
+
+
+def whose(who: Caller, query: Query | None = None, body: Request | None = None) -> str | None:
+    """Return whose rows a request means; None for everybody's: one of the site that names no organisation."""
+    named = any(asked is not None and asked.organization_id for asked in (query, body))
+    return None if who.is_of_site and not named else who.organization_id
 
 
 def bearer_token(request: web.Request) -> str:

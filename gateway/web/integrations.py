@@ -31,7 +31,7 @@ from gateway.operations.integrations import (
 )
 from gateway.operations.site import SharedSite
 from gateway.web import integration_answers as answers
-from gateway.web.authorization import Authorization
+from gateway.web.authorization import Authorization, whose
 from gateway.web.device_requests import NamedQuery
 from gateway.web.integration_columns import Settings, with_columns
 from gateway.web.integration_requests import (
@@ -42,7 +42,7 @@ from gateway.web.integration_requests import (
     NewIntegration,
     Trial,
 )
-from gateway.web.requests import Query, Request, one_of
+from gateway.web.requests import Query, one_of
 from gateway.web.routes import Created, Route
 
 _TESTS_AT_ONCE = 4
@@ -76,7 +76,7 @@ class IntegrationRoutes:
 
         With a token of the site, those of all organisations unless one is named.
         """
-        known = await list_integrations(self._site, organization_id=_scope(who, query))
+        known = await list_integrations(self._site, organization_id=whose(who, query))
         wanted = query.integration_type
         return {"integrations": [answers.shown(one) for one in known if wanted in (None, one.integration_type)]}
 
@@ -86,7 +86,7 @@ class IntegrationRoutes:
 
     async def show(self, who: Caller, id: str, query: Query) -> answers.Integration:  # noqa: A002 - as in the path
         """Return one integration; of what is secret, which there is."""
-        scope = _scope(who, query)
+        scope = whose(who, query)
         return answers.shown(await show_integration(self._site, integration_id=id, organization_id=scope))
 
     async def add(self, who: Caller, body: NewIntegration) -> Created[answers.Integration]:
@@ -110,7 +110,7 @@ class IntegrationRoutes:
         body: IntegrationChanges,
     ) -> answers.Integration:
         """Change an integration: what is named, the rest stays. It takes effect at once, and on nothing else."""
-        integration_id, scope = one_of("integration", id, body.id), _scope(who, query, body)
+        integration_id, scope = one_of("integration", id, body.id), whose(who, query, body)
         old = await show_integration(self._site, integration_id=integration_id, organization_id=scope)
         if body.integration_type not in (None, old.integration_type):
             raise BadInput(
@@ -135,7 +135,7 @@ class IntegrationRoutes:
 
     async def remove(self, who: Caller, id: str, query: Query, body: NamedIntegration) -> None:  # noqa: A002
         """Remove an integration, with its place in the log and what it has refused."""
-        integration_id, scope = one_of("integration", id, body.id), _scope(who, query, body)
+        integration_id, scope = one_of("integration", id, body.id), whose(who, query, body)
         site = self._site.acting(who.actor)
         await remove_integration(site, integration_id=integration_id, organization_id=scope)
 
@@ -148,7 +148,7 @@ class IntegrationRoutes:
 
         One of the configuration file is tried with a token of the site.
         """
-        integration_id, scope = one_of("integration", id, body.id), _scope(who, query, body)
+        integration_id, scope = one_of("integration", id, body.id), whose(who, query, body)
         one = await show_integration(self._site, integration_id=integration_id, organization_id=scope)
         if one.origin == "file":
             self._authorization.of_site(who)
@@ -167,12 +167,6 @@ class IntegrationRoutes:
                 settings=settings,
             )
         return answers.tested(found)
-
-
-def _scope(who: Caller, query: Query, body: Request | None = None) -> str | None:
-    """Return whose integrations are meant; None for those of all: one of the site who names no organisation."""
-    named = query.organization_id or (None if body is None else body.organization_id)
-    return None if who.is_of_site and named is None else who.organization_id
 
 
 def _said(body: Configured, integration_type: str) -> tuple[Settings, IntegrationFields]:

@@ -29,7 +29,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.extent import THOROUGH, much
-from tests.web.two_organizations import NOWHERE, Organization, TwoOrganizations, running
+from tests.web.two_organizations import DESTINATION, NOWHERE, Organization, TwoOrganizations, running
 
 CHECKS = [
     not_a_server_error,
@@ -253,6 +253,7 @@ def _aim(case: Case[Any], target: Organization, mine: Organization | None) -> bo
         if case.path.split("/")[-1] != "metadata":
             device_id = (mine or target).ids["devices"]
         names: dict[str, Any] = {"device_id": device_id, "topics": ["devices/kitchen/#"]}
+        names["destination"] = DESTINATION
         names |= {"username": target.mark} if case.body.get("action") != "create" else {}
         case.body |= {name: value for name, value in names.items() if name in case.body}
         messages = case.body.get("messages")

@@ -77,6 +77,9 @@ async def furnish(site: Site, organization_id: str, tokens: dict[tuple[str | Non
     headers = {"x-api-key": device.password, "Content-Type": "application/json"}
     async with site.http.post(site.url("/api/v1/sensor-data"), data=reading(device_id), headers=headers) as answer:
         assert answer.status == 202
+    async with site.http.post(site.url("/api/v1/sensor-data"), data=f'"{device_id}"', headers=headers) as answer:
+        assert answer.status == 400  # in quarantine
+    await site.log.dead_letters.set_aside("cloud", (await site.log.read(0, limit=9))[-1], "no", site.clock.now)
     await site.command(add_credential, name=f"hub-of-{organization_id}", organization_id=organization_id)
     for role in ROLES:
         new = await site.command(create_token, name=role, organization_id=organization_id, role=role)
@@ -230,7 +233,8 @@ async def test_the_table_names_every_route_there_is(sites: Sites) -> None:
 async def everything(sites: Sites, organization_id: str) -> list[Any]:
     """Return all that an organisation can see of itself."""
     token = sites.token("token", organization_id, "owner")
-    paths = ("devices", "tokens", "readings", "activity-log", "mqtt-broker/subscriptions", "integrations")
+    paths = ["devices", "tokens", "readings", "quarantine", "dead-letters", "activity-log", "integrations"]
+    paths += ["mqtt-broker/subscriptions"]
     routes = [Route("GET", path, frozenset()) for path in paths]
     routes.append(Route("POST", "mqtt-broker", frozenset(), {"operation": "credentials", "action": "list"}))
     answers = [await sites.ask(route, token, {}) for route in routes]

@@ -23,6 +23,8 @@ from gateway.operations.tokens import create_token
 from tests.gateway_process import WAIT_S, GatewayProcess, reading
 
 HOOK_SECRET = "whsec_a-recognisable-secret-of-the-hook"
+DESTINATION = "nowhere"
+"""What has refused a reading of each."""
 NOWHERE = "https://hook.invalid/"
 """Where every callback goes: nobody is asked whom the name belongs to."""
 
@@ -70,6 +72,7 @@ class TwoOrganizations:
     secrets: set[str]
     log: list[str]
     state_db: Path
+    log_db: Path
     headers: dict[str, str] = field(default_factory=dict)
     """What an owner of the site sends."""
 
@@ -90,7 +93,12 @@ def running(folder: Path) -> Iterator[TwoOrganizations]:
     try:
         key = (folder / "data" / "password.key").read_bytes().hex()
         site = TwoOrganizations(
-            f"http://127.0.0.1:{process.http_port}", [], {HOOK_SECRET, key}, log, folder / "data" / "state.db"
+            f"http://127.0.0.1:{process.http_port}",
+            [],
+            {HOOK_SECRET, key},
+            log,
+            folder / "data" / "state.db",
+            folder / "data" / "log.db",
         )
         asyncio.run(_organizations(process, site))
         for one in site.organizations:
@@ -140,6 +148,15 @@ def _fill(site: TwoOrganizations, one: Organization) -> None:
         return told
 
     post("/api/v1/sensor-data", "a device's password", reading(one.mark, 1) | {"note": one.mark})
+    bad = {"topic": f"devices/{one.mark}/telemetry", "payload": f"no reading of {one.mark}"}
+    assert post("/api/v1/mqtt-listener", "admin", bad)["results"][0]["reading"] == "quarantined"
+    with closing(sqlite3.connect(site.log_db, timeout=WAIT_S)) as db, db:  # nobody can ask for a dead letter
+        db.execute(
+            """INSERT INTO dead_letters (destination, row, organization_id, device_id, boot_id, time_ms, time_source,
+                received_at_ms, payload, reason, attempts, first_at_ms, last_at_ms, provisional)
+            SELECT ?1, max(id), ?2, ?3, '', 0, 0, 0, '{}', ?3, 1, 0, 0, 0 FROM device_telemetry_history""",
+            (DESTINATION, one.name, one.mark),
+        )
     wanted = {"topics": [f"devices/{one.mark}/#"], "callback_url": NOWHERE}
     subscription = post("/api/v1/mqtt-hybrid/subscribe", "admin", wanted)
     one.ids["subscriptions"] = subscription["id"]
