@@ -12,7 +12,7 @@ import typer
 from gateway.cli.gateway_link import ask, connect
 from gateway.cli.options import ConfigFile, JsonOutput
 from gateway.cli.progress import ProgressShown
-from gateway.cli.table import show_table
+from gateway.cli.table import one_line, show_table
 from gateway.config import Settings, load
 from gateway.model.reading import rfc3339
 from gateway.operations.dead_letters import (
@@ -41,7 +41,7 @@ def dead_letters(destination: Destination = None, as_json: JsonOutput = False, c
     rows = []
     for letter in letters:
         state = " (provisional)" if letter.provisional else " (replay requested)" if letter.replay_requested else ""
-        when, reason = rfc3339(letter.time_ms), _one_line(letter.reason) + state
+        when, reason = rfc3339(letter.time_ms), one_line(letter.reason) + state
         rows.append((str(letter.row), letter.destination, letter.device_id, when, str(letter.attempts), reason))
     columns = ("row", "destination", "device", "time", "attempts", "reason")
     show_table(columns, rows)
@@ -119,7 +119,3 @@ def _result(step: ReplayProgress) -> str:
 
 def _readings(count: int) -> str:
     return "1 reading" if count == 1 else f"{count:,} readings"
-
-
-def _one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)

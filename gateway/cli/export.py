@@ -22,6 +22,7 @@ import typer
 from gateway.cli.gateway_link import connect
 from gateway.cli.options import ConfigFile
 from gateway.cli.progress import ProgressShown
+from gateway.cli.table import one_line
 from gateway.config import Settings, load
 from gateway.model.errors import BadInput
 from gateway.operations.export import ExportPage, export_readings
@@ -100,8 +101,7 @@ def _csv_rows(reading: dict[str, Any]) -> bytes:
     rows = csv.writer(text, lineterminator="\n")
     same = [reading[name] for name in _COLUMNS[:5]]
     for sensor, fields in reading["sensors"].items():
-        shown = "".join(character if character.isprintable() else " " for character in sensor)
-        rows.writerow([*same, shown, json.dumps(fields, separators=(",", ":"))])
+        rows.writerow([*same, one_line(sensor), json.dumps(fields, separators=(",", ":"))])
     return text.getvalue().encode()
 
 

@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gateway.cli.table import one_line
 from gateway.clock import Clock, SystemClock
 from gateway.model.status import DestinationStatus, DeviceActivity, GatewayStatus, ReceivingStatus
 
@@ -110,10 +111,10 @@ def plain_line(status: GatewayStatus, rates: Rates) -> str:
         words += f", {destination.undelivered:,} undelivered"
         if destination.dead_letters:
             words += f", {destination.dead_letters:,} dead letters"
-        parts.append(f"{words}, {_one_line(destination.last_error)}" if destination.last_error else words)
+        parts.append(f"{words}, {one_line(destination.last_error)}" if destination.last_error else words)
     for source in status.receiving:
         words = f"{source.title} {source.state}: {source.received:,} received"
-        parts.append(f"{words}, {_one_line(source.last_error)}" if source.last_error else words)
+        parts.append(f"{words}, {one_line(source.last_error)}" if source.last_error else words)
     return "; ".join(parts)
 
 
@@ -176,7 +177,7 @@ def _destinations(destinations: list[DestinationStatus]) -> Table:
             f"{one.undelivered:,}",
             _duration(one.oldest_seconds) if one.undelivered else "",
             *([f"{one.dead_letters:,}"] if refused else []),
-            Text(_one_line(one.last_error), style="dim"),
+            Text(one_line(one.last_error), style="dim"),
         )
     if not destinations:
         table.add_row(Text("none configured", style="dim"))
@@ -188,14 +189,9 @@ def _sources(receiving: list[ReceivingStatus]) -> Table:
     table.add_column("last error", overflow="ellipsis", no_wrap=True)
     for one in receiving:
         state = Text(one.state, style=_STATE_STYLE.get(one.state, ""))
-        error = Text(_one_line(one.last_error), style="dim")
+        error = Text(one_line(one.last_error), style="dim")
         table.add_row(Text(one.title), state, f"{one.received:,}", error)
     return table
-
-
-def _one_line(text: str) -> str:
-    """Make words that came from a remote server safe for a terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _buffer_words(status: GatewayStatus) -> str:

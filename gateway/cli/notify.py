@@ -15,7 +15,7 @@ from cloud_sync.notifier import EXAMPLE, example
 from cloud_sync.registry import check_config, integration_class
 from gateway.cli.gateway_link import ask, connect
 from gateway.cli.options import ConfigFile, JsonOutput
-from gateway.cli.table import show_table
+from gateway.cli.table import one_line, show_table
 from gateway.cli.which_integration import find_integration
 from gateway.clock import SystemClock
 from gateway.config import Settings, load
@@ -166,9 +166,7 @@ def show_log(
         return
     lines = []
     for row in rows:
-        what = _one_line(row.subject or row.message) + (
-            f" ({_one_line(row.error_message)})" if row.error_message else ""
-        )
+        what = one_line(row.subject or row.message) + (f" ({one_line(row.error_message)})" if row.error_message else "")
         lines.append((row.id, rfc3339(row.created_at_ms), row.integration_id, row.priority, row.status, what))
     show_table(("id", "at", "by", "priority", "status", "what"), lines, with_uuids=True)
 
@@ -218,7 +216,3 @@ def _as_dict(row: NotificationRow) -> dict[str, object]:
         "created_at": rfc3339(row.created_at_ms),
         **{name: None if at_ms is None else rfc3339(at_ms) for name, at_ms in times.items()},
     }
-
-
-def _one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)

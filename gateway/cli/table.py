@@ -31,3 +31,8 @@ def show_table(
     if width is None and not sys.stdout.isatty():
         width = _WITHOUT_A_TERMINAL
     Console(width=width).print(table)
+
+
+def one_line(text: str) -> str:
+    """Make words from outside safe for a terminal: what is no printable character becomes a space."""
+    return "".join(character if character.isprintable() else " " for character in text)
