@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import typer
 
-from gateway.cli import dead_letters, erase, export
+from gateway.cli import dead_letters, erase, export, quarantine
 from gateway.cli.gateway_link import ask
 from gateway.cli.options import ConfigFile, JsonOutput
 from gateway.cli.table import show_table
@@ -17,6 +17,7 @@ from gateway.operations.buffer import Place, buffer_status
 
 app = typer.Typer(no_args_is_help=True, help="What the log holds, and how far each destination is.")
 
+app.command()(quarantine.quarantine)
 app.command()(dead_letters.dead_letters)
 app.command()(dead_letters.replay)
 app.command()(dead_letters.drop)

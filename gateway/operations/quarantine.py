@@ -4,7 +4,9 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.model.reading import NewQuarantine
+from typing_extensions import TypedDict
+
+from gateway.model.reading import NewQuarantine, rfc3339
 from gateway.operations.site import Site
 from gateway.storage.newest_first import quarantine_page
 
@@ -36,6 +38,20 @@ class QuarantinePage:
     """What the next page is asked for with; None when there is none."""
 
 
+class ToldQuarantine(TypedDict):
+    """What there is to say of one, for a program that asks."""
+
+    id: int
+    organization_id: str
+    device_id: str | None
+    source: str
+    code: str
+    reason: str
+    received_at: str
+    payload: str
+    encoding: Literal["text", "base64"]
+
+
 async def page_quarantine(
     site: Site,
     *,
@@ -54,6 +70,21 @@ async def page_quarantine(
         log, organization_id=organization_id, device_id=device_id, code=code, before=before, limit=limit
     )
     return QuarantinePage([_shown(row, entry) for row, entry in page.found], page.before)
+
+
+def told(one: QuarantinedInput) -> ToldQuarantine:
+    """Say what there is to say of one."""
+    return {
+        "id": one.id,
+        "organization_id": one.organization_id,
+        "device_id": one.device_id,
+        "source": one.source,
+        "code": one.code,
+        "reason": one.reason,
+        "received_at": rfc3339(one.received_at_ms),
+        "payload": one.payload,
+        "encoding": one.encoding,
+    }
 
 
 def _shown(row: int, entry: NewQuarantine) -> QuarantinedInput:

@@ -62,6 +62,7 @@ from gateway.operations.organizations import (
     rename_organization,
     show_organization,
 )
+from gateway.operations.quarantine import page_quarantine
 from gateway.operations.readings import read_readings
 from gateway.operations.secrets import list_secrets, remove_secret, rotate_vault, set_secret
 from gateway.operations.status import gateway_status
@@ -130,6 +131,7 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     list_dead_letters,
     replay_dead_letters,
     drop_dead_letters,
+    page_quarantine,
     erase_device,
     export_readings,
     take_snapshot,

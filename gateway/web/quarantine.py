@@ -9,14 +9,12 @@ the site sees everybody's, or those of the organisation that it names.
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from gateway.callers import Caller
-from gateway.model.reading import rfc3339
-from gateway.operations.quarantine import QuarantinedInput, page_quarantine
+from gateway.operations.quarantine import ToldQuarantine, page_quarantine, told
 from gateway.operations.site import SharedSite
 from gateway.web.authorization import Authorization, whose
 from gateway.web.parameters import Above0, RowNumber
@@ -35,24 +33,10 @@ class QuarantineQuery(Query):
     cursor: RowNumber | None = Field(None, description="`next_cursor` of the page before, with the same question.")
 
 
-class Quarantined(TypedDict):
-    """One message, or the piece of one that could not be used."""
-
-    id: int
-    organization_id: str
-    device_id: str | None
-    source: str
-    code: str
-    reason: str
-    received_at: str
-    payload: str
-    encoding: Literal["text", "base64"]
-
-
 class QuarantineAnswer(TypedDict):
     """One page of it."""
 
-    quarantine: list[Quarantined]
+    quarantine: list[ToldQuarantine]
     next_cursor: str | None
 
 
@@ -81,18 +65,4 @@ class Quarantine:
             limit=min(query.limit, _AT_MOST),
         )
         next_cursor = None if page.before is None else str(page.before)
-        return {"quarantine": [_shown(one) for one in page.found], "next_cursor": next_cursor}
-
-
-def _shown(one: QuarantinedInput) -> Quarantined:
-    return {
-        "id": one.id,
-        "organization_id": one.organization_id,
-        "device_id": one.device_id,
-        "source": one.source,
-        "code": one.code,
-        "reason": one.reason,
-        "received_at": rfc3339(one.received_at_ms),
-        "payload": one.payload,
-        "encoding": one.encoding,
-    }
+        return {"quarantine": [told(one) for one in page.found], "next_cursor": next_cursor}

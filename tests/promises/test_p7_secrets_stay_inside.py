@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "buffer drop": ("--all",),
     "buffer erase": ("--device", "nobody", "--yes"),
     "buffer export": (),
+    "buffer quarantine": ("--json",),
     "buffer replay": ("--all", "--no-wait"),
     "buffer status": ("--json",),
     "certs init": (),

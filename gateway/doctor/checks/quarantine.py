@@ -12,7 +12,10 @@ _HINTS = {
     "neurogate device add NAME --hardware-id ID.",
     "invalid_device_id": "Register it under another name: neurogate device add NAME --hardware-id ID.",
 }
-_TRY = "Does the parser of the topic's route fit the device? Try a sample: neurogate parser test FILE --topic TOPIC."
+_TRY = (
+    "See what came: neurogate buffer quarantine --json. Does the parser of the topic's route fit the device? "
+    "Try a sample: neurogate parser test FILE --topic TOPIC."
+)
 
 
 async def quarantine(evidence: Evidence) -> list[Finding]:
