@@ -4,6 +4,11 @@ An entry that the database cannot hold (input checks should have seen to that) m
 then all begins anew, they are written one by one, and the culprit goes to quarantine. There is no savepoint to go back
 to: with one, SQLite keeps every page as it was, in a temporary file once that is more than 64 KB. A commit of readings
 of a hundred boards wrote twice as much as it does now.
+
+Each statement lets go of the interpreter and must get it back from the event loop, which for a commit of a few readings
+takes longer than the work. So readings are inserted many at a time; and what is nothing but a few readings of known
+boards is one statement, a transaction by itself. With both, a hundred boards with one unacknowledged reading each are
+taken in a quarter faster.
 """
 
 import logging
@@ -11,6 +16,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
+from functools import cache
+from itertools import chain
 
 from gateway.model.reading import NewQuarantine, NewReading, Stream
 from gateway.storage.cursors import Attempt, destination_of, other_cursor
@@ -21,8 +28,11 @@ from gateway.storage.space import Pages
 from gateway.storage.unused_metadata import USED_AGAIN
 
 _INSERT = """INSERT INTO device_telemetry_history (stream, seq, time_ms, time_source, received_at_ms,
-    gateway_boot, monotonic_ms, metadata, payload, raw) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (stream, seq) DO NOTHING"""
+    gateway_boot, monotonic_ms, metadata, payload, raw) VALUES {} ON CONFLICT (stream, seq) DO NOTHING"""
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ROWS_AT_ONCE = 64
+"""More would hardly be faster; and there is one statement for each number of rows, all of them kept prepared."""
+_BYTES_AT_ONCE = 256_000
 
 _SAME_BYTES = """SELECT 1 FROM (
         SELECT payload, raw, received_at_ms, gateway_boot, monotonic_ms FROM device_telemetry_history
@@ -52,6 +62,11 @@ logger = logging.getLogger(__name__)
 Row = tuple[int, int | None, int, int, int, int, int, int | None, bytes, bytes | None]
 
 
+@cache
+def _insert(rows: int) -> str:
+    return _INSERT.format(", ".join([_ROW] * rows))
+
+
 @dataclass(slots=True)
 class Append:
     """One transaction of the log. After a commit `inserted` and `last_row` say what it did."""
@@ -64,9 +79,12 @@ class Append:
     moves: dict[str, int]
     freezes: list[Attempt]
     trim: TrimQuarantine
+    sees_pages: bool = True
+    """Whether it must say how the file is used afterwards."""
     inserted: int = 0
     duplicates: int = 0
     last_row: int = 0
+    """The newest row that was inserted."""
     frozen: set[str] = field(default_factory=set)
     """Batch ids of the attempts that were frozen."""
     pages: Pages | None = None
@@ -75,6 +93,27 @@ class Append:
     _new_streams: list[Stream] = field(default_factory=list)
     _new_metadata: list[str] = field(default_factory=list)
     _quarantines: bool = False
+
+    def write_at_once(self, db: sqlite3.Connection) -> bool:
+        """Write everything in one statement, if that is enough; see `AtOnce`."""
+        if self.sees_pages or self.moves or self.freezes or not self._is_one_insert():
+            return False
+        try:
+            self._insert(db, [entry for entry in self.entries if type(entry) is NewReading])
+        except _UNSTORABLE:  # nothing is stored: one by one will tell which it is
+            return False
+        return True
+
+    def _is_one_insert(self) -> bool:
+        """Whether there is nothing but a few readings as boards send them, of boards that are known."""
+        size = 0
+        for entry in self.entries:
+            if type(entry) is not NewReading or entry.maybe_repeated or entry.raw is not None:
+                return False
+            if not self._is_interned(entry):
+                return False
+            size += len(entry.payload)
+        return 0 < len(self.entries) <= _ROWS_AT_ONCE and size <= _BYTES_AT_ONCE
 
     def write(self, db: sqlite3.Connection) -> None:
         """Write everything; see `CommitThread`."""
@@ -88,8 +127,9 @@ class Append:
         if self._quarantines:
             self.trim.write(db)
         # Moves first: a freeze belongs to the position after them.
-        db.executemany(MOVE, [(row, name) for name, row in self.moves.items()])
-        db.executemany(CONFIRM, [(destination_of(name), row) for name, row in self.moves.items()])
+        if self.moves:
+            db.executemany(MOVE, [(row, name) for name, row in self.moves.items()])
+            db.executemany(CONFIRM, [(destination_of(name), row) for name, row in self.moves.items()])
         for attempt in self.freezes:
             self._freeze(db, attempt)
         self.pages = read_pages(db)
@@ -142,22 +182,30 @@ class Append:
 
     def _write_readings(self, db: sqlite3.Connection, readings: list[NewReading]) -> None:
         for reading in readings:
-            if reading.stream.row is None or reading.stream.row in self.erased_streams:
-                self._intern_stream(db, reading.stream)
-            if reading.metadata is not None and reading.metadata not in self.interned:
-                self._intern_metadata(db, reading.metadata)
-        before = db.total_changes
+            if not self._is_interned(reading):
+                self._intern(db, reading)
         if any(reading.maybe_repeated for reading in readings):
-            for reading in readings:
-                if not (reading.maybe_repeated and self._is_repeated(db, reading)):
-                    db.execute(_INSERT, self._row(reading))
+            for reading in readings:  # one may repeat another
+                if reading.maybe_repeated and self._is_repeated(db, reading):
+                    self.duplicates += 1
+                    self.received[reading.monotonic_ms] += 1
+                else:
+                    self._insert(db, [reading])
         else:
-            db.executemany(_INSERT, map(self._row, readings))
+            for first in range(0, len(readings), _ROWS_AT_ONCE):
+                self._insert(db, readings[first : first + _ROWS_AT_ONCE])
+
+    def _insert(self, db: sqlite3.Connection, readings: list[NewReading]) -> None:
+        """Insert interned readings, but for those whose key is there already."""
+        before = db.total_changes
+        newest = db.execute(_insert(len(readings)), list(chain.from_iterable(map(self._row, readings)))).lastrowid
         inserted = db.total_changes - before
+        if inserted:
+            assert newest is not None
+            self.last_row = newest
         self.inserted += inserted
         self.duplicates += len(readings) - inserted
         self.received.update([reading.monotonic_ms for reading in readings])
-        (self.last_row,) = db.execute("SELECT coalesce(max(id), 0) FROM device_telemetry_history").fetchone()
 
     def _row(self, reading: NewReading) -> Row:
         stream, seq, time_ms, source, received, monotonic, payload, raw, metadata, _ = reading
@@ -184,6 +232,18 @@ class Append:
         now, monotonic, window = reading.received_at_ms, reading.monotonic_ms, self.dedupe_window_ms
         values = (reading.stream.row, self.gateway_boot, monotonic - window, now - window, now, arrived)
         return db.execute(_SAME_BYTES, values).fetchone() is not None
+
+    def _is_interned(self, reading: NewReading) -> bool:
+        row = reading.stream.row
+        if row is None or row in self.erased_streams:
+            return False
+        return reading.metadata is None or reading.metadata in self.interned
+
+    def _intern(self, db: sqlite3.Connection, reading: NewReading) -> None:
+        if reading.stream.row is None or reading.stream.row in self.erased_streams:
+            self._intern_stream(db, reading.stream)
+        if reading.metadata is not None and reading.metadata not in self.interned:
+            self._intern_metadata(db, reading.metadata)
 
     def _intern_stream(self, db: sqlite3.Connection, stream: Stream) -> None:
         key = (stream.organization_id, stream.device_id, stream.boot_id)

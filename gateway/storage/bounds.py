@@ -34,6 +34,8 @@ _SQLITE_FULL = 13
 _NO_PAGES = Pages(4096, 0, 0)
 _ROWS_PER_STEP = 2_000
 _ROWS_PER_STEP_AT_MOST = 20_000
+_LARGEST_SHARE = 2  # of a payload, that it takes of the file: one of a little more than half a page has it for itself
+_LARGEST_ROW_BYTES = 200  # what a row takes besides, with its place in the index
 _DAY_MS = 86_400_000
 _SHRINK_FROM_BYTES = 16_000_000
 _SHRINK = "PRAGMA incremental_vacuum(500)"
@@ -59,6 +61,10 @@ class Bounds:
         self._clock = clock
         self._metrics = metrics
         self._pages = _NO_PAGES
+        self._unseen_bytes = 0
+        """What commits have added at most that did not say how the file is used."""
+        self._looks = True
+        """Whether the next commit says how the file is used."""
         self._enough_for = 0
         """How much the log may hold before a commit looks at the disk again: half of what there was room for at the
         last look, as others take from it too. To look takes as long as a commit of ten readings does; `tick` does it
@@ -88,16 +94,35 @@ class Bounds:
         """Why nothing more is taken in; None while it is."""
         self.on_full: list[Callable[[], None]] = []
 
-    def committed(self, pages: Pages, rows: int) -> None:
-        """Hear how the file is used after a commit of so many rows."""
-        self._pages = pages
-        if pages.live_bytes < self._enough_for and self.full is None:
+    def committed(self, pages: Pages | None, rows: int, payload_bytes: int = 0) -> None:
+        """Hear how the file is used after a commit of so many rows; None when that commit has not looked."""
+        if pages is None:
+            self._unseen_bytes += _LARGEST_SHARE * payload_bytes + _LARGEST_ROW_BYTES * rows
+            return
+        self._see(pages)
+        if self._used_bytes < self._enough_for and self.full is None:
             return
         room = self._room_bytes()
         if room < LOW_WATER_BYTES:
             self._make_room(rows)
         elif self.full is not None and room >= HIGH_WATER_BYTES:
             self._has_room()
+
+    @property
+    def must_see_pages(self) -> bool:
+        """Whether the next commit is to say how the file is used: each second, and before the room is used up.
+
+        It takes as long as to write a few readings. Asked by the writing thread, too.
+        """
+        return self._looks or self.full is not None or self._used_bytes >= self._enough_for
+
+    def _see(self, pages: Pages) -> None:
+        self._pages, self._unseen_bytes, self._looks = pages, 0, False
+
+    @property
+    def _used_bytes(self) -> int:
+        """What rows and indexes take at most."""
+        return self._pages.live_bytes + self._unseen_bytes
 
     def drop_wrecks(self) -> bool:
         """Remove damaged logs that were salvaged; False while the log is exchanged, as nothing is known then."""
@@ -117,6 +142,7 @@ class Bounds:
         self.knows_readers = True
         if self._writer() is None:
             return
+        self._looks = True
         if self._room_bytes() < LOW_WATER_BYTES or self.full is not None:
             self._make_room(0)
             return
@@ -134,19 +160,21 @@ class Bounds:
 
     def suspend(self) -> None:
         """Hear that the log is damaged: what is under way is the last that is done to it."""
-        self._pages = _NO_PAGES
-        self._enough_for = 0
+        self._forget_pages()
 
     def resume(self) -> None:
         """Go on with a fresh log, of which no commit has told anything yet."""
-        self._pages = _NO_PAGES
-        self._enough_for = 0
+        self._forget_pages()
         self._making_room = self._retaining = False
         self.lent_bytes = 0
 
+    def _forget_pages(self) -> None:
+        self._see(_NO_PAGES)
+        self._enough_for = 0
+
     def has_plenty(self, beyond: int) -> bool:
         """Whether there is so much room that somebody who can wait may use so many bytes of it."""
-        return self._space.room_bytes(self._pages) >= HIGH_WATER_BYTES + beyond
+        return self._space.room_bytes(self._pages) - self._unseen_bytes >= HIGH_WATER_BYTES + beyond
 
     @property
     def must_lose(self) -> bool:
@@ -154,8 +182,8 @@ class Bounds:
         return self.full is not None and self._settings.overflow == "drop_oldest"
 
     def _room_bytes(self) -> int:
-        room = self._space.room_bytes(self._pages) + self.lent_bytes
-        self._enough_for = self._pages.live_bytes + (room - HIGH_WATER_BYTES) // 2
+        room = self._space.room_bytes(self._pages) - self._unseen_bytes + self.lent_bytes
+        self._enough_for = self._used_bytes + (room - HIGH_WATER_BYTES) // 2
         return room
 
     def delivered(self, rows: int) -> Reclaim:
@@ -206,7 +234,7 @@ class Bounds:
     def _reclaimed(self, step: Reclaim, error: Exception | None) -> None:
         """Go on until there is room, nothing may leave any more, or the disk fails."""
         if step.pages is not None:
-            self._pages = step.pages
+            self._see(step.pages)
         self.note_losses(step.losses)
         if self._writer() is None:
             self._making_room = False
@@ -263,7 +291,7 @@ class Bounds:
         def done(error: Exception | None) -> None:
             self._retaining = False
             if error is None and step.pages is not None:
-                self._pages = step.pages
+                self._see(step.pages)
                 if step.deleted == step.rows:
                     self._retain()  # more may be old enough
 
@@ -299,7 +327,7 @@ class Bounds:
 
         def done(error: Exception | None) -> None:
             if error is None and step.pages is not None:
-                self._pages = step.pages
+                self._see(step.pages)
             if not step.is_done:
                 self._metadata_due_ms = self._clock.monotonic_ms()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.storage.disk import own
 
@@ -30,6 +30,15 @@ class Transaction(Protocol):
 
     def rolled_back(self) -> None:
         """Forget what `write` noted in memory: none of it reached the disk."""
+        ...
+
+
+@runtime_checkable
+class AtOnce(Protocol):
+    """A transaction that may take one statement only."""
+
+    def write_at_once(self, db: sqlite3.Connection) -> bool:
+        """Execute that statement; False when it takes more, and nothing was written."""
         ...
 
 
@@ -53,6 +62,10 @@ class Statements:
 
 
 Done = Callable[[Exception | None], None]
+
+Following = tuple[Transaction, Callable[[Exception | None, bool], None]]
+"""A transaction, and what is called on the event loop when it has ended: with its error, and whether the next one has
+begun already."""
 
 Progress = Callable[[int, int], bool]
 """Hears of (pages left, pages in all), in the writing thread; False ends the copying."""
@@ -79,6 +92,13 @@ class CommitThread:
         """Queue a transaction."""
         self._jobs.put(lambda: self._commit(transaction, done))
 
+    def commit_on(self, first: Following, following: Callable[[], Following | None]) -> None:
+        """Queue a transaction, and whatever is to follow it.
+
+        `following` is asked in the writing thread, when a transaction is on disk and nothing else is queued.
+        """
+        self._jobs.put(lambda: self._commit_on(first, following))
+
     def call(self, work: Callable[[sqlite3.Connection], None], done: Done) -> None:
         """Queue work that cannot be part of a transaction; `done` is called on the event loop after it."""
         self._jobs.put(lambda: self._call(work, done))
@@ -103,8 +123,18 @@ class CommitThread:
     def _commit(self, transaction: Transaction, done: Done) -> None:
         self._loop.call_soon_threadsafe(done, self._attempt(transaction))
 
+    def _commit_on(self, one: Following | None, following: Callable[[], Following | None]) -> None:
+        while one is not None:
+            transaction, done = one
+            error = self._attempt(transaction)
+            one = following() if error is None and self._jobs.empty() else None
+            self._loop.call_soon_threadsafe(done, error, one is not None)
+
     def _attempt(self, transaction: Transaction) -> Exception | None:
         try:
+            # A transaction by itself: SQLite begins and commits it, and the interpreter is let go of once, not thrice.
+            if isinstance(transaction, AtOnce) and transaction.write_at_once(self._db):
+                return None
             self._db.execute("BEGIN IMMEDIATE")
             transaction.write(self._db)
             self._db.execute("COMMIT")

@@ -1,6 +1,6 @@
 """The appending half of the log: what waits is committed together, and everybody hears of it in order.
 
-- rows that arrive while a commit runs form the next one, in the order they came
+- rows that arrive while a commit runs form the next one, in the order they came; it begins when that one ends
 - a message is stored whole or not, and its owner hears once
 - what a damaged log did not take is put in front of what waits, and goes into the fresh one
 - a cursor's move rides along with the next commit, or goes alone within a second
@@ -12,47 +12,34 @@ from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
-from gateway.model.reading import NewQuarantine, NewReading, Stream
+from gateway.model.reading import NewReading, Stream
 from gateway.storage.append import Append
 from gateway.storage.bounds import Bounds
+from gateway.storage.commit_thread import Following
 from gateway.storage.cursors import Attempt
 from gateway.storage.log_files import LogFiles
 from gateway.storage.quarantine_cap import TrimQuarantine
 from gateway.storage.repair.damage import is_damage, store_failed
+from gateway.storage.waiting import Batch, Entry, Owner, Waiting
 
 logger = logging.getLogger(__name__)
-
-Entry = NewReading | NewQuarantine
-Freeze = tuple[Attempt, "asyncio.Future[bool]"]
 
 _STREAMS_IN_MEMORY = 20_000
 _METADATA_IN_MEMORY = 10_000
 _MOVE_FLUSH_S = 1.0  # a cursor move that no commit takes along is written by itself after this long
-_COMMIT_BYTES = 8_000_000  # payload in one commit at most: the write-ahead log must hold it
-
-
-class Owner(Protocol):
-    """Whoever waits for entries to be on disk, for example a connection that owes acknowledgements."""
-
-    def committed(self, count: int, /) -> None:
-        """`count` more of the messages it submitted are on disk, in the order it submitted them."""
-        ...
-
-    def failed(self, error: StoreFailed) -> None:
-        """A commit with messages of it failed; they are not on disk."""
-        ...
 
 
 class GroupCommit(ABC):
-    """See the module's own words. The half of `Log` that writes; every method is for the event loop's thread."""
+    """See the module's own words. The half of `Log` that writes.
+
+    Every method is for the event loop's thread, but for `_following` and what it calls.
+    """
 
     _path: Path
 
@@ -81,15 +68,8 @@ class GroupCommit(ABC):
         """Grows when readings are erased: what somebody has read before may be gone."""
         self.erased_streams: set[int] = set()
         """Rows that streams had before they were erased; whoever still knows one looks again."""
-        self._entries: list[Entry] = []
-        self._bytes = 0
-        """Payload of the entries."""
-        self._owners: list[Owner | None] = []  # one for each entry; None where another entry of its message follows
-        self._moves: dict[str, int] = {}
-        self._freezes: list[Freeze] = []
+        self._waiting = Waiting(settings.max_commit_readings)
         self._committing = False
-        self._left_over = False
-        """Whether a commit was too small for all that had waited long enough."""
         self._closing = False
         self._halted = False
         self._quiet = asyncio.Event()
@@ -132,8 +112,8 @@ class GroupCommit(ABC):
 
     @property
     def waiting_bytes(self) -> int:
-        """What waits for the next commit; the one under way has a bound of its own."""
-        return self._bytes
+        """Payload of what waits for the next commit; the one under way has a bound of its own."""
+        return self._waiting.size_bytes
 
     def submit(self, entry: Entry, owner: Owner | None) -> None:
         """Take an entry into the next commit; its owner hears when it is on disk.
@@ -145,9 +125,7 @@ class GroupCommit(ABC):
             if owner is not None:
                 owner.failed(refusal)
             return
-        self._entries.append(entry)
-        self._owners.append(owner)
-        self._bytes += len(entry.payload)
+        self._waiting.add(entry, owner)
         if not self._committing and self._due is None:
             self._schedule()
 
@@ -164,7 +142,7 @@ class GroupCommit(ABC):
     @property
     def waiting(self) -> int:
         """Entries that wait for the next commit."""
-        return len(self._entries)
+        return len(self._waiting)
 
     async def freeze(self, attempt: Attempt) -> bool:
         """Put an attempt on disk; returns when it is there. Raises StoreFailed.
@@ -173,22 +151,24 @@ class GroupCommit(ABC):
         again.
         """
         future: asyncio.Future[bool] = self._loop.create_future()
-        self._freezes.append((attempt, future))
+        self._waiting.freeze((attempt, future))
         if not self._committing and self._due is None:
             self._schedule()
         return await future
 
     def move_cursor(self, name: str, row: int) -> None:
         """Let the cursor pass `row`; the move rides along with the next commit, or goes alone within a second."""
-        self._moves[name] = self.bounds.readers[name] = row
+        self.bounds.readers[name] = row
+        self._waiting.move(name, row)
         if self._flush_due is None:
             self._flush_due = self._loop.call_later(_MOVE_FLUSH_S, self._flush_moves)
 
     def _flush_moves(self) -> None:
         self._flush_due = None
-        if self._moves and not self._committing and self._due is None:
+        moves = self._waiting.moves
+        if moves and not self._committing and self._due is None:
             self._commit()
-        elif self._moves:
+        elif moves:
             self._flush_due = self._loop.call_later(_MOVE_FLUSH_S, self._flush_moves)
 
     # One commit after another
@@ -208,84 +188,86 @@ class GroupCommit(ABC):
             self._commit()
 
     def _commit(self) -> None:
-        """Hand over what waits as one transaction."""
+        """Have what waits written as one transaction, and then, as long as somebody waits, the next."""
         if self._due is not None:
             self._due.cancel()
             self._due = None
         if self._flush_due is not None:
             self._flush_due.cancel()
             self._flush_due = None
-        if len(self._interned_metadata) > _METADATA_IN_MEMORY:
-            self._interned_metadata.clear()
-        append, owners, frozen = self._next_append()
         self._committing = True
         self._idle.clear()
-        self._files.writer.commit(append, lambda error: self._committed(append, owners, frozen, error))
+        self._files.writer.commit_on(self._transaction_of(self._waiting.take()), self._following)
 
-    def _next_append(self) -> tuple[Append, list[Owner | None], list[Freeze]]:
-        """Take what waits, as one transaction."""
-        size = self._next_size()
+    def _following(self) -> Following | None:
+        """Return the next transaction, to the writing thread that has just ended one; in that thread.
+
+        With few boards a commit takes no longer than it would wait here for the event loop to hand it over. Not where
+        more is to be waited for, and not when the log is damaged.
+        """
+        waits_for_company = self._settings.commit_max_delay_ms and not (self._waiting.left_over or self._closing)
+        if self._halted or waits_for_company:
+            return None
+        batch = self._waiting.take_complete()
+        return None if batch is None else self._transaction_of(batch)
+
+    def _transaction_of(self, batch: Batch) -> Following:
+        """Return what writes a batch, and who hears of it. For either thread, while no batch is being written."""
+        if len(self._interned_metadata) > _METADATA_IN_MEMORY:
+            self._interned_metadata.clear()
         append = Append(
             self._gateway_boot,
             self._dedupe_window_ms,
             self._interned_metadata,
             self.erased_streams,
-            self._entries[:size],
-            self._moves,
-            [attempt for attempt, _ in self._freezes],
+            batch.entries,
+            batch.moves,
+            [attempt for attempt, _ in batch.freezes],
             TrimQuarantine(self._settings.quarantine_max_bytes),
+            sees_pages=self.bounds.must_see_pages,
         )
-        owners, frozen = self._owners[:size], self._freezes
-        self._entries, self._owners = self._entries[size:], self._owners[size:]
-        self._bytes = _payload_bytes(self._entries)
-        self._moves, self._freezes = {}, []
-        self._left_over = bool(self._entries)
-        return append, owners, frozen
+        return append, partial(self._committed, append, batch)
 
-    def _next_size(self) -> int:
-        """How many entries the next commit takes: never only a part of a message, which is stored whole or not."""
-        size = self._settings.max_commit_readings
-        if self._bytes > _COMMIT_BYTES:
-            sizes = accumulate(len(entry.payload) for entry in self._entries[:size])
-            size = next((index + 1 for index, total in enumerate(sizes) if total > _COMMIT_BYTES), size)
-        while size < len(self._owners) and self._owners[size - 1] is None:
-            size += 1
-        return size
-
-    def _committed(
-        self, append: Append, owners: list[Owner | None], frozen: list[Freeze], error: Exception | None
-    ) -> None:
-        self._committing = False
+    def _committed(self, append: Append, batch: Batch, error: Exception | None, goes_on: bool) -> None:
+        """Hear how a transaction has ended, and whether the writing thread goes on with the next by itself."""
+        self._committing = goes_on
         self.commits += 1
         if error is None:
             if append.entries:  # that a cursor could be moved does not prove that a reading can be stored
                 self.failure = None
             self._count(append)
-            assert append.pages is not None
-            self.bounds.committed(append.pages, len(append.entries))
-            for owner, count in Counter(owners).items():
-                if owner is not None:
-                    self._tell(partial(owner.committed, count))
-            for attempt, future in frozen:
-                if not future.done():
-                    future.set_result(attempt.batch_id in append.frozen)
-            if append.inserted:
-                self._grew(append.last_row)
+            self.bounds.committed(append.pages, len(append.entries), batch.size_bytes)
         elif is_damage(error) and self._repairs:
-            self._take_back(append, owners, frozen)
+            moves = {name: self.bounds.readers[name] for name in append.moves if name in self.bounds.readers}
+            self._waiting.put_back(batch, moves)
             self._damaged(str(error))
         else:
-            self._refuse(append, owners, frozen, error)
+            self._refuse(batch, error)
         self._go_on()
+        if error is None:  # told last: meanwhile the disk works on what came after
+            self._tell_all(append, batch)
+
+    def _tell_all(self, append: Append, batch: Batch) -> None:
+        """Tell everybody that a batch is on disk."""
+        for owner, count in Counter(batch.owners).items():
+            if owner is not None:
+                self._tell(partial(owner.committed, count))
+        for attempt, future in batch.freezes:
+            if not future.done():
+                future.set_result(attempt.batch_id in append.frozen)
+        if append.inserted:
+            self._grew(append.last_row)
 
     def _go_on(self) -> None:
         """Commit what waits, unless a damaged log has to be exchanged first."""
+        if self._committing:
+            return
         if self._halted:
             self._committing = True  # so that nothing begins a commit
             self._quiet.set()
-        elif self._left_over:
+        elif self._waiting and (self._waiting.left_over or not self._settings.commit_max_delay_ms):
             self._commit()
-        elif self._entries or self._freezes:
+        elif self._waiting:
             self._schedule()
         else:
             self._idle.set()
@@ -309,32 +291,34 @@ class GroupCommit(ABC):
         for received, times in append.received.items():
             self._metrics.latency.observe((now - received) / 1000, times)
 
-    def _refuse(self, append: Append, owners: list[Owner | None], frozen: list[Freeze], error: Exception) -> None:
+    def _refuse(self, batch: Batch, error: Exception) -> None:
         failure = store_failed(self._path, "The log could not be written", error)
         if self.failure is None:
             logger.error("commit failed: %s", error, extra={"path": str(self._path)})
         self.failure = failure
-        self._metrics.errors.labels("store").inc(len(append.entries))
-        for name in append.moves:  # a move is not lost: it rides along with a later commit
+        self._metrics.errors.labels("store").inc(len(batch.entries))
+        for name in batch.moves:  # a move is not lost: it rides along with a later commit
             if name in self.bounds.readers:  # else it was dropped meanwhile
                 self.move_cursor(name, self.bounds.readers[name])
-        for owner in filter(None, set(owners)):
-            self._tell(partial(owner.failed, failure))
-        for _, future in frozen:
+        self._fail(batch.owners, failure)
+        for _, future in batch.freezes:
             if not future.done():
                 future.set_exception(failure)
         self.bounds.failed(error)
 
+    def _fail(self, owners: list[Owner | None], failure: StoreFailed) -> None:
+        for owner in filter(None, set(owners)):
+            self._tell(partial(owner.failed, failure))
+
     async def _drain(self) -> None:
         """Commit what is pending, as closing must."""
         self._closing = True
-        while self._committing or self._entries or self._freezes or self._moves:
+        while self._committing or self._waiting or self._waiting.moves:
             if not self._committing:
                 self._commit()
             await self._idle.wait()
             if self.failure is not None:
-                for owner in filter(None, set(self._owners)):
-                    self._tell(partial(owner.failed, self.failure))
+                self._fail(self._waiting.take().owners, self.failure)
                 break
             if self._halted:  # the damaged log could not be exchanged
                 break
@@ -352,26 +336,18 @@ class GroupCommit(ABC):
             self._idle.clear()
             self._go_on()
 
-    def _take_back(self, append: Append, owners: list[Owner | None], frozen: list[Freeze]) -> None:
-        """Put what a damaged log did not take in front of what waits for the next commit."""
-        self._entries = append.entries + self._entries
-        self._owners = owners + self._owners
-        self._bytes = _payload_bytes(self._entries)
-        self._moves |= {name: self.bounds.readers[name] for name in append.moves if name in self.bounds.readers}
-        self._freezes = frozen + self._freezes
-
     def _refuse_all(self, error: Exception) -> None:
         """Refuse what waits and what comes: there is no log that could take it."""
         self._irreplaceable = store_failed(self._path, "The damaged log could not be replaced yet", error)
-        while self._entries or self._freezes:
-            self._refuse(*self._next_append(), error)
+        while self._waiting:
+            self._refuse(self._waiting.take(), error)
         self.bounds.failed(error)
         self._idle.set()
 
     def _resume(self, gateway_boot: int) -> None:
         """Go on with a fresh log: it has other numbers."""
         self._gateway_boot = gateway_boot
-        for stream in [*self._streams.values(), *(e.stream for e in self._entries if type(e) is NewReading)]:
+        for stream in [*self._streams.values(), *(e.stream for e in self._waiting.entries if type(e) is NewReading)]:
             stream.row = None
         self.erased_streams.clear()
         self._interned_metadata.clear()
@@ -394,7 +370,3 @@ class _Waiter:
     def failed(self, error: StoreFailed) -> None:
         if not self.future.done():
             self.future.set_exception(error)
-
-
-def _payload_bytes(entries: list[Entry]) -> int:
-    return sum(len(entry.payload) for entry in entries)

@@ -32,7 +32,7 @@ from gateway.storage.bounds import Bounds
 from gateway.storage.commit_thread import CommitThread, Done, Progress, Statement, Statements, Transaction
 from gateway.storage.dead_letters import DeadLetters
 from gateway.storage.disk import own
-from gateway.storage.group_commit import Entry, GroupCommit, Owner
+from gateway.storage.group_commit import GroupCommit
 from gateway.storage.log_cursors import LogCursors
 from gateway.storage.log_files import LogFiles, LogStart
 from gateway.storage.log_reader import NEWEST, ROWS_LOOKED_AT, LogReader, Page
@@ -44,9 +44,13 @@ from gateway.storage.repair.damage import is_damage, store_failed
 from gateway.storage.repair.exchange import Known
 from gateway.storage.repair.salvage import Chunk, SalvageState, Shortage, is_copying, visible_row
 from gateway.storage.space import WAL_BYTES, WAL_PAGES, Space
+from gateway.storage.waiting import Entry, Owner
 
 __all__ = ["Entry", "Log", "Owner"]
 
+_STATEMENTS = (
+    256  # kept prepared: one for each number of rows that are inserted at once (see append.py), and the others
+)
 BUSY_TIMEOUT_S = 10.0  # another program may hold a lock for a moment
 
 _DELIVERED_AT_ONCE = 2_000
@@ -404,7 +408,9 @@ def _untold(_: str) -> None:
 def _connect(path: Path, settings: StorageSettings) -> sqlite3.Connection:
     own(path)
     try:
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
+        db = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S, cached_statements=_STATEMENTS
+        )
     except sqlite3.Error as error:
         raise store_failed(path, "The log cannot be opened", error) from error
     try:
@@ -415,6 +421,9 @@ def _connect(path: Path, settings: StorageSettings) -> sqlite3.Connection:
         db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         migrate(db, LOG_MIGRATIONS, path)
+        # For what SQLite keeps to undo a statement with several rows: on disk, each page would be written twice. Only
+        # now, as a migration may sort a whole log.
+        db.execute("PRAGMA temp_store = MEMORY")
     except sqlite3.Error as error:
         db.close()
         raise store_failed(path, "The log cannot be opened", error) from error

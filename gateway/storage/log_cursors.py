@@ -96,8 +96,7 @@ class LogCursors(GroupCommit, LogReader):
             self._forget_cursor(backlog)
             raise
         self.bounds.readers[name] = at
-        if name in self._moves:
-            self._moves[name] = at
+        self._waiting.move_again(name, at)
 
     async def end_backlog(self, name: str) -> None:
         """Forget a backlog that has been dealt with. Raises StoreFailed."""
@@ -107,7 +106,7 @@ class LogCursors(GroupCommit, LogReader):
         self._forget_cursor(backlog)
 
     def _forget_cursor(self, name: str) -> None:
-        self._moves.pop(name, None)
+        self._waiting.forget_move(name)
         self.bounds.readers.pop(name, None)
         self._ends.pop(name, None)
         self._opened.discard(name)

@@ -1,7 +1,8 @@
 """Whether a writing process is inside a commit, to be read by another process, also after a kill -9.
 
-One byte of shared memory, set by the thread that commits: from after BEGIN until COMMIT has returned. The product knows
-nothing of it; `announce_commits` wraps what the log hands to its commit thread.
+One byte of shared memory, set by the thread that commits: from after BEGIN until COMMIT has returned, or while the one
+statement runs that is a transaction by itself. The product knows nothing of it; `announce_commits` wraps what the log
+hands to its commit thread.
 """
 
 import mmap
@@ -13,7 +14,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from gateway.storage import log_files
-from gateway.storage.commit_thread import CommitThread, Transaction
+from gateway.storage.commit_thread import AtOnce, CommitThread, Transaction
 
 
 class Phase(IntEnum):
@@ -23,7 +24,7 @@ class Phase(IntEnum):
     WRITING = 1
     """BEGIN has returned; statements are executed."""
     COMMITTING = 2
-    """COMMIT has been given and has not returned: pages and the sync are on their way to the disk."""
+    """COMMIT, or the only statement, has not returned: pages and the sync are on their way to the disk."""
 
 
 class CommitFlag:
@@ -58,6 +59,12 @@ class _Announced:
         self.flag.phase = Phase.WRITING
         self.transaction.write(db)
         self.flag.phase = Phase.COMMITTING
+
+    def write_at_once(self, db: sqlite3.Connection) -> bool:
+        if not isinstance(self.transaction, AtOnce):
+            return False
+        self.flag.phase = Phase.COMMITTING
+        return self.transaction.write_at_once(db)
 
     def rolled_back(self) -> None:
         self.transaction.rolled_back()

@@ -30,6 +30,7 @@ from gateway.storage import log as log_module
 from gateway.storage import reclaim as reclaim_module
 from gateway.storage import space as space_module
 from gateway.storage import unused_metadata as unused_metadata_module
+from gateway.storage import waiting as waiting_module
 from gateway.storage.log import Log
 from gateway.storage.space import Pages
 from tests.storage.log_model import (
@@ -106,10 +107,12 @@ class LogAtRest(RuleBasedStateMachine):
     def _patch(self) -> None:
         patch = self.patches.setattr
         patch(group_commit_module, "_MOVE_FLUSH_S", 3600.0)  # a second passes when we say so
-        patch(group_commit_module, "_COMMIT_BYTES", 60)
+        patch(waiting_module, "_COMMIT_BYTES", 60)
         patch(log_module, "WAL_PAGES", 12)
         patch(group_commit_module, "_METADATA_IN_MEMORY", 1)
         patch(group_commit_module, "_STREAMS_IN_MEMORY", 2)
+        patch(bounds_module, "_LARGEST_SHARE", 0)  # as `_count_rows` counts
+        patch(bounds_module, "_LARGEST_ROW_BYTES", COUNTED)
         patch(bounds_module, "_ROWS_PER_STEP", 2)
         patch(bounds_module, "_ROWS_PER_STEP_AT_MOST", 3)
         patch(space_module, "BALLAST_BYTES", 4096)
@@ -188,7 +191,7 @@ class LogAtRest(RuleBasedStateMachine):
             for _ in range(3):
                 await asyncio.sleep(0)
             log, bounds = self.log, self.log.bounds
-            is_writing = log._committing or log._entries or log._freezes or log._due
+            is_writing = log._committing or log._waiting or log._due
             if not (is_writing or bounds._making_room or bounds._retaining):
                 break
         else:
@@ -270,7 +273,7 @@ class LogAtRest(RuleBasedStateMachine):
             loss = await self.log.loss(name)
             assert (loss.readings if loss else 0) == len(lost)
         for name, reader in self.model.readers.items():
-            if self.log._moves.get(name, self.model.state.cursors[name].position) != reader.position:
+            if self.log._waiting.moves.get(name, self.model.state.cursors[name].position) != reader.position:
                 raise AssertionError(f"the move of {name} to {reader.position} is forgotten")
 
 

@@ -179,7 +179,23 @@ class Disk:
             self._fail_if_planned(lambda: None)
         if sql == "COMMIT":
             return self._commit()
+        if sql.startswith("INSERT INTO device_telemetry_history") and not self._db.in_transaction:
+            return self._execute_at_once(sql, parameters)
         return self._db.execute(sql, parameters)
+
+    def _execute_at_once(self, sql: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
+        """Carry out a statement that is a transaction by itself."""
+        self._wait_while_it_hangs()
+        self._db.execute("BEGIN")
+        try:
+            done = self._db.execute(sql, parameters)
+            self._fail_if_planned(lambda: None)
+            self._commit()
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return done
 
     def executescript(self, sql: str) -> sqlite3.Cursor:
         """Carry out what is no transaction of the log's: it changes files, but nothing of what the log holds."""

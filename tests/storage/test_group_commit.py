@@ -1,0 +1,148 @@
+"""One commit after another: the writing thread goes on by itself, whatever the event loop does meanwhile."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.model.errors import StoreFailed
+from gateway.storage.log import Log
+from tests.site import PATIENCE_S, FailingDisk, until
+from tests.storage.small_log import Commits, Listener, attempt, new, opened, positions, query, seqs
+
+
+async def hold(log: Log, commits: Commits, listener: Listener) -> None:
+    """Have a commit begin, and hold it."""
+    await log.append([new(log, 0)])
+    commits.waiting.clear()
+    commits.gate.clear()
+    log.submit(new(log, 1), listener)
+    await asyncio.to_thread(commits.waiting.wait, PATIENCE_S)
+
+
+def block_until(holds: Callable[[], bool]) -> None:
+    """Keep the event loop from doing anything until that holds."""
+    ends = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < ends, "nobody went on"
+        time.sleep(0.005)
+
+
+def block_until_stored(folder: Path, number: int) -> None:
+    """Keep the event loop from doing anything until so many readings are on disk."""
+    block_until(lambda: len(seqs(folder)) == number)
+
+
+async def test_what_waits_is_committed_without_the_event_loop(log: Log, tmp_path: Path, commits: Commits) -> None:
+    listener = Listener(tmp_path)
+    await log.open_cursor("cloud", start="oldest")
+    await hold(log, commits, listener)
+    for seq in (2, 3):
+        log.submit(new(log, seq), listener)
+    log.move_cursor("cloud", 1)
+    freezing = asyncio.create_task(log.freeze(attempt("cloud", 1, 2)))
+    await asyncio.sleep(0)
+    commits.gate.set()
+    block_until_stored(tmp_path, 4)
+    assert listener.acknowledged == 0
+    await until(lambda: listener.acknowledged == 3)
+    assert commits.sizes[-2:] == [1, 2]
+    assert await freezing
+    assert positions(tmp_path) == {"cloud": 1}
+
+
+async def test_of_a_message_that_is_still_growing_nothing_is_committed(
+    log: Log, tmp_path: Path, commits: Commits
+) -> None:
+    listener = Listener(tmp_path)
+    await hold(log, commits, listener)
+    log.submit(new(log, 2), listener)
+    log.submit(new(log, 3), None)
+    commits.gate.set()
+    block_until_stored(tmp_path, 3)
+    log.submit(new(log, 4), listener)
+    assert seqs(tmp_path) == [0, 1, 2]
+    await until(lambda: listener.acknowledged == 3)
+    assert commits.sizes[-3:] == [1, 1, 2]
+
+
+async def test_after_a_failure_nothing_is_begun_before_it_is_known(
+    log: Log, tmp_path: Path, disk: FailingDisk, commits: Commits
+) -> None:
+    """Who waits behind must not be stored before it is decided what becomes of those before."""
+    listeners = [Listener(tmp_path), Listener(tmp_path)]
+    await hold(log, commits, listeners[0])
+    log.submit(new(log, 2), listeners[1])
+    disk.failing = True
+    begun = len(commits.sizes)
+    commits.gate.set()
+    block_until(lambda: disk.failed == 1)
+    disk.failing = False
+    seen_for_a_while = time.monotonic() + 0.05
+    block_until(lambda: time.monotonic() > seen_for_a_while)
+    assert len(commits.sizes) == begun + 1
+    await until(lambda: listeners[1].acknowledged == 1)
+    assert [len(listener.errors) for listener in listeners] == [1, 0]
+    assert seqs(tmp_path) == [0, 2]
+
+
+async def test_what_is_to_wait_for_company_does(tmp_path: Path, commits: Commits) -> None:
+    async with opened(tmp_path, commit_max_delay_ms=50) as log:
+        listener = Listener(tmp_path)
+        await hold(log, commits, listener)
+        log.submit(new(log, 2), listener)
+        commits.gate.set()
+        await until(lambda: listener.acknowledged == 1)
+        assert seqs(tmp_path) == [0, 1]
+        await until(lambda: listener.acknowledged == 2)
+
+
+async def test_whoever_else_needs_the_writing_thread_has_its_turn(log: Log, tmp_path: Path, commits: Commits) -> None:
+    listener = Listener(tmp_path)
+    await hold(log, commits, listener)
+    log.submit(new(log, 2), listener)
+    seen: list[int] = []
+    asked = asyncio.create_task(log.outside_transaction(lambda _: seen.append(len(seqs(tmp_path)))))
+    await asyncio.sleep(0)
+    commits.gate.set()
+    await until(lambda: listener.acknowledged == 2)
+    await asked
+    assert seen == [2]
+
+
+async def test_while_a_damaged_log_is_exchanged_nothing_is_begun(log: Log, tmp_path: Path, commits: Commits) -> None:
+    listener = Listener(tmp_path)
+    await hold(log, commits, listener)
+    log.submit(new(log, 2), listener)
+    log.halt()
+    commits.gate.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await log._quiet.wait()
+    assert seqs(tmp_path) == [0, 1]
+    log._resume(1)
+    await until(lambda: listener.acknowledged == 2)
+
+
+async def test_a_commit_that_waits_when_the_log_is_closed_is_carried_out(tmp_path: Path, commits: Commits) -> None:
+    listener = Listener(tmp_path)
+    async with opened(tmp_path) as log:
+        await hold(log, commits, listener)
+        log.submit(new(log, 2), listener)
+        asyncio.get_running_loop().call_later(0.02, commits.gate.set)
+    assert listener.acknowledged == 2
+    assert query(tmp_path, "SELECT count(*) FROM device_telemetry_history") == [(3,)]
+
+
+async def test_a_broken_disk_fails_everybody_who_waits(
+    log: Log, tmp_path: Path, disk: FailingDisk, commits: Commits
+) -> None:
+    await hold(log, commits, Listener(tmp_path))
+    appending = asyncio.create_task(log.append([new(log, 2)]))
+    await asyncio.sleep(0)
+    disk.failing = True
+    commits.gate.set()
+    with pytest.raises(StoreFailed):
+        await appending
+    assert seqs(tmp_path) == [0]
