@@ -4,9 +4,8 @@
 - When the other side fails in the middle (away, throttling, refusing who we are), nothing more is sent, and that is the
   batch's outcome. The retry goes on with the request that failed: what was taken is remembered, reading by reading,
   until the batch is done. So a throttled batch gets on at each attempt, and repeats nothing.
-- When it refuses one request's content, the others are sent all the same, so a device that it will not have holds up
-  no other; but not those of the same key, if any reading of the refused request will have to come before them. Which
-  readings were refused is the outcome; the engine cuts them out, and what was taken is not sent again.
+- When it refuses one request's content, the others are sent all the same, but those that it holds up (RefusedParts).
+  Which readings were refused is the outcome; the engine cuts them out, and what was taken is not sent again.
 - This memory does not outlive the gateway, or a change of the settings. Then everything of the batch in flight is sent
   again, and each reading is known by its id, as after any answer that was lost.
 
@@ -18,7 +17,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from cloud_sync.contract import NotConnected, Ok, Outcome, Rejected, TooLarge
-from cloud_sync.payload.in_parts import Key, Part
+from cloud_sync.payload.in_parts import Part
+from cloud_sync.payload.refused_parts import RefusedParts
 from cloud_sync.rate_limit import RateLimit
 from gateway.clock import Clock
 
@@ -42,27 +42,24 @@ class PartSender:
 
     async def send(self, parts: Sequence[Part], send_one: Callable[[Part], Awaitable[Outcome]]) -> Outcome:
         """Send what it has not taken yet; `send_one` tries one request."""
-        refused: list[tuple[Part, Rejected | TooLarge]] = []
-        held_up: set[Key] = set()
+        refused = RefusedParts()
         for part in parts:
-            if self._taken.issuperset(part.rows) or part.key in held_up:
+            if self._taken.issuperset(part.rows) or refused.is_held_up(part):
                 continue
             if len(part.body) > self._max_bytes:
                 words = f"a reading has {len(part.body):,} bytes as it is sent, and {self._max_bytes:,} are the most"
-                refused.append((part, TooLarge(words)))
+                refused.add(part, TooLarge(words))
                 continue
             await self._rate.take()
             outcome = await send_one(part)
             if isinstance(outcome, Rejected | TooLarge):
-                refused.append((part, outcome))
-                if len(part.rows) > 1:
-                    held_up.add(part.key)
+                refused.add(part, outcome)
             elif not isinstance(outcome, Ok):
                 return self._as_of_all(outcome, parts)
             else:
                 self._taken.update(part.rows)
         if refused:
-            return refused[0][1] if len(parts) == 1 else named(refused)
+            return refused.outcome(parts)
         for part in parts:
             self._taken.difference_update(part.rows)
         return Ok()
@@ -72,16 +69,3 @@ class PartSender:
         if isinstance(outcome, NotConnected) and any(not self._taken.isdisjoint(part.rows) for part in parts):
             return replace(outcome, sent=True)
         return outcome
-
-
-def named(refused: Sequence[tuple[Part, Rejected | TooLarge]]) -> Rejected:
-    """Name the culprits, if all are known. A request with several readings may have been refused for one of them."""
-    reason = refused[0][1].reason
-    rows: list[int] = []
-    for part, outcome in refused:
-        known = outcome.rows if isinstance(outcome, Rejected) else ()
-        if not known and len(part.rows) > 1:
-            return Rejected(reason)
-        rows.extend(known or part.rows)
-    is_certain = all(isinstance(outcome, Rejected) and outcome.is_certain for _, outcome in refused)
-    return Rejected(reason, sorted(rows), is_certain)

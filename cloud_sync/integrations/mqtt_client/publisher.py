@@ -3,8 +3,8 @@
 - In order, a window of them at once. The batch is done when the broker has acknowledged every message.
 - When that fails in the middle, the retry goes on behind what was acknowledged; what was on its way is sent again. A
   message that was refused for a while takes those behind it along, so that the newest of a topic comes last.
-- A message that is refused for good holds up no other: it is named, and the engine cuts it out. One of several readings
-  cannot be named; those behind it of the same topic wait, as the engine will send its readings before them.
+- A message that is refused for good is named, and the engine cuts it out. It holds up what has to come behind
+  its readings, nothing else (RefusedParts).
 - A broker of MQTT 3.1.1 can only end the connection where it will not have a message. So one at which the connection
   has ended is sent alone; when that has happened three times in a row, it is refused. From the second time on it waits
   until the connection has held for a while: one that ends by itself, as where another client has our id, ends before.
@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 
 from cloud_sync.contract import AuthFailed, NotConnected, Ok, Outcome, Rejected, TooLarge
 from cloud_sync.egress import Egress
-from cloud_sync.integrations.http.part_sender import named
 from cloud_sync.integrations.mqtt_client.beside import Beside, Telling
 from cloud_sync.integrations.mqtt_client.connection import Broker, Connection
 from cloud_sync.integrations.mqtt_client.kept_connection import KeptConnection, Status
@@ -29,6 +28,7 @@ from cloud_sync.integrations.mqtt_client.properties import LONGEST_TEXT, Propert
 from cloud_sync.integrations.mqtt_client.reasons import Failed, outcome_of_message
 from cloud_sync.integrations.mqtt_client.suspect import ENDINGS, Dispensable, Suspect
 from cloud_sync.payload.in_parts import Key, Part
+from cloud_sync.payload.refused_parts import RefusedParts
 from cloud_sync.rate_limit import RateLimit
 from gateway.model.topics import is_topic_filter
 
@@ -102,7 +102,7 @@ class Publisher:
         if not attempt.refused or len({row for _, row in pairs}) == 1:  # a reading alone is cut out now
             self._taken -= pairs
         if attempt.refused:
-            return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)
+            return attempt.refused.outcome(parts)
         return Ok()
 
     async def close(self) -> None:
@@ -114,10 +114,10 @@ class Publisher:
     ) -> None:
         if part.key in attempt.several:
             await self._collect(attempt, limit, waits=True)
-        if part.key in attempt.held_up:
+        if attempt.refused.is_held_up(part):
             return
         if (fault := self._fault(connection, part, properties)) is not None:
-            attempt.refuse(part, fault)
+            attempt.refused.add(part, fault)
             return
         is_suspect = _mark(part) == self._suspect.key
         await self._collect(attempt, limit, waits=is_suspect)
@@ -157,7 +157,7 @@ class Publisher:
             case Ok():
                 self._taken.update(_pairs(part))
             case Rejected() | TooLarge():
-                attempt.refuse(part, outcome)
+                attempt.refused.add(part, outcome)
             case _:
                 attempt.pending.clear()  # they are sent again, behind this one
                 raise Failed(outcome)
@@ -186,8 +186,8 @@ class Publisher:
             if blames and suspect is not None and self._is_at_fault(suspect):
                 words = f"{outcome.reason}, {ENDINGS} times in a row when it was sent this alone"
                 self._begun.difference_update(_pairs(suspect))
-                attempt.refuse(suspect, Rejected(words))
-                return attempt.refused[0][1] if len(parts) == 1 else named(attempt.refused)
+                attempt.refused.add(suspect, Rejected(words))
+                return attempt.refused.outcome(parts)
             left = self._begun | self._taken
             return replace(outcome, sent=any(not left.isdisjoint(_pairs(part)) for part in parts))
         return outcome
@@ -209,18 +209,11 @@ class _Attempt:
     """On their way, in order."""
     leaving: Part | None = None
     """Behind these, and not all of it has left: a connection may end in the middle of a large message."""
-    refused: list[tuple[Part, Rejected | TooLarge]] = field(default_factory=list)
+    refused: RefusedParts = field(default_factory=RefusedParts)
     several: set[Key] = field(default_factory=set)
     """Topics to which a message of several readings was sent."""
-    held_up: set[Key] = field(default_factory=set)
-    """Topics where one of these was refused."""
     connection: Connection | None = None
     """None as long as there is none to publish by."""
-
-    def refuse(self, part: Part, why: Rejected | TooLarge) -> None:
-        self.refused.append((part, why))
-        if len(part.rows) > 1:
-            self.held_up.add(part.key)
 
 
 def _mark(part: Part) -> _Mark:
