@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from gateway.access.credential import Credential, Statistics
 from gateway.access.known_devices import Device, KnownDevices
+from gateway.access.publication import Publication
 from gateway.access.routed import Routed
 from gateway.certificates.authority import ClientIdentity
 from gateway.clock import Clock
 from gateway.model.errors import StoreFailed
-from gateway.model.topics import addressed_device, is_for_device, is_of_devices
+from gateway.model.topics import addressed_device, is_for_device, is_of_devices, is_telemetry
 from gateway.model.vitals import LoginActivity
 from gateway.parsers.contract import Parser
 from gateway.parsers.routes import ParserRoutes
@@ -172,6 +173,25 @@ class Access:
         if is_for_device(topic) and not is_read:
             return self.devices.spoken_to(credential.organization_id, device_id)
         return self.devices.heard(credential.organization_id, device_id)
+
+    def publication(self, credential: Credential, topic: str) -> Publication | None:
+        """Return what a message on the topic is when this client publishes it; None when it may not."""
+        routed = self.routed(credential, topic)
+        if routed is not None:
+            parser, sender = routed.parser, routed.sender
+            is_echo = parser.ignores(topic)
+            is_read = not is_echo and parser.reads(topic)
+            is_lasting = sender is None or sender.is_known
+            return Publication(routed=routed if is_read else None, is_unheard=is_echo, is_lasting=is_lasting)
+        if topic.startswith("$") or not credential.rights.may_publish(topic):
+            return None
+        if credential.organization_id is not None and is_of_devices(topic):
+            sender = self.sender(credential, topic)
+            if sender is None:
+                return None
+            if is_telemetry(topic):
+                return Publication(telemetry_of=sender, is_lasting=sender.is_known)
+        return Publication(is_unheard=credential.rights.is_unheard(topic))
 
     def routed(self, credential: Credential, topic: str) -> Routed | None:
         """Return how a message on the topic is read, if a parser has been chosen for it and the client may publish it.

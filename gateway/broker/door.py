@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from gateway import __version__
-from gateway.access import Access, Credential, Device, Routed
+from gateway.access import Access, Credential, Device, Publication
 from gateway.broker.buffers import Buffers
 from gateway.broker.connection import Connection
 from gateway.broker.delivery import Delivery, Recorder
@@ -29,7 +29,7 @@ from gateway.ingest import Ingest
 from gateway.login_delay import LoginDelay
 from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
-from gateway.model.topics import KeptTopics, answered_command, is_of_devices, is_telemetry
+from gateway.model.topics import KeptTopics, answered_command
 from gateway.storage.mqtt_store import Done, MqttStore
 from gateway.tls.site_tls import SiteTls
 
@@ -238,23 +238,9 @@ class Door:
         """Count a failed login, whose answer waits so long."""
         self._metrics.logins_delayed.inc(delay_s)
 
-    def may_publish(self, credential: Credential, topic: str) -> bool:
-        """Whether the topic is the client's to publish to."""
-        if self._access.routed(credential, topic) is not None:
-            return True
-        if not credential.rights.may_publish(topic):
-            return False
-        if credential.organization_id is None or not is_of_devices(topic):
-            return True
-        return self._access.sender(credential, topic) is not None
-
-    def telemetry_of(self, credential: Credential, topic: str) -> Device | None:
-        """Return whose reading a message on this topic of the client is, None if it is none."""
-        return self._access.sender(credential, topic) if is_telemetry(topic) else None
-
-    def routed(self, credential: Credential, topic: str) -> Routed | None:
-        """Return how a message on this topic of the client is read, None if no route asks for it."""
-        return self._access.routed(credential, topic)
+    def publication(self, credential: Credential, topic: str) -> Publication | None:
+        """Return what a message on this topic of the client is; None when it is not the client's to publish to."""
+        return self._access.publication(credential, topic)
 
     def take_answer(self, credential: Credential, message: Message, done: Done) -> bool:
         """Take what a device says to a command, if a message is that; `done` is then called as for any on disk.

@@ -23,7 +23,7 @@ async def log_in(door: "Door", connection: "Connection", connect: Connect) -> No
     credential = await _authenticated(door, connection, connect)
     if credential is None or connection.has_ended:
         return
-    if connect.will is not None and not door.may_publish(credential, connect.will.topic):
+    if connect.will is not None and door.publication(credential, connect.will.topic) is None:
         connection.refuse(packets.CONNACK_NOT_AUTHORIZED, "foreign_will", connect.will.topic[:200])
         return
     if connect.will is not None and (too := too_long(connect.will.topic, door.settings)):

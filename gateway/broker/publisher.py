@@ -5,9 +5,8 @@ publishes hears when all of it is on disk (P1).
 """
 
 import asyncio
-from dataclasses import replace
 
-from gateway.access import Access, Credential, Routed
+from gateway.access import Access, Credential, Publication
 from gateway.broker.delivery import Delivery
 from gateway.broker.names import too_long
 from gateway.broker.packets import MalformedPacket, Message, check_topic
@@ -15,7 +14,6 @@ from gateway.config import MqttSettings
 from gateway.ingest import Ingest, Verdict, worst
 from gateway.model.errors import BadInput, StoreFailed
 from gateway.model.rights import rights_of
-from gateway.model.topics import is_telemetry
 
 
 class ForeignTopic(BadInput):
@@ -55,40 +53,32 @@ class Publisher:
                 f"The payload has {len(payload)} bytes.",
                 hint=f"At most {self._settings.max_packet_bytes}: mqtt.max_packet_bytes.",
             )
-        routed = self._access.routed(hub, topic)
-        device = self._access.sender(hub, topic) if hub.rights.may_publish(topic) else None
-        if routed is None and device is None:
+        known = self._access.publication(hub, topic)
+        if known is None:
             raise ForeignTopic(
                 "foreign_topic",
                 f"{topic[:200]!r} is no topic of a device of {organization_id}.",
                 hint=f"Publish to devices/… or org_{organization_id}/devices/…, below a device, or where a route is.",
             )
-        if routed is not None:
-            return await self._publish_routed(routed, hub, Message(topic, payload, qos, retain))
-        assert device is not None
-        verdict = None
-        if is_telemetry(topic):
-            try:
-                verdict = worst(await self._ingest.take_document(device, payload, source=topic))
-            except BadInput as error:
-                verdict = Verdict(stored=False, code=error.code, message=error.message, hint=error.hint)
-        await self._hand_on(Message(hub.namespace + topic, payload, qos, retain))
-        return verdict
-
-    async def _publish_routed(self, routed: Routed, hub: Credential, message: Message) -> Verdict | None:
-        parser, topic = routed.parser, message.topic
-        if parser.ignores(topic):
+        if known.is_unheard:
             return None
-        verdict = None
-        reply = None
-        if parser.reads(topic):
-            verdicts = await self._ingest.take_message(routed, message.payload, source=topic)
-            verdict = worst(verdicts)
-            reply = parser.reply(topic)
-        await self._hand_on(replace(message, topic=hub.namespace + topic))
+        verdict = await self._stored(known, payload, topic)
+        await self._hand_on(Message(hub.namespace + topic, payload, qos, retain))
+        reply = None if known.routed is None else known.routed.parser.reply(topic)
         if reply is not None:
             await self._hand_on(Message(hub.namespace + reply.topic, reply.payload, qos=1, retain=False))
         return verdict
+
+    async def _stored(self, known: Publication, payload: bytes, topic: str) -> Verdict | None:
+        """Return what became of a message as a reading; None when it is none."""
+        if known.routed is not None:
+            return worst(await self._ingest.take_message(known.routed, payload, source=topic))
+        if known.telemetry_of is None:
+            return None
+        try:
+            return worst(await self._ingest.take_document(known.telemetry_of, payload, source=topic))
+        except BadInput as error:
+            return Verdict(stored=False, code=error.code, message=error.message, hint=error.hint)
 
     async def _hand_on(self, message: Message) -> None:
         on_disk: asyncio.Future[StoreFailed | None] = asyncio.get_running_loop().create_future()

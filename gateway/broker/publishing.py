@@ -34,11 +34,9 @@ class _Topic(NamedTuple):
     local: str
     """Its name behind the door."""
     telemetry_of: Device | None
-    """Whose reading a message on it is, in the standard shape; None when it is none."""
-    is_unheard: bool = False
-    """Whether nobody is to hear it."""
-    routed: Routed | None = None
-    """How a message on it is read, when a parser has been chosen for it."""
+    """These as in its Publication."""
+    routed: Routed | None
+    is_unheard: bool
 
 
 class Publishing:
@@ -98,17 +96,10 @@ class Publishing:
     def _take_routed(
         self, topic: str, routed: Routed, message: Message, ack: bytes, received: bytes | None, *, maybe_repeated: bool
     ) -> None:
-        """Take in a message on a topic of a route."""
-        parser = routed.parser
-        if parser.ignores(topic):
-            self._owe_in_turn(ack, None, received)
-            return
-        if not parser.reads(topic):
-            self._owe_in_turn(ack, message, received)
-            return
+        """Take in a message that a parser reads."""
         is_wanted = message.retain or self._door.delivery.wants(message.topic)
         self._owed.owe_after_commit(ack, message if is_wanted else None, received)
-        if (reply := parser.reply(topic)) is not None:
+        if (reply := routed.parser.reply(topic)) is not None:
             # In its turn is after the report, which waits for its commit.
             local = self.credential.namespace + reply.topic
             self._owed.owe_in_turn(b"", Message(local, reply.payload, _REPLY_QOS, retain=False))
@@ -188,19 +179,17 @@ class Publishing:
     def _classify(self, name: bytes) -> _Topic | None:
         """Return what a topic is to this client; closes the connection if it is not the client's."""
         topic = packets.check_topic(name)
-        routed = self._door.routed(self.credential, topic)
-        if routed is None and (topic.startswith("$") or not self._door.may_publish(self.credential, topic)):
+        found = self._door.publication(self.credential, topic)
+        if found is None:
             self._connection.end("foreign_topic", topic[:200])
             return None
         if too := too_long(topic, self._door.settings):
             raise BeyondLimit("topic_too_long", too)
         if len(self._topics) >= _TOPICS_CACHED:
             self._topics.clear()
-        telemetry_of = self._door.telemetry_of(self.credential, topic) if routed is None else None
-        is_unheard = self.credential.rights.is_unheard(topic)
-        known = _Topic(topic, self.credential.namespace + topic, telemetry_of, is_unheard, routed)
-        sender = telemetry_of if routed is None else routed.sender
-        if sender is None or sender.is_known:
+        local = self.credential.namespace + topic
+        known = _Topic(topic, local, found.telemetry_of, found.routed, found.is_unheard)
+        if found.is_lasting:
             self._topics[name] = known
         return known
 

@@ -10,7 +10,6 @@ from gateway.broker.delivery import Delivery
 from gateway.broker.packets import Message
 from gateway.ingest import Ingest
 from gateway.model.errors import StoreFailed
-from gateway.model.topics import is_telemetry
 
 
 class Wills:
@@ -25,15 +24,14 @@ class Wills:
         """Publish what a client has left; `done` is called when no more comes of it."""
         left = Message(credential.namespace + will.topic, will.payload, will.qos, will.retain)
         heir = _Heir(lambda: self._hand_on(left, done), done)
-        routed = self._access.routed(credential, will.topic)
-        device = self._access.sender(credential, will.topic) if is_telemetry(will.topic) else None
-        if credential.rights.is_unheard(will.topic) or (routed is not None and routed.parser.ignores(will.topic)):
+        known = self._access.publication(credential, will.topic)
+        if known is None or known.is_unheard:
             done()
             return
-        if routed is not None and routed.parser.reads(will.topic):
-            self._ingest.take_routed(routed, will.payload, heir, source=will.topic)
-        elif routed is None and device is not None:
-            self._ingest.take(device, will.payload, heir, source=will.topic)
+        if known.telemetry_of is not None:
+            self._ingest.take(known.telemetry_of, will.payload, heir, source=will.topic)
+        elif known.routed is not None:
+            self._ingest.take_routed(known.routed, will.payload, heir, source=will.topic)
         else:
             self._hand_on(left, done)
             return
