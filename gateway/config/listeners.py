@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gateway.config.hosts import is_address, is_host_name, is_network
-from gateway.config.section import Section, Texts
+from gateway.config.section import Port, Section, Texts
 from gateway.model.secret import Secret
 
 _JWT_SECRET_BYTES = 32  # as long as what HS256 makes of it (RFC 7518, 3.2)
@@ -18,17 +18,13 @@ class MqttSettings(Section):
     """The MQTT broker that the sensors talk to."""
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - sensors come from the network
-    port: int = Field(1883, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
-    tls_port: int = Field(
-        8883, ge=0, le=65_535, description="Port for MQTT over TLS; 0 opens none. Taken and not set: a notice."
+    port: Port = Field(1883, description="Port to listen on; 0 takes any free one.")
+    tls_port: Port = Field(8883, description="Port for MQTT over TLS; 0 opens none. Taken and not set: a notice.")
+    websocket_port: Port = Field(
+        9001, description="Port for MQTT over WebSocket; 0 opens none. `/mqtt` on the HTTP port stays."
     )
-    websocket_port: int = Field(
-        9001, ge=0, le=65_535, description="Port for MQTT over WebSocket; 0 opens none. `/mqtt` on the HTTP port stays."
-    )
-    websocket_tls_port: int = Field(
+    websocket_tls_port: Port = Field(
         0,
-        ge=0,
-        le=65_535,
         description="Port for MQTT over WebSocket with TLS; 0 opens none. `/mqtt` on the HTTPS port stays.",
     )
     allow_anonymous: bool = Field(default=False, description="Only `false`: nothing listens without authentication.")
@@ -110,18 +106,14 @@ class HttpSettings(Section):
     """The HTTP door: readings in, health and metrics out."""
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - sensors come from the network
-    port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
-    tls_port: int = Field(
+    port: Port = Field(8080, description="Port to listen on; 0 takes any free one.")
+    tls_port: Port = Field(
         8443,
-        ge=0,
-        le=65_535,
         description="Port for HTTPS, with all that `http.port` has; 0 opens none. Taken and not set: a notice.",
     )
-    websocket_port: int = Field(
-        0, ge=0, le=65_535, description="A port for `/ws` alone, beside `http.port`; 0 opens none."
-    )
-    metrics_port: int = Field(
-        0, ge=0, le=65_535, description="A port for `/metrics` and health alone, beside `http.port`; 0 opens none."
+    websocket_port: Port = Field(0, description="A port for `/ws` alone, beside `http.port`; 0 opens none.")
+    metrics_port: Port = Field(
+        0, description="A port for `/metrics` and health alone, beside `http.port`; 0 opens none."
     )
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="A larger request is refused (413).")
     headers_timeout_s: float = Field(

@@ -1,8 +1,8 @@
-"""A table of the configuration file, and a list in it that the environment can hold as well."""
+"""A table of the configuration file, and what stands in several of them."""
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -17,3 +17,7 @@ def _split_at_commas(value: Any) -> Any:  # noqa: ANN401 - what stands in the fi
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split_at_commas)]
+"""A list that the environment can hold as well."""
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+"""A port to listen on; each setting says what 0 is to it: any free one, or none."""
