@@ -16,7 +16,7 @@ from cloud_sync.contract import AuthFailed, Ok, Rejected, TooLarge
 from cloud_sync.integrations.mqtt_client.connection import Connection
 from cloud_sync.integrations.mqtt_client.packets import Answer, Message
 from cloud_sync.integrations.mqtt_client.reasons import Failed, outcome_of_message
-from cloud_sync.integrations.mqtt_client.suspect import ENDINGS, Dispensable
+from cloud_sync.integrations.mqtt_client.suspect import Dispensable
 from cloud_sync.rate_limit import RateLimit
 
 _logger = logging.getLogger(__name__)
@@ -140,10 +140,9 @@ class Telling:
                     raise Failed(outcome)
 
     def _ended_at(self, topic: str) -> None:
-        if self._dispensable.suspect.ended_at(_told(topic)) < ENDINGS:
-            return
-        self._messages_left_out += 1
-        self._dispensable.leave_out(_told(topic) if self._messages_left_out <= _LEFT_OUT_AT_MOST else _ALL)
+        if self._dispensable.suspect.ended_at(_told(topic)):
+            self._messages_left_out += 1
+            self._dispensable.leave_out(_told(topic) if self._messages_left_out <= _LEFT_OUT_AT_MOST else _ALL)
 
 
 def _told(topic: str) -> str:

@@ -78,8 +78,8 @@ class Publisher:
         """What the broker has, of batches that are not done."""
         self._begun: set[_Pair] = set()
         """What may have left, and was not answered."""
-        self._suspect = Suspect[_Mark]()
-        """At which message the connection has ended."""
+        self._suspect = Suspect[_Mark](endings=ENDINGS + 1)
+        """At which message the connection has ended; the first time it was not alone."""
 
     async def send(self, parts: Sequence[Part], told: Callable[[Part], Told], status: Status | None) -> Outcome:
         """Try once. `told` returns the properties of a message, for MQTT 5."""
@@ -183,7 +183,7 @@ class Publisher:
             blames = connection is not None and connection.ended is not None and connection.ended.blames_packet
             await self._kept.drop(connection)
             suspect = attempt.pending[0][0] if attempt.pending else attempt.leaving
-            if blames and suspect is not None and self._is_at_fault(suspect):
+            if blames and suspect is not None and self._suspect.ended_at(_mark(suspect)):
                 words = f"{outcome.reason}, {ENDINGS} times in a row when it was sent this alone"
                 self._begun.difference_update(_pairs(suspect))
                 attempt.refused.add(suspect, Rejected(words))
@@ -191,13 +191,6 @@ class Publisher:
             left = self._begun | self._taken
             return replace(outcome, sent=any(not left.isdisjoint(_pairs(part)) for part in parts))
         return outcome
-
-    def _is_at_fault(self, part: Part) -> bool:
-        """Whether it is time to think that the connection ends because of this message."""
-        if self._suspect.ended_at(_mark(part)) <= ENDINGS:  # the first time it was not alone
-            return False
-        self._suspect.clear()
-        return True
 
     def _until_s(self) -> float:
         return asyncio.get_running_loop().time() + self._limits.timeout_s

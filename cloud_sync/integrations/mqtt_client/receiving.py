@@ -19,7 +19,7 @@ from cloud_sync.egress import Egress
 from cloud_sync.integrations.mqtt_client.connection import Broker, Connection, open_connection
 from cloud_sync.integrations.mqtt_client.packets import Message
 from cloud_sync.integrations.mqtt_client.reasons import Failed
-from cloud_sync.integrations.mqtt_client.suspect import ENDINGS, Suspect
+from cloud_sync.integrations.mqtt_client.suspect import Suspect
 
 _AT_ONCE = 100  # while these are read, nobody else is served: some milliseconds
 _REPLIES_ON_THEIR_WAY = 100
@@ -93,8 +93,7 @@ class _Replies:
         return topic in self._left_out
 
     def ended_at(self, topic: str) -> None:
-        if self.suspect.ended_at(topic) == ENDINGS:
-            self.suspect.clear()
+        if self.suspect.ended_at(topic):
             self._left_out[topic] = None
             if len(self._left_out) > _LEFT_OUT_AT_MOST:
                 del self._left_out[next(iter(self._left_out))]

@@ -21,33 +21,36 @@ _HOLDS_S = 5.0
 class Suspect(Generic[Key]):
     """What may be the reason, and how often in a row the connection has ended at it."""
 
-    def __init__(self) -> None:
-        """At first there is none."""
+    def __init__(self, *, endings: int = ENDINGS) -> None:
+        """At first there is none; so many endings in a row at the same, and it is the reason."""
         self.key: Key | None = None
-        self.endings = 0
+        self._enough = endings
+        self._endings = 0
 
-    def ended_at(self, key: Key) -> int:
-        """Hear that a connection has ended at that; return how often in a row by now."""
-        self.endings = self.endings + 1 if key == self.key else 1
+    def ended_at(self, key: Key) -> bool:
+        """Hear that a connection has ended at that; return whether it is the reason, and is suspected no more."""
+        self._endings = self._endings + 1 if key == self.key else 1
         self.key = key
-        return self.endings
+        if self._endings < self._enough:
+            return False
+        self._clear()
+        return True
 
     async def held(self, connection: Connection) -> None:
         """From the second time on, wait until the connection has held for a while: one that ends by itself ends before.
 
         Such as where another client has our id.
         """
-        if self.endings > 1:
+        if self._endings > 1:
             await connection.gone(lasted_s=_HOLDS_S)
 
     def answered(self, key: Key) -> None:
         """Hear that it was taken, or refused, by a connection that goes on."""
         if key == self.key:
-            self.clear()
+            self._clear()
 
-    def clear(self) -> None:
-        """Suspect nothing more."""
-        self.key, self.endings = None, 0
+    def _clear(self) -> None:
+        self.key, self._endings = None, 0
 
 
 class Dispensable:
@@ -69,14 +72,13 @@ class Dispensable:
         try:
             yield
         except Failed as error:
-            if error.blames_packet and self.suspect.ended_at(words) == ENDINGS:
+            if error.blames_packet and self.suspect.ended_at(words):
                 self.leave_out(words)
             raise
         self.suspect.answered(words)
 
     def leave_out(self, words: str) -> None:
         """Do that no more, and say so."""
-        self.suspect.clear()
         self._left_out.add(words)
         _logger.warning(
             "the broker ends the connection when %s: until the next start that is left out. Allow it there", words
