@@ -132,6 +132,7 @@ def wire_reading(reading: StoredReading, *, gateway_id: str, log_uuid: str) -> d
     """Return the reading as every destination sees it.
 
     `id` is stable for ever: `{gateway_id}:{log_uuid}:{row}`. What the device sent beyond the known fields is kept.
+    `sensors`, `health` and `device_metadata` are objects always, empty where there is nothing.
     """
     body = reading.body
     wire: dict[str, Any] = {
@@ -146,7 +147,7 @@ def wire_reading(reading: StoredReading, *, gateway_id: str, log_uuid: str) -> d
         "boot_id": reading.boot_id,
         "seq": reading.seq,
         "sensors": body.get("sensors", {}),
-        "health": body.get("health", {}),
+        "health": body.get("health") or {},
         "device_metadata": reading.device_metadata,
     }
     if reading.defect:

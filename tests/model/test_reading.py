@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,3 +33,9 @@ def test_what_a_device_sent_is_kept_unless_the_gateway_says_it_better() -> None:
     wire = wire_reading(stored(7, body), gateway_id="site-1", log_uuid="log-1")
     assert (wire["id"], wire["device_id"], wire["firmware"]) == ("site-1:log-1:7", "esp32-kitchen", "1.4.0")
     assert not {"timestamp", "age_ms"} & wire.keys()
+
+
+def test_a_device_that_says_nothing_of_its_health_has_an_empty_one() -> None:
+    said: list[dict[str, Any]] = [{}, {"health": None}, {"health": {}}]
+    for fields in said:
+        assert wire_reading(stored(7, {"sensors": {}, **fields}), gateway_id="site-1", log_uuid="log-1")["health"] == {}
