@@ -37,7 +37,7 @@ class _Outcome:
     """What became of one reading of a sample."""
 
     device: str | None
-    """What the message calls it; None when it would be the sender."""
+    """What the message calls it; None when it would be the sender, if it is readable."""
     time: str | None
     """When it was measured; None for when it comes in."""
     age_ms: float | None
@@ -46,6 +46,8 @@ class _Outcome:
     serial_number: str = ""
     problem: str = ""
     """Why it, or some sensor of it, would be quarantined."""
+    readable: bool = True
+    """False of an item of an array in which no reading was found: it names nobody, and no time."""
 
 
 @app.command("list")
@@ -141,6 +143,8 @@ def _outcomes(parser: Parser, data: bytes, topic: str) -> list[_Outcome]:
 
 
 def _outcome(found: Found) -> _Outcome:
+    if found.problem is not None:
+        return _Outcome(None, None, None, {}, problem=str(found.problem), readable=False)
     names = (found.hardware_ids, found.serial_number)
     try:
         parsed = in_standard_shape(found, found.device_id or _SENDER)
@@ -161,6 +165,10 @@ def _show(parser: Parser, readings: list[_Outcome]) -> None:
     print(f"parser    {parser.name}: {len(readings)} reading{'s' * (len(readings) != 1)}")
     for reading in readings:
         print()
+        if not reading.readable:
+            print("device    (it names nobody)")
+            print(f"problem   {reading.problem}")
+            continue
         print(f"device    {reading.device or '(the sender)'}")
         if reading.age_ms is not None:
             print(f"time      {reading.age_ms / 1000:g} s before it comes in")

@@ -49,6 +49,7 @@ def test_a_sample_is_shown_as_it_would_be_stored(site: GatewayProcess, how: tupl
                 "hardware_ids": [],
                 "serial_number": "",
                 "problem": "",
+                "readable": True,
             }
         ],
     }
@@ -67,6 +68,23 @@ def test_what_a_person_reads(site: GatewayProcess) -> None:
             "problem   pir: motion_detected: Field required",
         ],
     )
+
+
+def test_an_item_that_cannot_be_read_names_nobody_not_even_the_sender(site: GatewayProcess, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"devices": [{"device_id": "attic", "properties": {"t": 1}}, 7]}')
+    report = ("parser", "test", "report.json", "--topic", "$sys/version/1/devices/hub/properties_report")
+    *shown, problem = site.neurogate(*report).stdout.splitlines()[2:]
+    assert shown == [
+        "device    attic",
+        "time      (when it comes in)",
+        'sensor    vmark  {"t": 1}',
+        "",
+        "device    (it names nobody)",
+    ]
+    assert problem.startswith("problem   What stands in devices is no object.")
+    assert [one["readable"] for one in site.json(*report)["readings"]] == [True, False]
+    (tmp_path / "unsaid.json").write_text('[{"n": "t", "v": 1}]')
+    assert "device    (the sender)" in site.neurogate("parser", "test", "unsaid.json", "--parser", "senml").stdout
 
 
 @pytest.mark.parametrize(
