@@ -124,7 +124,7 @@ def is_secret(model: type[IntegrationConfig], location: Location) -> bool:
 def split(model: type[BaseModel], raw: Values, prefix: str = "") -> tuple[dict[str, JsonValue], dict[str, JsonValue]]:
     """Return what may be shown of raw settings, as they are nested, and what is secret, by dotted keys.
 
-    An address with a token in it is in both: the first has it masked.
+    An address with a token in it is in both: the first has it masked. An empty list or table has no secret in it.
     """
     shown: dict[str, JsonValue] = {}
     secret: dict[str, JsonValue] = {}
@@ -135,7 +135,7 @@ def split(model: type[BaseModel], raw: Values, prefix: str = "") -> tuple[dict[s
         if table is not None and isinstance(value, dict):
             shown[key], inner = split(table, value, f"{path}.")
             secret |= inner
-        elif field is not None and holds_secret(field.annotation):
+        elif field is not None and holds_secret(field.annotation) and _as_table(value) not in ([], {}):
             secret[path] = value
         elif field is not None and not field.repr and isinstance(value, str):
             shown[key] = without_tokens(value)

@@ -68,6 +68,14 @@ def test_what_is_secret_goes_apart_and_comes_together_again() -> None:
     assert split(Radio.Config, {"brokerUrl": "https://example.org"}) == ({"brokerUrl": "https://example.org"}, {})
 
 
+def test_an_empty_list_or_table_has_no_secret_in_it() -> None:
+    said: list[dict[str, JsonValue]] = [{"hops": [], "headers": {}}, {"headers": "{}"}]
+    for raw in said:
+        shown, secret = split(Radio.Config, raw)
+        assert (shown, secret) == (raw, {})
+        assert joined(shown, secret) == raw
+
+
 def test_people_are_told_every_setting_by_the_name_that_they_write() -> None:
     schema = schema_of(Radio)
     settings = {one.key: one for one in schema.settings}

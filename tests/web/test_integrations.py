@@ -148,6 +148,10 @@ async def test_a_secret_stays_changes_and_goes(api: Asker) -> None:
     assert changed["secrets_set"] == ["auth_token", "secret", "url"]
     _, gone = await ask(api, "PATCH", path, {"settings": {"auth_token": None, "url": URL}, "webhook_secret": None})
     assert (gone["settings"], gone["secrets_set"]) == ({"url": URL}, [])
+    _, empty = await ask(api, "PATCH", path, {"settings": {"secret": []}})
+    assert (empty["settings"], empty["secrets_set"]) == ({"url": URL, "secret": []}, [])
+    _, again = await ask(api, "PATCH", path, {"settings": {"secret": [SECRET]}})
+    assert (again["settings"], again["secrets_set"]) == ({"url": URL}, ["secret"])
     assert SECRET not in api.site.state_db.read_bytes().decode("latin-1")
 
 
