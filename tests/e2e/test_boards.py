@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,6 +24,8 @@ for name in ("pydantic", "aiohttp", "aiosqlite", "amqtt", "aiomqtt", "typer", "r
 from gateway.provisioning.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
+
+pytestmark = pytest.mark.usefixtures("flashed")
 
 
 class Place:
@@ -96,7 +98,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         place.gateway.stop()
 
 
-def test_two_blank_boards_are_flashed_at_once_and_their_readings_arrive(place: Place) -> None:
+class Flashed(NamedTuple):
+    """What flashing the two boards has come to: `kitchen` first, then `hall`."""
+
+    codes: list[int]
+    said: list[str]
+    credential: Path
+    """The file of `hall`'s login."""
+
+
+@pytest.fixture(scope="module")
+def flashed(place: Place) -> Flashed:
     """One by the command, over TLS; the other one from a checkout, by somebody who cannot reach the gateway."""
     place.kitchen.radar.see(150)
     wifi = (*WIFI, str(place.passwords), "--host", "127.0.0.1")
@@ -112,16 +124,20 @@ def test_two_blank_boards_are_flashed_at_once_and_their_readings_arrive(place: P
         **pipes,
     )
     said = [process.communicate(timeout=100)[0].decode() for process in (first, second)]
-    assert (first.returncode, second.returncode) == (0, 0), said
+    return Flashed([first.returncode, second.returncode], said, credential)
+
+
+def test_two_blank_boards_are_flashed_at_once_and_their_readings_arrive(place: Place, flashed: Flashed) -> None:
+    said = flashed.said
+    assert flashed.codes == [0, 0], said
     assert "first reading of kitchen is at the gateway" in said[0]
     assert f"127.0.0.1:{place.mqtt_tls_port} over TLS" in said[0]
     assert "without TLS" in said[1]
     assert "a wifi password" not in "".join(said)
-    assert json.loads(credential.read_text())["password"] not in "".join(said)
-    reading = place.await_reading("kitchen", lambda one: one["sensors"].get("ld2410", {}).get("presence"))
-    assert reading["sensors"]["ld2410"]["distance_cm"] == 150
+    assert json.loads(flashed.credential.read_text())["password"] not in "".join(said)
+    reading = place.await_reading("kitchen", lambda one: one["health"].get("reset_cause") == "hard")
     assert reading["time_source"] in ("device", "corrected"), "as this machine's clock is kept by NTP, or is not"
-    assert reading["health"]["reset_cause"] == "hard"
+    place.await_reading("kitchen", lambda one: one["sensors"].get("ld2410", {}).get("distance_cm") == 150)
     place.await_reading("hall", lambda one: "ld2410" in one["sensors"])
     assert place.await_status("hall", status="online")["firmware"]
 
