@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Literal, Self
 from urllib.parse import quote
 
-from pydantic import ConfigDict, Field, HttpUrl, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from yarl import URL
 
 from cloud_sync.contract import (
@@ -32,7 +32,7 @@ from cloud_sync.contract import (
 )
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.exchange import SUCCESS, Answer, Exchange, outcome_of
-from cloud_sync.integrations.http.line import CertificatePem, HttpConfig, PrivateKeyPem, host_only
+from cloud_sync.integrations.http.line import CertificatePem, HostUrl, HttpConfig, PrivateKeyPem
 from cloud_sync.integrations.http.part_sender import PartSender
 from cloud_sync.integrations.http.server_check import PATIENCE_S, check_server, clock_words
 from cloud_sync.payload.in_parts import Frame, Key, Part, in_parts, parts_of
@@ -79,7 +79,7 @@ class AwsIot(Integration, Forwards, Tests):
         client_cert_port: Literal[8443, 443] = Field(
             8443, description="Where the certificate is shown: 443 where a firewall lets nothing else out."
         )
-        endpoint: HttpUrl | None = Field(
+        endpoint: HostUrl | None = Field(
             None,
             description="The account's own data endpoint, such as `https://x-ats.iot.eu-central-1.amazonaws.com`; by "
             "default the region's. Needed with a certificate.",
@@ -97,11 +97,6 @@ class AwsIot(Integration, Forwards, Tests):
         @classmethod
         def _with_or_without_scheme(cls, endpoint: object) -> object:
             return f"https://{endpoint}" if isinstance(endpoint, str) and "://" not in endpoint else endpoint
-
-        @field_validator("endpoint")
-        @classmethod
-        def _is_a_host(cls, endpoint: HttpUrl | None) -> HttpUrl | None:
-            return None if endpoint is None else host_only(endpoint)
 
         @field_validator("topic")
         @classmethod

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import quote
 
-from pydantic import ConfigDict, Field, HttpUrl, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from yarl import URL
 
 from cloud_sync.contract import (
@@ -36,7 +36,7 @@ from cloud_sync.contract import (
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.exchange import SUCCESS, Answer, Exchange, outcome_of
 from cloud_sync.integrations.http.lasting_token import LastingToken
-from cloud_sync.integrations.http.line import HttpConfig, host_only
+from cloud_sync.integrations.http.line import HostUrl, HttpConfig
 from cloud_sync.integrations.http.part_sender import PartSender
 from cloud_sync.integrations.http.server_check import PATIENCE_S, check_server, told_of_the_clock
 from cloud_sync.payload.in_parts import Frame, Key, Part, in_parts, parts_of
@@ -104,7 +104,7 @@ class AzureIot(Integration, Forwards, Tests):
             "device and nothing else; or one device's own."
         )
         hub_name: str | None = Field(None, description="Name of the hub; it must be that of the connection string.")
-        endpoint: HttpUrl | None = Field(
+        endpoint: HostUrl | None = Field(
             None, description="Connect to this address instead of the hub's own, such as a private one."
         )
         rate_limit_per_minute: int = Field(
@@ -116,11 +116,6 @@ class AzureIot(Integration, Forwards, Tests):
         def _can_be_read(cls, connection_string: Secret) -> Secret:
             parse_connection_string(connection_string.get_secret_value())
             return connection_string
-
-        @field_validator("endpoint")
-        @classmethod
-        def _is_a_host(cls, endpoint: HttpUrl | None) -> HttpUrl | None:
-            return None if endpoint is None else host_only(endpoint)
 
         @model_validator(mode="after")
         def _names_one_hub(self) -> Self:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Self
 
-from pydantic import ConfigDict, Field, HttpUrl, PrivateAttr, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import from_json
 from yarl import URL
 
@@ -37,7 +37,7 @@ from cloud_sync.contract import (
 from cloud_sync.egress import Egress
 from cloud_sync.integrations.http.exchange import SUCCESS, Answer, Exchange, outcome_of
 from cloud_sync.integrations.http.lasting_token import LastingToken
-from cloud_sync.integrations.http.line import HttpConfig, host_only
+from cloud_sync.integrations.http.line import HostUrl, HttpConfig
 from cloud_sync.integrations.http.part_sender import PartSender
 from cloud_sync.integrations.http.server_check import PATIENCE_S, check_server, told_of_the_clock
 from cloud_sync.payload.in_parts import Frame, Key, Part, in_parts, parts_of
@@ -85,7 +85,7 @@ class GoogleIot(Integration, Forwards, Tests):
         registry_id: str | None = Field(
             None, pattern=r"^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", description="Told to readers as `deviceRegistryId`."
         )
-        endpoint: HttpUrl | None = Field(
+        endpoint: HostUrl | None = Field(
             None, description="Connect to this address instead of Google's, such as a private one."
         )
         rate_limit_per_minute: int = Field(
@@ -106,11 +106,6 @@ class GoogleIot(Integration, Forwards, Tests):
             if not _TOPIC.fullmatch(topic):
                 raise ValueError("it is a topic's own name, 3 to 255 characters, and not projects/…/topics/….")
             return topic
-
-        @field_validator("endpoint")
-        @classmethod
-        def _is_a_host(cls, endpoint: HttpUrl | None) -> HttpUrl | None:
-            return None if endpoint is None else host_only(endpoint)
 
         @model_validator(mode="after")
         def _has_a_project(self) -> Self:

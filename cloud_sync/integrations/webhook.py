@@ -24,7 +24,7 @@ from cloud_sync.payload import cloud_events
 from cloud_sync.payload.notification_body import as_event, wire_notification
 from cloud_sync.payload.notification_text import FIELDS, MessageTemplate, Notify, Writer, fields_of
 from cloud_sync.payload.readings_batch import as_json, readings_batch
-from cloud_sync.payload.template import Template, filled
+from cloud_sync.payload.template import PayloadTemplate, Template, filled
 from cloud_sync.signing import standard_webhooks
 from gateway.clock import Clock
 from gateway.model.finding import Finding
@@ -61,7 +61,7 @@ class Webhook(Integration, Forwards, Notifies, Tests):
         api_key: Secret | None = Field(None, description="Sent in the header that `api_key_header` names.")
         api_key_header: str = Field("X-API-Key", description="Header of the API key.")
         gzip: bool = Field(default=False, description="Compress the body; what is signed are the compressed bytes.")
-        payload_template: JsonValue = Field(
+        payload_template: PayloadTemplate = Field(
             None, description="The body as the receiver wants it: JSON with fields such as `{{device_id}}`."
         )
         cloudevents: Literal["structured", "batch"] | None = Field(
@@ -127,13 +127,6 @@ class Webhook(Integration, Forwards, Notifies, Tests):
         def _is_a_name(cls, name: str) -> str:
             check_name(name)
             return name
-
-        @field_validator("payload_template")
-        @classmethod
-        def _is_a_template(cls, template: JsonValue) -> JsonValue:
-            if template is not None:
-                Template(template)
-            return template
 
         @field_validator("notification_template")
         @classmethod

@@ -12,8 +12,9 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, JsonValue
 from pydantic_core import from_json
 
 from cloud_sync.contract import Batch
@@ -64,6 +65,16 @@ class Template:
             for stored, one in wire
         ]
         return self._write({**common, "count": len(readings)}, readings)
+
+
+def _checked(template: JsonValue) -> JsonValue:
+    if template is not None:
+        Template(template)
+    return template
+
+
+PayloadTemplate = Annotated[JsonValue, AfterValidator(_checked)]
+"""A setting that is a template, or null for none."""
 
 
 def _values(sensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,10 +91,19 @@ def _private_key_pem(secret: Secret) -> Secret:
     return secret
 
 
+def _host_only(url: HttpUrl) -> HttpUrl:
+    """Return the URL. Raises ValueError when it holds more than where to connect to."""
+    if url.username or url.password or url.query or url.fragment or (url.path or "/") != "/":
+        raise ValueError("it is a host, such as https://example.com, and nothing behind it.")
+    return url
+
+
 CertificatePem = Annotated[str, AfterValidator(_certificate_pem)]
 """A certificate, or several."""
 PrivateKeyPem = Annotated[Secret, AfterValidator(_private_key_pem)]
 """A private key without a passphrase."""
+HostUrl = Annotated[HttpUrl, AfterValidator(_host_only)]
+"""Where to connect to, and nothing more."""
 
 
 class HttpConfig(IntegrationConfig):
@@ -137,10 +146,3 @@ class HttpConfig(IntegrationConfig):
             headers["proxy-authorization"] = f"Basic {encoded}"
         proxy = None if self.proxy is None else URL(str(self.proxy))
         return Line(proxy, headers, self.ca, client_cert, client_key, alpn)
-
-
-def host_only(url: HttpUrl) -> HttpUrl:
-    """Return the URL. Raises ValueError when it holds more than where to connect to."""
-    if url.username or url.password or url.query or url.fragment or (url.path or "/") != "/":
-        raise ValueError("it is a host, such as https://example.com, and nothing behind it.")
-    return url

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cloud_sync.integrations.http.line import Line
 from cloud_sync.integrations.mqtt_client.address import Address, address_of
@@ -12,7 +12,7 @@ from cloud_sync.integrations.mqtt_client.broker_config import BrokerConfig
 from cloud_sync.integrations.mqtt_client.connection import Broker
 from cloud_sync.integrations.mqtt_client.packets import MQTT_5, MQTT_311, Login
 from cloud_sync.integrations.mqtt_client.properties import LONGEST_TEXT
-from cloud_sync.payload.template import Template
+from cloud_sync.payload.template import PayloadTemplate, Template
 from cloud_sync.payload.topic_template import READING_FIELDS, TopicTemplate
 from gateway.model.topics import is_topic_filter, matches
 
@@ -44,7 +44,7 @@ class MqttConfig(BrokerConfig):
         "`{device_id}`, `{organization_id}`, `{gateway_id}` and `{sensor}` are filled in. With `{sensor}` each "
         "sensor of a reading has a message of its own. Without a topic no reading is forwarded.",
     )
-    payload_template: JsonValue = Field(
+    payload_template: PayloadTemplate = Field(
         None,
         description="A message as the receiver wants it: JSON with fields such as `{{device_id}}`; by default it "
         "is one reading, as a webhook gets it. With `$each_reading` a message holds all of a topic.",
@@ -84,13 +84,6 @@ class MqttConfig(BrokerConfig):
     @classmethod
     def _can_be_told(cls, status_topic: str | None) -> str | None:
         return status_topic if status_topic is None else _published(status_topic, ("gateway_id",))
-
-    @field_validator("payload_template")
-    @classmethod
-    def _is_a_template(cls, template: JsonValue) -> JsonValue:
-        if template is not None:
-            Template(template)
-        return template
 
     @model_validator(mode="after")
     def _leads_somewhere(self) -> Self:
