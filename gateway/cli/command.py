@@ -15,7 +15,7 @@ from gateway.cli.table import show_table
 from gateway.config import Settings, load
 from gateway.model.command import Command
 from gateway.model.errors import BadInput
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339, rfc3339_or_null
 from gateway.operations import commands
 
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
@@ -113,9 +113,12 @@ def _as_dict(command: Command) -> dict[str, object]:
     fields = asdict(command)
     del fields["number"]
     if command.late is not None:
-        fields["late"] = {"state": command.late.state, "result": command.late.result, "at": _time(command.late.at_ms)}
-    return {name.replace("_ms", ""): _time(value) if name.endswith("_ms") else value for name, value in fields.items()}
-
-
-def _time(unix_ms: int | None) -> str | None:
-    return None if unix_ms is None else rfc3339(unix_ms)
+        fields["late"] = {
+            "state": command.late.state,
+            "result": command.late.result,
+            "at": rfc3339_or_null(command.late.at_ms),
+        }
+    return {
+        name.replace("_ms", ""): rfc3339_or_null(value) if name.endswith("_ms") else value
+        for name, value in fields.items()
+    }

@@ -11,7 +11,7 @@ from gateway.cli.options import ConfigFile, JsonOutput, OverlapHours, overlap_ms
 from gateway.cli.table import show_table
 from gateway.config import load
 from gateway.model.errors import BadInput
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339, rfc3339_or_null
 from gateway.operations import credentials
 from gateway.operations.credentials import CredentialDetails
 from gateway.storage.credentials import NewPassword
@@ -66,7 +66,7 @@ def list_credentials(as_json: JsonOutput = False, config: ConfigFile = None) -> 
             one.username,
             one.organization_id or "the site",
             one.device_id or "all",
-            _time(one.last_connected_at_ms) or "never",
+            rfc3339_or_null(one.last_connected_at_ms) or "never",
             f"{one.connections:,}",
             f"{one.refused_logins:,}",
             f"{one.messages_in:,}",
@@ -90,7 +90,7 @@ def show(username: Username, as_json: JsonOutput = False, config: ConfigFile = N
         ("created", rfc3339(one.created_at_ms)),
         *(("publishes", right) for right in (*one.rights.publish, *one.rights.unheard)),
         *(("subscribes", right) for right in one.rights.subscribe),
-        ("last login", _time(one.last_connected_at_ms) or "never"),
+        ("last login", rfc3339_or_null(one.last_connected_at_ms) or "never"),
         ("logins", f"{one.connections:,}"),
         ("refused", f"{one.refused_logins:,}"),
         ("messages", f"{one.messages_in:,}"),
@@ -127,10 +127,6 @@ def _show_password(new: NewPassword, *, as_json: bool) -> None:
     print(f"password  {new.password}   (kept nowhere else: note it now)")
 
 
-def _time(unix_ms: int | None) -> str | None:
-    return None if unix_ms is None else rfc3339(unix_ms)
-
-
 def _as_dict(one: CredentialDetails) -> dict[str, object]:
     left_ms = one.old_password_left_ms
     return {
@@ -140,7 +136,7 @@ def _as_dict(one: CredentialDetails) -> dict[str, object]:
         "publish": list(one.rights.publish),
         "subscribe": list(one.rights.subscribe),
         "created_at": rfc3339(one.created_at_ms),
-        "last_connected_at": _time(one.last_connected_at_ms),
+        "last_connected_at": rfc3339_or_null(one.last_connected_at_ms),
         "connections": one.connections,
         "refused_logins": one.refused_logins,
         "messages_in": one.messages_in,

@@ -12,7 +12,7 @@ from gateway.cli.options import ConfigFile, JsonOutput, OverlapHours, overlap_ms
 from gateway.cli.table import show_table
 from gateway.config import Settings, load
 from gateway.model.errors import BadInput
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339, rfc3339_or_null
 from gateway.operations import devices
 from gateway.storage.state import DeviceCredential, DeviceRow
 
@@ -98,7 +98,7 @@ def show(
     settings = load(config, os.environ).settings
     details = ask(settings, devices.show_device, **_key(settings, organization, device_id))
     activity = details.activity
-    last = None if details.last_reading_ms is None else rfc3339(details.last_reading_ms)
+    last = rfc3339_or_null(details.last_reading_ms)
     if as_json:
         fields = _as_dict(details.device) | {
             "topics": details.topics,

@@ -24,7 +24,7 @@ from gateway.config import Settings, load
 from gateway.config.schema import as_toml
 from gateway.model.errors import BadInput, ConfigError
 from gateway.model.finding import Finding
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339, rfc3339_or_null
 from gateway.model.status import IntegrationHealth
 from gateway.operations import integration_trials, integrations
 from gateway.operations.integrations import IntegrationFields, IntegrationView
@@ -249,4 +249,4 @@ def _name_times(shown: dict[str, Any], *names: str) -> None:
     for name in names:
         key = f"{name}_at_ms" if f"{name}_at_ms" in shown else f"{name}_ms"
         unix_ms = shown.pop(key)
-        shown[f"{name}_at"] = None if unix_ms is None else rfc3339(unix_ms)
+        shown[f"{name}_at"] = rfc3339_or_null(unix_ms)

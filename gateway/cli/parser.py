@@ -14,7 +14,7 @@ from gateway.cli.table import show_table
 from gateway.config import Settings, load
 from gateway.config.routes import ParserName
 from gateway.model.errors import BadInput, ConfigError, NotFound, error_document
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339_or_null
 from gateway.model.topics import addressed_device, is_telemetry
 from gateway.parsers.contract import Found, Parser, in_standard_shape
 from gateway.parsers.routes import PARSERS, STANDARD, ParserRoutes, parser_of
@@ -153,7 +153,7 @@ def _outcome(found: Found) -> _Outcome:
     time_ms = unix_ms(parsed.body.get("timestamp"))
     return _Outcome(
         found.device_id,
-        None if time_ms is None else rfc3339(time_ms),
+        rfc3339_or_null(time_ms),
         parsed.body.get("age_ms") if time_ms is None else None,
         parsed.body["sensors"],
         *names,

@@ -123,6 +123,11 @@ def rfc3339(unix_ms: int) -> str:
     return f"{_to_the_second(unix_ms // 1000)}.{unix_ms % 1000:03d}Z"
 
 
+def rfc3339_or_null(unix_ms: int | None) -> str | None:
+    """Format a time as `rfc3339` does; one that there is not is null in JSON."""
+    return None if unix_ms is None else rfc3339(unix_ms)
+
+
 @lru_cache(maxsize=4096)  # neighbours share their second, and formatting a date is the dearest step
 def _to_the_second(unix_s: int) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

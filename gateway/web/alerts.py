@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from gateway.callers import Caller
 from gateway.model.errors import NotFound
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339, rfc3339_or_null
 from gateway.model.roles import may_change
 from gateway.operations.alerts import acknowledge_alert, list_alerts, resolve_alert, show_alert
 from gateway.operations.site import SharedSite
@@ -138,5 +138,5 @@ def _shown(one: AlertRow) -> Alert:
         "count": one.count,
         "state": one.state,
         "acknowledged_by": one.acknowledged_by,
-        "resolved_at": None if one.resolved_at_ms is None else rfc3339(one.resolved_at_ms),
+        "resolved_at": rfc3339_or_null(one.resolved_at_ms),
     }

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from gateway.callers import Caller
 from gateway.model import command as model
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339, rfc3339_or_null
 from gateway.model.wire import Json
 from gateway.operations.commands import await_command, list_commands, send_command, show_command
 from gateway.operations.site import SharedSite
@@ -152,7 +152,7 @@ def _shown(one: model.Command) -> Command:
         "sent_by": one.actor,
         "created_at": rfc3339(one.created_at_ms),
         "deadline": rfc3339(one.deadline_ms),
-        "sent_at": None if one.sent_at_ms is None else rfc3339(one.sent_at_ms),
-        "finished_at": None if one.finished_at_ms is None else rfc3339(one.finished_at_ms),
+        "sent_at": rfc3339_or_null(one.sent_at_ms),
+        "finished_at": rfc3339_or_null(one.finished_at_ms),
         "late": late,
     }

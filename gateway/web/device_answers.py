@@ -2,7 +2,7 @@
 
 from typing_extensions import TypedDict
 
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339, rfc3339_or_null
 from gateway.model.wire import Json
 from gateway.operations.credentials import CredentialDetails
 from gateway.storage.device_rows import DeviceCredential, DeviceRow
@@ -105,7 +105,7 @@ def usage_of(one: CredentialDetails) -> Usage:
     return {
         "username": one.username,
         "created_at": rfc3339(one.created_at_ms),
-        "last_connected_at": None if one.last_connected_at_ms is None else rfc3339(one.last_connected_at_ms),
+        "last_connected_at": rfc3339_or_null(one.last_connected_at_ms),
         "connections": one.connections,
         "refused_logins": one.refused_logins,
         "messages_in": one.messages_in,

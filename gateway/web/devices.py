@@ -15,7 +15,7 @@
 from collections.abc import Iterable
 
 from gateway.callers import Caller
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339_or_null
 from gateway.operations.credentials import list_credentials
 from gateway.operations.devices import (
     add_device,
@@ -95,7 +95,7 @@ class Devices:
         return {
             **answers.shown(details.device),
             "topics": details.topics,
-            "last_seen_at": None if last is None else rfc3339(last),
+            "last_seen_at": rfc3339_or_null(last),
             "connected": activity is not None and activity.connections > 0,
             "readings_since_start": 0 if activity is None else activity.readings,
         }

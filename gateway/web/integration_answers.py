@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from cloud_sync.config_schema import IntegrationSchema
 from gateway.model.finding import Finding, Level
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339_or_null
 from gateway.model.status import IntegrationHealth
 from gateway.model.wire import Json
 from gateway.operations.integrations import IntegrationView
@@ -125,11 +125,11 @@ def shown(one: IntegrationView) -> Integration:
         "conflict_resolution": one.conflict_resolution,
         "webhook_enabled": one.webhook_enabled,
         "webhook_url": one.webhook_url or _column(one, "webhook_url"),
-        "last_sync_at": _time(one.last_sync_at_ms),
+        "last_sync_at": rfc3339_or_null(one.last_sync_at_ms),
         "last_sync_status": one.last_sync_status,
         "sync_error": one.error or None,
-        "created_at": _time(one.created_at_ms),
-        "updated_at": _time(one.updated_at_ms),
+        "created_at": rfc3339_or_null(one.created_at_ms),
+        "updated_at": rfc3339_or_null(one.updated_at_ms),
         "health": None if one.health is None else _health(one.health),
     }
 
@@ -169,8 +169,8 @@ def tested(findings: Iterable[Finding]) -> Tested:
 def _health(one: IntegrationHealth) -> Health:
     return {
         "up": one.up,
-        "last_success_at": _time(one.last_success_ms),
-        "last_error_at": _time(one.last_error_ms),
+        "last_success_at": rfc3339_or_null(one.last_success_ms),
+        "last_error_at": rfc3339_or_null(one.last_error_ms),
         "error_kind": one.error_kind,
         "failures": one.failures,
         "errors": one.errors,
@@ -182,7 +182,3 @@ def _health(one: IntegrationHealth) -> Health:
 
 def _column(one: IntegrationView, column: str) -> Json:
     return next((one.settings[name] for name in SETTING_OF[column] if name in one.settings), None)
-
-
-def _time(unix_ms: int | None) -> str | None:
-    return None if unix_ms is None else rfc3339(unix_ms)

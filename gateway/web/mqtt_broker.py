@@ -19,7 +19,7 @@ from typing import Protocol, TypeAlias
 from gateway.callers import Caller
 from gateway.config.masking import without_tokens
 from gateway.model.errors import BadInput, NeurogateError, NotFound
-from gateway.model.reading import rfc3339
+from gateway.model.reading import rfc3339, rfc3339_or_null
 from gateway.operations.credentials import (
     CredentialDetails,
     add_credential,
@@ -300,7 +300,7 @@ def _shown(one: CredentialDetails) -> Credential:
         "username": one.username,
         "device_id": one.device_id,
         "created_at": rfc3339(one.created_at_ms),
-        "last_connected_at": None if one.last_connected_at_ms is None else rfc3339(one.last_connected_at_ms),
+        "last_connected_at": rfc3339_or_null(one.last_connected_at_ms),
         "connections": one.connections,
         "refused_logins": one.refused_logins,
         "messages_in": one.messages_in,
