@@ -23,6 +23,7 @@ from gateway.model.errors import BadInput
 from gateway.model.priorities import PRIORITIES, Priority
 from gateway.model.reading import rfc3339
 from gateway.operations.integrations import IntegrationView
+from gateway.operations.logged_notification import logged
 from gateway.operations.notifications import (
     follow_notification,
     page_notifications,
@@ -159,7 +160,7 @@ def show_log(
         limit=limit,
     )
     if as_json:
-        print(json.dumps([_as_dict(row) for row in rows]))
+        print(json.dumps([logged(row) for row in rows]))
         return
     if not rows:
         print("There are no notifications.")
@@ -196,23 +197,3 @@ def _priority(text: str) -> Priority:
         if one == text:
             return one
     raise BadInput("invalid_priority", f"There is no priority {text}.", hint=f"Use one of: {', '.join(PRIORITIES)}.")
-
-
-def _as_dict(row: NotificationRow) -> dict[str, object]:
-    times = {"sent_at": row.sent_at_ms, "failed_at": row.failed_at_ms, "next_attempt_at": row.next_attempt_at_ms}
-    return {
-        "id": row.id,
-        "organization_id": row.organization_id,
-        "integration_id": row.integration_id,
-        "integration_type": row.integration_type,
-        "kind": row.kind,
-        "subject": row.subject,
-        "message": row.message,
-        "priority": row.priority,
-        "status": row.status,
-        "retry_count": row.retry_count,
-        "error_message": row.error_message,
-        "message_id": row.message_id,
-        "created_at": rfc3339(row.created_at_ms),
-        **{name: None if at_ms is None else rfc3339(at_ms) for name, at_ms in times.items()},
-    }

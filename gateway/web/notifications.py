@@ -14,11 +14,11 @@ from typing_extensions import TypedDict
 
 from gateway.callers import Caller
 from gateway.model.priorities import Priority
-from gateway.model.reading import rfc3339
 from gateway.model.wire import Json
+from gateway.operations.logged_notification import LoggedNotification, logged
 from gateway.operations.notifications import hand_in, page_notifications, resend_notification, show_notification
 from gateway.operations.site import SharedSite
-from gateway.storage.notification_rows import NewNotification, NotificationRow, Status
+from gateway.storage.notification_rows import NewNotification, Status
 from gateway.web.authorization import Authorization
 from gateway.web.parameters import Above0, RowNumber
 from gateway.web.requests import Query, Request
@@ -68,32 +68,6 @@ class LogQuery(Query):
     integration_id: str | None = Field(None, description="Only what went, or goes, by this one.")
     limit: Above0 = Field(100, description="In one page; 1,000 at most, however much is asked for.")
     cursor: RowNumber | None = Field(None, description="`next_cursor` of the page before.")
-
-
-class LoggedNotification(TypedDict):
-    """A notification, and what became of it."""
-
-    id: str
-    organization_id: str
-    integration_id: str
-    integration_type: str
-    kind: str
-    subject: str
-    message: str
-    priority: Priority
-    status: Status
-    data: dict[str, Json]
-    recipients: list[str]
-    sent_at: str | None
-    failed_at: str | None
-    next_attempt_at: str | None
-    retry_count: int
-    error_message: str
-    message_id: str | None
-    repeats: int
-    metadata: dict[str, Json]
-    created_at: str
-    updated_at: str
 
 
 class LoggedNotifications(TypedDict):
@@ -157,44 +131,14 @@ class Notifications:
         )
         page = rows[:limit]
         next_cursor = str(page[-1].seq) if len(rows) > limit else None
-        return {"notifications": [_shown(row) for row in page], "next_cursor": next_cursor}
+        return {"notifications": [logged(row) for row in page], "next_cursor": next_cursor}
 
     async def show(self, who: Caller, id: str) -> LoggedNotification:  # noqa: A002 - its name in the path
         """Return one notification."""
         found = await show_notification(self._site, organization_id=who.organization_id, notification_id=id)
-        return _shown(found)
+        return logged(found)
 
     async def resend(self, who: Caller, id: str) -> LoggedNotification:  # noqa: A002 - its name in the path
         """Send one again that has failed, with all that is in the same message."""
         site = self._site.acting(who.actor)
-        return _shown(await resend_notification(site, organization_id=who.organization_id, notification_id=id))
-
-
-def _shown(row: NotificationRow) -> LoggedNotification:
-    return {
-        "id": row.id,
-        "organization_id": row.organization_id,
-        "integration_id": row.integration_id,
-        "integration_type": row.integration_type,
-        "kind": row.kind,
-        "subject": row.subject,
-        "message": row.message,
-        "priority": row.priority,
-        "status": row.status,
-        "data": row.data,
-        "recipients": row.recipients,
-        "sent_at": _time(row.sent_at_ms),
-        "failed_at": _time(row.failed_at_ms),
-        "next_attempt_at": _time(row.next_attempt_at_ms),
-        "retry_count": row.retry_count,
-        "error_message": row.error_message,
-        "message_id": row.message_id,
-        "repeats": row.repeats,
-        "metadata": row.metadata,
-        "created_at": rfc3339(row.created_at_ms),
-        "updated_at": rfc3339(row.updated_at_ms),
-    }
-
-
-def _time(unix_ms: int | None) -> str | None:
-    return None if unix_ms is None else rfc3339(unix_ms)
+        return logged(await resend_notification(site, organization_id=who.organization_id, notification_id=id))

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli import command_line
+from gateway.operations.logged_notification import LoggedNotification
 from tests.gateway_process import GatewayProcess
 
 INTEGRATIONS = """
@@ -69,6 +70,7 @@ def test_a_person_tries_it_and_sees_what_became_of_it(
         ("mail", "failed", "test"),
         ("chat", "sent", "test"),
     ]
+    assert mail.keys() == LoggedNotification.__annotations__.keys(), "as the API shows it"
     assert "= Hello. =" in notify("preview", "chat", "--message", "= Hello. =").output
     assert "no notification" in str(notify("resend", "nothing").exception)
 
