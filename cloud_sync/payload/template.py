@@ -68,8 +68,7 @@ class Template:
 
 
 def _checked(template: JsonValue) -> JsonValue:
-    if template is not None:
-        Template(template)
+    Template(template)  # raises ValueError; null is one, too
     return template
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from cloud_sync.contract import Batch
 from cloud_sync.payload.readings_batch import wire_readings
-from cloud_sync.payload.template import BATCH_FIELDS, READING_FIELDS, Template
+from cloud_sync.payload.template import BATCH_FIELDS, READING_FIELDS, PayloadTemplate, Template
 from tests.cloud_sync.samples import NOW_MS, batch, stored
 
 BODY = {
@@ -140,6 +141,16 @@ def test_a_wrong_template_says_why(template: object, complaint: str) -> None:
 def test_a_text_that_is_no_json_says_so(text: str) -> None:
     with pytest.raises(ValueError, match=r"^it is not JSON: "):
         Template(text)
+
+
+def test_a_setting_that_is_a_template_is_told_by_its_name_and_null_is_none() -> None:
+    class Settings(BaseModel):
+        body: PayloadTemplate = None
+
+    assert (Settings(body=None).body, Settings(body={"id": "{{id}}"}).body) == (None, {"id": "{{id}}"})
+    with pytest.raises(ValidationError) as raised:
+        Settings(body={"id": "{{idd}}"})
+    assert [one["loc"] for one in raised.value.errors()] == [("body",)]
 
 
 def test_the_fields_are_those_that_destinations_see() -> None:
