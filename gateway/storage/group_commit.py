@@ -203,10 +203,10 @@ class GroupCommit(ABC):
         """Return the next transaction, to the writing thread that has just ended one; in that thread.
 
         With few boards a commit takes no longer than it would wait here for the event loop to hand it over. Not where
-        more is to be waited for, and not when the log is damaged.
+        more is to be waited for, and not before the event loop has seen that there is room, or that the log is damaged.
         """
         waits_for_company = self._settings.commit_max_delay_ms and not (self._waiting.left_over or self._closing)
-        if self._halted or waits_for_company:
+        if self._halted or waits_for_company or self.bounds.must_see_pages:
             return None
         batch = self._waiting.take_complete()
         return None if batch is None else self._transaction_of(batch)

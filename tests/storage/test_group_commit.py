@@ -30,6 +30,12 @@ def block_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def block_for_a_while() -> None:
+    """Keep the event loop from doing anything while the writing thread might do what it must not."""
+    ends = time.monotonic() + 0.05
+    block_until(lambda: time.monotonic() > ends)
+
+
 def block_until_stored(folder: Path, number: int) -> None:
     """Keep the event loop from doing anything until so many readings are on disk."""
     block_until(lambda: len(seqs(folder)) == number)
@@ -80,12 +86,26 @@ async def test_after_a_failure_nothing_is_begun_before_it_is_known(
     commits.gate.set()
     block_until(lambda: disk.failed == 1)
     disk.failing = False
-    seen_for_a_while = time.monotonic() + 0.05
-    block_until(lambda: time.monotonic() > seen_for_a_while)
+    block_for_a_while()
     assert len(commits.sizes) == begun + 1
     await until(lambda: listeners[1].acknowledged == 1)
     assert [len(listener.errors) for listener in listeners] == [1, 0]
     assert seqs(tmp_path) == [0, 2]
+
+
+async def test_when_it_is_time_to_look_how_much_room_there_is_nothing_is_begun_before(
+    log: Log, tmp_path: Path, commits: Commits
+) -> None:
+    """A commit at most is more than there was room for."""
+    listener = Listener(tmp_path)
+    await hold(log, commits, listener)
+    log.submit(new(log, 2), listener)
+    log.bounds.tick()
+    commits.gate.set()
+    block_until_stored(tmp_path, 2)
+    block_for_a_while()
+    assert seqs(tmp_path) == [0, 1]
+    await until(lambda: listener.acknowledged == 2)
 
 
 async def test_what_is_to_wait_for_company_does(tmp_path: Path, commits: Commits) -> None:
