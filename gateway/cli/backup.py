@@ -7,9 +7,7 @@ import asyncio
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, aclosing, contextmanager, suppress
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -25,7 +23,7 @@ from gateway.config import LoadedConfig, load
 from gateway.model.errors import BadInput, StoreFailed
 from gateway.operations.backup import take_snapshot
 from gateway.storage.data_dir import DataDir
-from gateway.storage.disk import sync_folder
+from gateway.storage.disk import replacing
 from gateway.storage.sealed import CHUNK, SealedWriter
 from gateway.storage.vault_keys import KEY_FILES
 
@@ -61,7 +59,10 @@ def backup(
     loaded = load(config, os.environ)
     secret = passphrase(passphrase_file, twice=True)
     with ExitStack() as stack:
-        target = stack.enter_context(_replacing(file))
+        try:
+            target = stack.enter_context(replacing(file))
+        except OSError as error:
+            raise BadInput("unusable_file", f"{file} cannot be written ({error.strerror}).") from None
         sources = asyncio.run(_sources(loaded, stack))
         _write(target, secret, loaded, sources)
     print(f"Wrote {file} ({file.stat().st_size / 1e6:,.1f} MB). Without the passphrase it is worth nothing.")
@@ -123,23 +124,3 @@ def _write(target: IO[bytes], secret: bytes, loaded: LoadedConfig, sources: dict
                 done += len(content)
                 shown.update(done, total)
     sealed.finish()
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a new file, its owner's alone, that takes the name when it is complete and on disk."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600
-    except OSError as error:
-        raise BadInput("unusable_file", f"{path} cannot be written ({error.strerror}).") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
-    sync_folder(path.parent)

@@ -2,8 +2,10 @@
 
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 _OWNER_ONLY = 0o600
 _OTHERS = 0o077
@@ -36,12 +38,16 @@ def own_existing(path: Path) -> None:
             path.chmod(_OWNER_ONLY)  # not by a descriptor: closing it would drop the locks that SQLite has on the file
 
 
-def replace_private(path: Path, content: bytes) -> None:
-    """Put a file, its owner's alone, in the place of the one before: at any moment there is one of the two, whole."""
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a new file, its owner's alone, that takes the name when it is complete and on disk. Raises OSError.
+
+    At any moment there is the one before or the new one, whole.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
@@ -50,3 +56,9 @@ def replace_private(path: Path, content: bytes) -> None:
             Path(name).unlink()
         raise
     sync_folder(path.parent)
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Put a file in the place of the one before, as `replacing` does."""
+    with replacing(path) as file:
+        file.write(content)
