@@ -69,6 +69,15 @@ class ToldDeadLetter(TypedDict):
 
 
 @dataclass(slots=True, frozen=True)
+class RequestedReplay:
+    """What has been asked for."""
+
+    keys: set[Key]
+    absent: list[str]
+    """Destinations among them that have no active integration: their dead letters wait for one."""
+
+
+@dataclass(slots=True, frozen=True)
 class ReplayProgress:
     """How far the readings are whose replay was asked for."""
 
@@ -79,7 +88,7 @@ class ReplayProgress:
     gone: int
     """Dropped, erased, or left beyond the cap, before the destination had them."""
     absent: list[str]
-    """Destinations among them that have no active integration: their dead letters wait for one."""
+    """As in RequestedReplay."""
 
     @property
     def total(self) -> int:
@@ -119,31 +128,42 @@ async def page_dead_letters(
     return DeadLetterPage(found, page.before)
 
 
-async def replay_dead_letters(
+async def request_replay(
     site: Site, *, rows: list[int], destination: str | None, organization_id: str | None = None
-) -> AsyncGenerator[ReplayProgress, None]:
-    """Ask that these be sent again, then yield how far they are until all are settled or the gateway stops.
+) -> RequestedReplay:
+    """Ask that these be sent again. No rows means all; None as the organisation, everybody's readings.
 
-    No rows means all; None as the organisation, everybody's readings. Without a gateway there is only the first item.
-    Raises NotFound for a row that is not there.
+    Raises NotFound for a row that is not there, or is provisional.
     """
-    letters, live = (await site.writable_log()).dead_letters, site.live
+    letters = (await site.writable_log()).dead_letters
     wanted = await _chosen(letters, rows, destination, organization_id)
     names = {name for name, _ in wanted}
     absent = sorted(names - await _active(site))
     if wanted:
         await note_change(site, organization_id, "dead_letters.replay", destination or "all", {"count": len(wanted)})
+    await letters.request_replay(wanted)
+    if site.live is not None:
+        site.live.replay(names)
+    return RequestedReplay(wanted, absent)
+
+
+async def replay_dead_letters(
+    site: Site, *, rows: list[int], destination: str | None
+) -> AsyncGenerator[ReplayProgress, None]:
+    """Ask that these be sent again, then yield how far they are until all are settled or the gateway stops.
+
+    No rows means all. Without a gateway there is only the first item. Raises NotFound, as `request_replay` does.
+    """
+    letters, live = (await site.writable_log()).dead_letters, site.live
     with letters.witness() as acknowledged:
-        await letters.request_replay(wanted)
-        if live is not None:
-            live.replay(names)
+        asked = await request_replay(site, rows=rows, destination=destination)
+        wanted = asked.keys
         while True:
             settled = letters.settled
             waiting = len(wanted & await letters.requested_keys())
-            there = await letters.keys()
-            left = wanted - there
-            delivered = len(left & acknowledged)
-            yield ReplayProgress(delivered, len(wanted) - len(left) - waiting, waiting, len(left) - delivered, absent)
+            left = wanted - await letters.keys(destination)
+            delivered, refused = len(left & acknowledged), len(wanted) - len(left) - waiting
+            yield ReplayProgress(delivered, refused, waiting, len(left) - delivered, asked.absent)
             if not waiting or live is None or not await live.wait_settled(settled):
                 return
 
@@ -179,16 +199,14 @@ def told(letter: RefusedReading) -> ToldDeadLetter:
 async def _chosen(
     letters: DeadLetterReader, rows: list[int], destination: str | None, organization_id: str | None = None
 ) -> set[Key]:
-    keys = await letters.keys(destination, organization_id)
-    if not rows:
-        return keys
-    named = set(rows)
-    if missing := sorted(named - {row for _, row in keys}):
+    keys = await letters.keys(destination, organization_id=organization_id, rows=rows or None)
+    if missing := sorted({*rows} - {row for _, row in keys}):
         raise NotFound(
-            f"There is no dead letter with row {missing[0]}.",
-            hint="See: neurogate buffer dead-letters, GET dead-letters.",
+            f"There is no dead letter with row {missing[0]}, or it is provisional.",
+            hint="See: neurogate buffer dead-letters, GET dead-letters. What is provisional goes out again by itself, "
+            "or becomes a dead letter soon.",
         )
-    return {key for key in keys if key[1] in named}
+    return keys
 
 
 async def _active(site: Site) -> set[str]:

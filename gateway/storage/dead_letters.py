@@ -11,8 +11,9 @@ It does not: decide what a rejection is, or send anything (cloud_sync).
 """
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,9 @@ _SET_ASIDE = """INSERT INTO dead_letters (destination, row, organization_id, dev
 _READING = """row, organization_id, device_id, boot_id, seq, time_ms, time_source, received_at_ms, payload, metadata"""
 LETTER = f"destination, reason, attempts, first_at_ms, last_at_ms, provisional, replay_requested, {_READING}"
 _REQUESTED = "destination = ? AND replay_requested AND provisional = 0"
+_REQUEST = """UPDATE dead_letters SET replay_requested = 1
+    WHERE destination = ? AND row = ? AND provisional = 0 AND NOT replay_requested"""
+_ASKED_AT_ONCE = 5_000
 _FREEZE = "UPDATE dead_letters SET replay_batch = ?, replay_sha256 = ? WHERE destination = ? AND row = ?"
 _THAW = """UPDATE dead_letters SET replay_batch = NULL, replay_sha256 = NULL
     WHERE destination = ? AND replay_requested AND replay_batch IS NOT NULL"""
@@ -128,14 +132,26 @@ class DeadLetterReader:
         )
         return [letter_of(tuple(row)) for row in rows]
 
-    async def keys(self, destination: str | None = None, organization_id: str | None = None) -> set[tuple[str, int]]:
+    async def keys(
+        self,
+        destination: str | None = None,
+        *,
+        organization_id: str | None = None,
+        rows: Collection[int] | None = None,
+    ) -> set[tuple[str, int]]:
         """Return (destination, row) of each, without the provisional ones; None stands for any."""
-        rows = await self._fetch(
-            "SELECT destination, row FROM dead_letters WHERE provisional = 0"
-            " AND destination = coalesce(?, destination) AND organization_id = coalesce(?, organization_id)",
-            (destination, organization_id),
-        )
-        return {(str(name), int(row)) for name, row in rows}
+        # Only what is asked for, so that the index finds it: there may be a hundred thousand.
+        wanted: dict[str, object] = {}
+        if destination is not None:
+            wanted["destination = ?"] = destination
+        if organization_id is not None:
+            wanted["organization_id = ?"] = organization_id
+        if rows is not None:
+            wanted["row IN (SELECT value FROM json_each(?))"] = json.dumps([*rows])
+        conditions = " AND ".join(["provisional = 0", *wanted])
+        asked = f"SELECT destination, row FROM dead_letters WHERE {conditions}"  # noqa: S608 - only constants
+        found = await self._fetch(asked, tuple(wanted.values()))
+        return {(str(name), int(row)) for name, row in found}
 
     async def requested_keys(self) -> set[tuple[str, int]]:
         """Return (destination, row) of each whose replay is requested and not yet settled."""
@@ -233,13 +249,10 @@ class DeadLetters(DeadLetterReader):
     # Replays
 
     async def request_replay(self, keys: Iterable[tuple[str, int]]) -> None:
-        """Ask that these be sent again."""
-        await self._write(
-            (
-                "UPDATE dead_letters SET replay_requested = 1 WHERE destination = ? AND row = ? AND provisional = 0",
-                list(keys),
-            )
-        )
+        """Ask that these be sent again; on return all of it is on disk."""
+        wanted = sorted(keys)
+        for first in range(0, len(wanted), _ASKED_AT_ONCE):  # others' readings go on in between
+            await self._write((_REQUEST, wanted[first : first + _ASKED_AT_ONCE]))
 
     async def freeze_replay(self, destination: str, replay: FrozenReplay) -> None:
         """Put a replay's batch on disk, in place of one that was frozen before."""

@@ -9,14 +9,13 @@ several. A token of the site has everybody's, or those of the organisation that 
 """
 
 from collections.abc import Iterable
-from contextlib import aclosing
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from gateway.callers import Caller
-from gateway.operations.dead_letters import ToldDeadLetter, page_dead_letters, replay_dead_letters, told
+from gateway.operations.dead_letters import ToldDeadLetter, page_dead_letters, request_replay, told
 from gateway.operations.site import SharedSite
 from gateway.web.authorization import Authorization, whose
 from gateway.web.parameters import Above0, RowNumber
@@ -96,13 +95,11 @@ class DeadLetterRoutes:
 
         With a token of the site, everybody's unless an organisation is named.
         """
-        steps = replay_dead_letters(
+        asked = await request_replay(
             self._site.acting(who.actor),
             rows=body.rows or [],
             destination=body.destination,
             organization_id=whose(who, query, body),
         )
-        async with aclosing(steps):
-            first = await anext(steps)  # what follows is for whoever watches
-        waits = bool(first.absent)
-        return Accepted({"destination": body.destination, "requested": first.total, "waits_for_integration": waits})
+        waits = bool(asked.absent)
+        return Accepted({"destination": body.destination, "requested": len(asked.keys), "waits_for_integration": waits})

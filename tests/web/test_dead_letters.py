@@ -11,6 +11,7 @@ import pytest
 from gateway.operations.activity import page_activity
 from gateway.operations.dead_letters import list_dead_letters, told
 from gateway.storage.dead_letters import CONFIRM
+from gateway.web import dead_letters as web
 from tests.operations.test_dead_letters import Receiver, poisoned
 from tests.site import PATIENCE_S, Site, reading
 from tests.web.api import asker
@@ -60,7 +61,7 @@ async def test_they_are_listed_as_the_command_does_the_last_refused_first(both: 
     assert listed[0]["id"] in [one["id"] for one in readings["readings"]]
 
 
-async def test_they_are_paged_and_filtered(both: Poisoned) -> None:
+async def test_they_are_paged_and_filtered(both: Poisoned, monkeypatch: pytest.MonkeyPatch) -> None:
     site, _ = both
     api = await asker(site)
     _, first = await api.get(API, limit=2)
@@ -75,6 +76,8 @@ async def test_they_are_paged_and_filtered(both: Poisoned) -> None:
     ):
         assert len((await api.get(API, **query))[1]["dead_letters"]) == count, query
     assert (await api.get(API, cursor="5x"))[0] == 400
+    monkeypatch.setattr(web, "_AT_MOST", 2)
+    assert len((await api.get(API, limit=3))[1]["dead_letters"]) == 2
 
 
 async def test_what_is_asked_for_goes_out_again_and_what_is_taken_leaves(both: Poisoned) -> None:
@@ -143,8 +146,23 @@ WRONG: tuple[dict[str, Any], ...] = (
     {"destination": "cloud", "rows": []},
     {"destination": "cloud", "rows": ["2"]},
     {"destination": "cloud", "rows": [0]},
+    {"destination": "cloud", "rows": [2] * 1_001},
     {"destination": "cloud", "row": 2},
 )
+
+
+async def test_what_is_not_decided_yet_is_shown_and_cannot_be_asked_for(both: Poisoned) -> None:
+    site, receiver = both
+    receiver.open.clear()
+    (reading,) = await site.log.read(5, limit=1)
+    await site.log.dead_letters.set_aside("archive", reading, "no", site.clock.now)
+    api = await asker(site, "owner")
+    (one,) = (await api.get(API, destination="archive"))[1]["dead_letters"]
+    assert (one["row"], one["provisional"]) == (6, True)
+    status, answer = await api.post(f"{API}/replay", {"destination": "archive", "rows": [6]})
+    assert (status, "provisional" in answer["error"]["message"]) == (404, True)
+    assert (await api.post(f"{API}/replay", {"destination": "archive"}))[1]["requested"] == 0
+    receiver.open.set()
 
 
 async def test_p4_what_does_not_say_which_replays_nothing(both: Poisoned) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.model.reading import NewQuarantine
+from gateway.web import quarantine as web
 from tests.site import reading
 from tests.web.api import Asker, asker, running_api
 
@@ -70,7 +71,7 @@ async def test_a_payload_is_text_where_it_is_utf8_and_else_base64(
     assert (one["payload"], one["encoding"], one["device_id"]) == (shown, encoding, None)
 
 
-async def test_it_is_paged_and_filtered_the_newest_first(api: Asker) -> None:
+async def test_it_is_paged_and_filtered_the_newest_first(api: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     many = [bad("default", f"d{number % 2}", f"c{number}", b"") for number in range(5)]
     await api.site.log.append(many)
     assert await codes(api, device_id="d1") == ["c3", "c1"]
@@ -86,6 +87,8 @@ async def test_it_is_paged_and_filtered_the_newest_first(api: Asker) -> None:
             break
         query["cursor"] = answer["next_cursor"]
     assert seen == ["c4", "c3", "c2", "c1", "c0"]
+    monkeypatch.setattr(web, "_AT_MOST", 3)
+    assert await codes(api, limit=4) == ["c4", "c3", "c2"]
 
 
 async def test_p8_each_organisation_sees_its_own_and_the_site_everybodys(api: Asker) -> None:
