@@ -362,6 +362,19 @@ async def test_a_will_on_a_route_is_read_like_any_message(site: Site) -> None:
     assert [one.body["sensors"]["climate"] for one in await site.stored(1)] == [{"temperature_c": 0.5}]
 
 
+async def test_a_will_on_the_topic_of_our_reply_is_heard_by_nobody(site: Site) -> None:
+    hub, online = await hub_of(site), "$sys/version/1.0/devices/hub1/online"
+    async with RawClient.login(site, hub, client_id="ears") as ears:
+        ears.send(subscribe("$sys/version/+/devices/#"))
+        assert await ears.packet() == SUBACK + b"\x00"
+        for topic in (f"{REPORT}_reply", online):
+            async with RawClient.login(site, hub, client_id="dying", will=(topic, b"gone")):
+                pass
+        await ears.expect(publish(online, b"gone"))
+        assert await ears.is_alive()
+    assert await site.quarantined() == []
+
+
 async def test_what_a_client_may_hear_is_shown(site: Site) -> None:
     hub = await hub_of(site)
     details = await site.command(show_credential, username=hub.username)
