@@ -4,7 +4,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model.reading import TimeSource, rfc3339, wire_reading
+from gateway.model.reading import TimeSource, rfc3339, rfc3339_or_null, wire_reading
 from tests.cloud_sync.samples import stored
 
 
@@ -12,6 +12,10 @@ from tests.cloud_sync.samples import stored
 def test_times_are_rfc_3339_in_utc_with_milliseconds(time: datetime) -> None:
     unix_ms = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     assert rfc3339(unix_ms) == time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_a_time_that_there_is_not_is_null_and_the_first_one_is_none_of_these() -> None:
+    assert (rfc3339_or_null(None), rfc3339_or_null(0)) == (None, "1970-01-01T00:00:00.000Z")
 
 
 def test_every_time_source_has_its_lower_case_name() -> None:

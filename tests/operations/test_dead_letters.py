@@ -12,7 +12,13 @@ from aiohttp import web
 from cloud_sync.forwarder import Forwarder
 from gateway.cli.gateway_link import connect
 from gateway.model.errors import NotFound
-from gateway.operations.dead_letters import drop_dead_letters, list_dead_letters, replay_dead_letters
+from gateway.operations.dead_letters import (
+    RefusedReading,
+    drop_dead_letters,
+    list_dead_letters,
+    replay_dead_letters,
+    told,
+)
 from tests.cloud_sync.site import serving
 from tests.site import Site, running_site, until
 
@@ -64,6 +70,24 @@ async def send(site: Site, seqs: range) -> None:
     headers = {"x-api-key": site.kitchen.password}
     async with site.http.post(site.url("/api/v1/sensor-data"), json={"readings": readings}, headers=headers) as answer:
         assert answer.status == 202
+
+
+def test_what_is_told_of_one_is_each_under_its_own_name() -> None:
+    one = RefusedReading(7, "site-1:log:7", "cloud", "acme", "kitchen", 1, "why", 2, 3, 4, True, False)  # noqa: FBT003
+    assert told(one) == {
+        "row": 7,
+        "id": "site-1:log:7",
+        "destination": "cloud",
+        "organization_id": "acme",
+        "device_id": "kitchen",
+        "time": "1970-01-01T00:00:00.001Z",
+        "reason": "why",
+        "attempts": 2,
+        "first_at": "1970-01-01T00:00:00.003Z",
+        "last_at": "1970-01-01T00:00:00.004Z",
+        "provisional": True,
+        "replay_requested": False,
+    }
 
 
 async def test_a_replay_wakes_the_forwarder_and_ends_when_all_are_settled(tmp_path: Path) -> None:

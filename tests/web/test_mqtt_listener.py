@@ -113,7 +113,8 @@ async def test_p4_a_body_without_a_message_is_quarantined_as_it_came(api: Asker,
 
 async def test_p1_what_cannot_be_quarantined_either_is_503(api: Asker, disk: FailingDisk) -> None:
     disk.failing = True
-    for body in ("{", "[5]", "5"):
+    ignored = json.dumps(EMQX_4 | {"action": "message_delivered"})
+    for body in ("{", "[5]", "5", f"[{ignored}, 5]"):
         assert (await api.ask("POST", API, {}, body))[0] == 503
     disk.failing = False
     assert await api.site.quarantined() == []
@@ -147,8 +148,10 @@ async def test_an_id_that_comes_again_with_something_else_is_another_message(api
 
 async def test_p1_what_is_not_on_disk_is_503_and_comes_again(api: Asker, disk: FailingDisk) -> None:
     disk.failing = True
-    status, answer = await api.post(API, [EMQX_5, message()])
-    assert (status, answer["error"]["code"]) == (503, "store_failed")
+    for before in ([EMQX_5], [EMQX_5, EMQX_4 | {"action": "message_delivered"}]):
+        status, answer = await api.post(API, [*before, message()])
+        assert (status, answer["error"]["code"]) == (503, "store_failed"), "also where one is no message"
+        assert "results" not in answer
     disk.failing = False
     status, answer = await api.post(API, [EMQX_5, message()])
     assert (status, answer["accepted"]) == (200, 2)
