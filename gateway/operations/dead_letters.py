@@ -44,7 +44,7 @@ class RefusedReading:
 
 @dataclass(slots=True, frozen=True)
 class DeadLetterPage:
-    """One page, the one that was refused last first."""
+    """One page, the newest first."""
 
     found: list[RefusedReading]
     before: int | None
@@ -115,7 +115,7 @@ async def page_dead_letters(
     before: int | None = None,
     limit: int = 100,
 ) -> DeadLetterPage:
-    """Return dead letters of an organisation's readings (None: of all), the one that was refused last first.
+    """Return dead letters of an organisation's readings (None: of all), the newest first.
 
     It may be less than `limit` and still not be the last page.
     """

@@ -1,7 +1,7 @@
 """What the log keeps beside readings, page by page, the newest first: quarantined input and dead letters.
 
 - the order is that of arrival, a row's place in its table: the next page begins below the last row of this one,
-  whatever has come or left meanwhile
+  whatever has come or left meanwhile. A dead letter that is refused again keeps its place
 - a question looks at so many rows and no more, as nothing is indexed by organisation and device: a page may be short,
   or empty, and still not be the last. Nor is more than about a megabyte of payload read at once, but always one row
 - every step is one short statement: no read transaction lasts
@@ -63,7 +63,7 @@ async def dead_letter_page(
     before: int | None = None,
     limit: int,
 ) -> Page[DeadLetter]:
-    """Return dead letters, provisional ones too, the one that was refused last first; None stands for any."""
+    """Return dead letters, provisional ones too; None stands for any."""
     wanted = {"organization_id": organization_id, "device_id": device_id, "destination": destination}
     page = await _page(log, "dead_letters", wanted, before, limit)
     rows = await log.fetch(

@@ -1,7 +1,7 @@
 """`dead-letters`: readings that destinations refused; under `/api/v1` and `/functions/v1`.
 
-- `GET dead-letters` `?destination&device_id&limit&cursor`: which, and why, the one that was refused last first. What a
-  reading says is at `readings`, by its `id`
+- `GET dead-letters` `?destination&device_id&limit&cursor`: which, and why, the newest first; one that is refused again
+  keeps its place. What a reading says is among the `readings`, under the same `id`, as long as the log has it
 - `POST dead-letters/replay` `{destination, rows?}`: those go out again. Each stays until its destination has it
 
 Each organisation has those of its own readings, also at destinations of the configuration file, which may serve
@@ -75,7 +75,7 @@ class DeadLetterRoutes:
         yield Route("POST", "dead-letters/replay", self.replay, self._authorization.changes)
 
     async def list(self, who: Caller, query: DeadLettersQuery) -> DeadLettersAnswer:
-        """Return a page of readings that destinations refused, the one that was refused last first.
+        """Return a page of readings that destinations refused, the newest first.
 
         With a token of the site, of everybody unless an organisation is named.
         """
