@@ -106,9 +106,10 @@ async def test_p4_what_is_no_message_or_not_in_base64_is_quarantined_as_it_came(
 
 @pytest.mark.parametrize("body", ["{", " [] ", '{"topic":  1}', '{"messages": [' + "1, " * 1_000 + "1]}"])
 async def test_p4_a_body_without_a_message_is_quarantined_as_it_came(api: Asker, body: str) -> None:
-    status, answer = await api.ask("POST", API, {}, body)
+    status, answer = await (await asker(api.site, "device", "acme")).ask("POST", API, {}, body)
     (kept,) = await api.site.quarantined()
     assert (status, kept.payload, kept.code) == (400, body.encode(), answer["error"]["code"])
+    assert (kept.organization_id, kept.source) == ("acme", "mqtt-listener")
 
 
 async def test_p1_what_cannot_be_quarantined_either_is_503(api: Asker, disk: FailingDisk) -> None:
