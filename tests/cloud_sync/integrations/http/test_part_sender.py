@@ -144,6 +144,14 @@ async def test_what_is_behind_a_refused_reading_of_the_same_device_waits_for_tho
     assert other.asked == ["a", "b", "a", "a"]
 
 
+async def test_what_is_behind_several_that_are_too_large_waits_for_them_too() -> None:
+    parts, _ = sender()
+    other = Other()
+    several = [part("a", 1, 2, body=b"x" * 11), part("b", 3), part("a", 4)]
+    assert isinstance(await parts.send(several, other), Rejected)
+    assert other.asked == ["b"]
+
+
 async def test_what_is_behind_a_reading_that_is_refused_alone_waits_for_nothing() -> None:
     parts, _ = sender()
     other = Other(a=Rejected("bad"))
