@@ -15,7 +15,7 @@ from gateway.model.wire import Json
 from gateway.operations.activity import page_activity
 from gateway.operations.site import Site
 from gateway.storage.activity_log import ActivityRow
-from gateway.web.authorization import Authorization
+from gateway.web.authorization import Authorization, whose
 from gateway.web.parameters import Above0, RowNumber
 from gateway.web.requests import Query
 from gateway.web.routes import Route
@@ -70,7 +70,7 @@ class Activity:
         rows = await page_activity(
             self._site,
             organization_id=who.organization_id,
-            everybodys=who.is_of_site and query.organization_id is None,
+            everybodys=whose(who, query) is None,
             before_id=query.cursor,
             limit=limit + 1,
         )

@@ -19,7 +19,7 @@ from gateway.model.roles import may_change
 from gateway.operations.alerts import acknowledge_alert, list_alerts, resolve_alert, show_alert
 from gateway.operations.site import SharedSite
 from gateway.storage.alerts import AlertRow, AlertState, Scope, Severity
-from gateway.web.authorization import Authorization
+from gateway.web.authorization import Authorization, whose
 from gateway.web.parameters import Above0, RowNumber
 from gateway.web.requests import Query
 from gateway.web.routes import Route
@@ -113,7 +113,7 @@ class AlertRoutes:
         return _shown(await resolve_alert(site, alert_id=_number(id), scope=self._scope(who, query)))
 
     def _scope(self, who: Caller, query: Query) -> Scope:
-        if who.is_of_site and query.organization_id is None:
+        if whose(who, query) is None:
             return Scope(everybodys=True)
         is_home = who.organization_id == self._site.settings.gateway.organization_id
         return Scope(who.organization_id, with_site=is_home and may_change(who.role))

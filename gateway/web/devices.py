@@ -30,7 +30,7 @@ from gateway.operations.devices import (
 from gateway.operations.site import SharedSite
 from gateway.storage.device_rows import check_name
 from gateway.web import device_answers as answers
-from gateway.web.authorization import Authorization
+from gateway.web.authorization import Authorization, whose
 from gateway.web.device_requests import (
     CredentialRequest,
     DeviceChanges,
@@ -79,7 +79,7 @@ class Devices:
         organization_id, _, device_id = (query.cursor or "").partition("/")
         rows = await page_devices(
             self._site,
-            organization_id=None if who.is_of_site and query.organization_id is None else who.organization_id,
+            organization_id=whose(who, query),
             status=query.status,
             after=(organization_id, device_id),
             limit=limit + 1,
