@@ -249,7 +249,7 @@ class DeadLetters(DeadLetterReader):
     # Replays
 
     async def request_replay(self, keys: Iterable[tuple[str, int]]) -> None:
-        """Ask that these be sent again; on return all of it is on disk."""
+        """Ask that these be sent again; on return all of it is on disk. Raises StoreFailed: then some of it may be."""
         wanted = sorted(keys)
         for first in range(0, len(wanted), _ASKED_AT_ONCE):  # others' readings go on in between
             await self._write((_REQUEST, wanted[first : first + _ASKED_AT_ONCE]))
