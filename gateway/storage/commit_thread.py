@@ -82,6 +82,8 @@ class CommitThread:
         self._db = db
         self._loop = loop
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._copies = 0
+        """How many are under way: each goes on after one commit, however much waits."""
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
 
     def start(self) -> None:
@@ -95,7 +97,7 @@ class CommitThread:
     def commit_on(self, first: Following, following: Callable[[], Following | None]) -> None:
         """Queue a transaction, and whatever is to follow it.
 
-        `following` is asked in the writing thread, when a transaction is on disk and nothing else is queued.
+        `following` is asked in the writing thread, when a transaction is on disk and nothing else is to be done.
         """
         self._jobs.put(lambda: self._commit_on(first, following))
 
@@ -127,7 +129,8 @@ class CommitThread:
         while one is not None:
             transaction, done = one
             error = self._attempt(transaction)
-            one = following() if error is None and self._jobs.empty() else None
+            goes_on = error is None and self._jobs.empty() and not self._copies
+            one = following() if goes_on else None
             self._loop.call_soon_threadsafe(done, error, one is not None)
 
     def _attempt(self, transaction: Transaction) -> Exception | None:
@@ -161,12 +164,14 @@ class CommitThread:
 
         own(path)
         copy = sqlite3.connect(path, isolation_level=None)
+        self._copies += 1
         try:
             copy.execute("PRAGMA journal_mode = off")  # should it fail, it is thrown away
             copy.execute("PRAGMA synchronous = off")
             db.backup(copy, pages=_COPY_PAGES, progress=between)
         finally:
             copy.close()
+            self._copies -= 1
 
     def _carry_out_what_waits(self) -> None:
         while True:

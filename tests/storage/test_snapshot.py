@@ -13,7 +13,7 @@ from gateway.clock import ManualClock
 from gateway.config import StorageSettings
 from gateway.metrics import Metrics
 from gateway.model.errors import AlreadyExists, StoreFailed
-from gateway.storage.commit_thread import CommitThread, Progress, Transaction
+from gateway.storage.commit_thread import CommitThread, Following, Progress, Statements, Transaction
 from gateway.storage.erase import erase
 from gateway.storage.log import Log
 from gateway.storage.snapshot import snapshot
@@ -66,6 +66,32 @@ async def test_commits_go_on_between_its_steps_and_are_in_the_copy(
     assert copied == list(range(len(copied)))
     assert len(copied) > 50_000
     assert check(tmp_path / "log.db") == list(range(stored))
+
+
+async def test_it_goes_on_after_each_commit_however_much_waits(tmp_path: Path) -> None:
+    """Else it would not get on while boards send without a pause."""
+    async with open_site(tmp_path / "log.db") as site:
+        for turn in range(3):
+            await append(site.log, 2_500, first_seq=2_500 * turn)
+        writer = site.log._files.writer
+        commits = 0
+        steps: list[int] = []
+
+        def one_more() -> Following | None:
+            nonlocal commits
+            commits += 1
+            return (Statements([]), lambda _error, _goes_on: None) if commits < 1_000 else None
+
+        def progress(_left: int, _total: int) -> bool:
+            steps.append(commits)
+            one = one_more()
+            assert one is not None
+            writer.commit_on(one, one_more)
+            return True
+
+        await site.log.copy_to(tmp_path / "copy.db", progress)
+    assert len(steps) > 2
+    assert steps == list(range(len(steps)))
 
 
 async def test_an_erasure_meanwhile_is_carried_into_the_copy(tmp_path: Path) -> None:
