@@ -32,7 +32,8 @@ _INSERT = """INSERT INTO device_telemetry_history (stream, seq, time_ms, time_so
 _ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ROWS_AT_ONCE = 64
 """More would hardly be faster; and there is one statement for each number of rows, all of them kept prepared."""
-_BYTES_AT_ONCE = 256_000
+_BYTES_AT_ONCE = 100_000
+"""A prepared statement keeps what it was given last."""
 
 _SAME_BYTES = """SELECT 1 FROM (
         SELECT payload, raw, received_at_ms, gateway_boot, monotonic_ms FROM device_telemetry_history
@@ -63,7 +64,7 @@ Row = tuple[int, int | None, int, int, int, int, int, int | None, bytes, bytes |
 
 
 @cache
-def _insert(rows: int) -> str:
+def _insert_sql(rows: int) -> str:
     return _INSERT.format(", ".join([_ROW] * rows))
 
 
@@ -112,7 +113,7 @@ class Append:
                 return False
             if not self._is_interned(entry):
                 return False
-            size += len(entry.payload)
+            size += _size_bytes(entry)
         return 0 < len(self.entries) <= _ROWS_AT_ONCE and size <= _BYTES_AT_ONCE
 
     def write(self, db: sqlite3.Connection) -> None:
@@ -192,17 +193,16 @@ class Append:
                 else:
                     self._insert(db, [reading])
         else:
-            for first in range(0, len(readings), _ROWS_AT_ONCE):
-                self._insert(db, readings[first : first + _ROWS_AT_ONCE])
+            for some in _at_once(readings):
+                self._insert(db, some)
 
     def _insert(self, db: sqlite3.Connection, readings: list[NewReading]) -> None:
         """Insert interned readings, but for those whose key is there already."""
-        before = db.total_changes
-        newest = db.execute(_insert(len(readings)), list(chain.from_iterable(map(self._row, readings)))).lastrowid
-        inserted = db.total_changes - before
+        done = db.execute(_insert_sql(len(readings)), list(chain.from_iterable(map(self._row, readings))))
+        inserted = done.rowcount  # not `total_changes`: after months that has 32 bits no longer
         if inserted:
-            assert newest is not None
-            self.last_row = newest
+            assert done.lastrowid is not None
+            self.last_row = done.lastrowid
         self.inserted += inserted
         self.duplicates += len(readings) - inserted
         self.received.update([reading.monotonic_ms for reading in readings])
@@ -266,6 +266,23 @@ class Append:
         assert found is not None
         self.interned[text] = found
         self._new_metadata.append(text)
+
+
+def _at_once(readings: list[NewReading]) -> Iterator[list[NewReading]]:
+    """Yield as many as one statement is to insert, at least one."""
+    some: list[NewReading] = []
+    size = 0
+    for reading in readings:
+        size += _size_bytes(reading)
+        if some and (len(some) == _ROWS_AT_ONCE or size > _BYTES_AT_ONCE):
+            yield some
+            some, size = [], _size_bytes(reading)
+        some.append(reading)
+    yield some
+
+
+def _size_bytes(reading: NewReading) -> int:
+    return len(reading.payload) + (0 if reading.raw is None else len(reading.raw))
 
 
 def _culprit(entry: NewReading | NewQuarantine, error: Exception) -> NewQuarantine:

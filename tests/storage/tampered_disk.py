@@ -165,10 +165,6 @@ class Disk:
     def in_transaction(self) -> bool:
         return self._db.in_transaction
 
-    @property
-    def total_changes(self) -> int:
-        return self._db.total_changes
-
     def close(self) -> None:
         self._db.close()
 
@@ -191,7 +187,7 @@ class Disk:
             done = self._db.execute(sql, parameters)
             self._fail_if_planned(lambda: None)
             self._commit()
-        except sqlite3.Error:
+        except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise

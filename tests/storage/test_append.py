@@ -1,15 +1,18 @@
 """What a commit writes, and in how many statements."""
 
+import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.model.errors import StoreFailed
 from gateway.model.reading import NewReading
 from gateway.storage.log import Log
-from tests.storage.small_log import new, seqs, unusable
+from tests.storage.small_log import attempt, new, positions, seqs, unusable
 
 
 @contextmanager
@@ -67,13 +70,30 @@ async def test_whatever_is_more_takes_a_transaction(
     assert len(seqs(tmp_path)) == 3 + sum(type(entry) is NewReading for entry in made)
 
 
-async def test_a_move_and_a_freeze_ride_along_with_readings(log: Log) -> None:
+async def test_statements_keep_little_of_what_they_have_inserted(log: Log, tmp_path: Path) -> None:
+    """There is one for each number of rows, and SQLite keeps what each was given last."""
+    await ready(log)
+    with statements(log) as seen:
+        await log.append(
+            [new(log, seq)._replace(payload=b"%24000d" % seq, raw=b"%25000d" % seq) for seq in range(3, 9)]
+        )
+        await log.append([new(log, 9)._replace(payload=b"%200000d" % 9), new(log, 10), new(log, 11)])
+    assert seen.count("INSERT") == 3 + 2
+    assert seqs(tmp_path) == list(range(12))
+
+
+async def test_a_move_and_a_freeze_ride_along_with_readings(log: Log, tmp_path: Path) -> None:
     await ready(log)
     await log.open_cursor("cloud", start="oldest")
     log.move_cursor("cloud", 1)
     with statements(log) as seen:
         await log.append([new(log, 3)])
     assert (seen[0], seen[-1]) == ("BEGIN", "COMMIT")
+    assert positions(tmp_path) == {"cloud": 1}
+    freezing = asyncio.create_task(log.freeze(attempt("cloud", 1, 2)))
+    await asyncio.sleep(0)
+    await log.append([new(log, 4)])
+    assert await freezing
 
 
 async def test_p4_one_that_cannot_be_stored_costs_those_beside_it_nothing(log: Log, tmp_path: Path) -> None:
@@ -82,6 +102,54 @@ async def test_p4_one_that_cannot_be_stored_costs_those_beside_it_nothing(log: L
     assert seqs(tmp_path) == [0, 1, 2, 3, 5]
     assert [entry.code for _, entry in await log.quarantined()] == ["unstorable"]
     assert (log.stored, log.duplicates, log.last_row) == (5, 0, 5)
+    assert latencies(log) == 5
+    await log.append([new(log, 6), new(log, 7)._replace(time_ms=2**70), new(log, 6)])
+    assert (log.stored, log.duplicates, log.last_row) == (6, 1, 6)
+
+
+async def test_only_one_that_may_be_a_repeat_is_looked_for(log: Log, tmp_path: Path) -> None:
+    await ready(log)
+    again, other = new(log), new(log)._replace(payload=b"other")
+    await log.append([other, other, again, again._replace(maybe_repeated=True), other])
+    assert (len(seqs(tmp_path)), log.stored, log.duplicates) == (3 + 4, 7, 1)
+    assert latencies(log) == 3 + 5
+
+
+def latencies(log: Log) -> float:
+    """Return how many have been counted."""
+    (family,) = log._metrics.latency.collect()
+    return next(sample.value for sample in family.samples if sample.name.endswith("_count"))
+
+
+@contextmanager
+def a_full_disk(db: sqlite3.Connection) -> Iterator[None]:
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+    yield
+    db.execute("PRAGMA max_page_count = 1000000").fetchall()
+
+
+@contextmanager
+def locked_by_another_program(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("PRAGMA busy_timeout = 20").fetchall()
+    ((_, _, path),) = db.execute("PRAGMA database_list")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.mark.parametrize("trouble", [a_full_disk, locked_by_another_program])
+async def test_p1_of_one_statement_that_fails_nothing_is_stored_nor_acknowledged(
+    log: Log, tmp_path: Path, trouble: Callable[[sqlite3.Connection], AbstractContextManager[None]]
+) -> None:
+    await ready(log)
+    db = log._files._db
+    assert db is not None
+    with trouble(db), statements(log) as seen, pytest.raises(StoreFailed):
+        await log.append([new(log, seq)._replace(payload=b"%50000d" % seq) for seq in (3, 4)])
+    assert (seen[0], seqs(tmp_path)) == ("INSERT", [0, 1, 2])
+    await log.append([new(log, 5)])
+    assert (seqs(tmp_path), log.stored, log.duplicates) == ([0, 1, 2, 5], 4, 0)
 
 
 async def test_an_erased_board_is_known_no_more(log: Log, tmp_path: Path) -> None:

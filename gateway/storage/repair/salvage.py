@@ -148,10 +148,9 @@ class Chunk:
             self._remove_repeats(db, rows)
         elif self.shortage is not None:
             self.quarantine_lost, rows = len(rows), []
-        before = db.total_changes
         places = ", ".join("?" * len(self.table.columns))
-        db.executemany(f"INSERT OR IGNORE INTO {self.table.name} VALUES ({places})", rows)  # noqa: S608 - our own name
-        self.rescued = db.total_changes - before if self.table.name == HISTORY else 0
+        done = db.executemany(f"INSERT OR IGNORE INTO {self.table.name} VALUES ({places})", rows)  # noqa: S608 - our own name
+        self.rescued = done.rowcount if self.table.name == HISTORY else 0
         self.pages = read_pages(db)
         if len(self._held) == len(self.rows) > 0:
             return
