@@ -64,7 +64,10 @@ class _Announced:
         if not isinstance(self.transaction, AtOnce):
             return False
         self.flag.phase = Phase.COMMITTING
-        return self.transaction.write_at_once(db)
+        done = self.transaction.write_at_once(db)
+        if not done:
+            self.flag.phase = Phase.OUTSIDE
+        return done
 
     def rolled_back(self) -> None:
         self.transaction.rolled_back()
