@@ -97,7 +97,7 @@ class Bounds:
     def committed(self, pages: Pages | None, rows: int, payload_bytes: int = 0) -> None:
         """Hear how the file is used after a commit of so many rows; None when that commit has not looked."""
         if pages is None:
-            self._unseen_bytes += _LARGEST_SHARE * payload_bytes + _LARGEST_ROW_BYTES * rows
+            self._unseen_bytes += bytes_at_most(rows, payload_bytes)
             return
         self._see(pages)
         if self._used_bytes < self._enough_for and self.full is None:
@@ -108,13 +108,13 @@ class Bounds:
         elif self.full is not None and room >= HIGH_WATER_BYTES:
             self._has_room()
 
-    @property
-    def must_see_pages(self) -> bool:
+    def must_see_pages(self, unheard_bytes: int = 0) -> bool:
         """Whether the next commit is to say how the file is used: each second, and before the room is used up.
 
-        It takes as long as to write a few readings. Asked by the writing thread, too.
+        It takes as long as to write a few readings. Asked by the writing thread, too, which may have committed so much
+        of which nothing was heard here.
         """
-        return self._looks or self.full is not None or self._used_bytes >= self._enough_for
+        return self._looks or self.full is not None or self._used_bytes + unheard_bytes >= self._enough_for
 
     def _see(self, pages: Pages) -> None:
         self._pages, self._unseen_bytes, self._looks = pages, 0, False
@@ -332,6 +332,11 @@ class Bounds:
                 self._metadata_due_ms = self._clock.monotonic_ms()
 
         self._commit(step, done)
+
+
+def bytes_at_most(rows: int, payload_bytes: int) -> int:
+    """Return what readings with so much payload add to the file at most."""
+    return _LARGEST_SHARE * payload_bytes + _LARGEST_ROW_BYTES * rows
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

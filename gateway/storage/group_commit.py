@@ -20,7 +20,7 @@ from gateway.metrics import Metrics
 from gateway.model.errors import StoreFailed
 from gateway.model.reading import NewReading, Stream
 from gateway.storage.append import Append
-from gateway.storage.bounds import Bounds
+from gateway.storage.bounds import Bounds, bytes_at_most
 from gateway.storage.commit_thread import Following
 from gateway.storage.cursors import Attempt
 from gateway.storage.log_files import LogFiles
@@ -70,6 +70,10 @@ class GroupCommit(ABC):
         """Rows that streams had before they were erased; whoever still knows one looks again."""
         self._waiting = Waiting(settings.max_commit_readings)
         self._committing = False
+        self._begun_bytes = 0
+        """What all batches take at most that have been begun."""
+        self._ended_bytes = 0
+        """The same of those whose end the event loop has heard of."""
         self._closing = False
         self._halted = False
         self._quiet = asyncio.Event()
@@ -186,6 +190,8 @@ class GroupCommit(ABC):
         """Commit what waits for company now, as somebody waits for it."""
         if self._due is not None and self._settings.commit_max_delay_ms:
             self._commit()
+        elif self._committing:
+            self._waiting.hurry()
 
     def _commit(self) -> None:
         """Have what waits written as one transaction, and then, as long as somebody waits, the next."""
@@ -203,10 +209,11 @@ class GroupCommit(ABC):
         """Return the next transaction, to the writing thread that has just ended one; in that thread.
 
         With few boards a commit takes no longer than it would wait here for the event loop to hand it over. Not where
-        more is to be waited for, and not before the event loop has seen that there is room, or that the log is damaged.
+        company is to be waited for, and not before the event loop has seen that there is room, or that the log is
+        damaged.
         """
-        waits_for_company = self._settings.commit_max_delay_ms and not (self._waiting.left_over or self._closing)
-        if self._halted or waits_for_company or self.bounds.must_see_pages:
+        unheard_bytes = self._begun_bytes - self._ended_bytes
+        if self._halted or self._settings.commit_max_delay_ms or self.bounds.must_see_pages(unheard_bytes):
             return None
         batch = self._waiting.take_complete()
         return None if batch is None else self._transaction_of(batch)
@@ -215,6 +222,7 @@ class GroupCommit(ABC):
         """Return what writes a batch, and who hears of it. For either thread, while no batch is being written."""
         if len(self._interned_metadata) > _METADATA_IN_MEMORY:
             self._interned_metadata.clear()
+        self._begun_bytes += bytes_at_most(len(batch.entries), batch.size_bytes)
         append = Append(
             self._gateway_boot,
             self._dedupe_window_ms,
@@ -224,7 +232,7 @@ class GroupCommit(ABC):
             batch.moves,
             [attempt for attempt, _ in batch.freezes],
             TrimQuarantine(self._settings.quarantine_max_bytes),
-            sees_pages=self.bounds.must_see_pages,
+            sees_pages=self.bounds.must_see_pages(),
         )
         return append, partial(self._committed, append, batch)
 
@@ -243,6 +251,7 @@ class GroupCommit(ABC):
             self._damaged(str(error))
         else:
             self._refuse(batch, error)
+        self._ended_bytes += bytes_at_most(len(batch.entries), batch.size_bytes)
         self._go_on()
         if error is None:  # told last: meanwhile the disk works on what came after
             self._tell_all(append, batch)
@@ -265,7 +274,7 @@ class GroupCommit(ABC):
         if self._halted:
             self._committing = True  # so that nothing begins a commit
             self._quiet.set()
-        elif self._waiting and (self._waiting.left_over or not self._settings.commit_max_delay_ms):
+        elif self._waiting and (self._waiting.is_due or not self._settings.commit_max_delay_ms):
             self._commit()
         elif self._waiting:
             self._schedule()
@@ -300,15 +309,16 @@ class GroupCommit(ABC):
         for name in batch.moves:  # a move is not lost: it rides along with a later commit
             if name in self.bounds.readers:  # else it was dropped meanwhile
                 self.move_cursor(name, self.bounds.readers[name])
-        self._fail(batch.owners, failure)
+        self._fail(batch, failure)
+        self.bounds.failed(error)
+
+    def _fail(self, batch: Batch, failure: StoreFailed) -> None:
+        """Tell everybody that a batch is not on disk."""
+        for owner in filter(None, set(batch.owners)):
+            self._tell(partial(owner.failed, failure))
         for _, future in batch.freezes:
             if not future.done():
                 future.set_exception(failure)
-        self.bounds.failed(error)
-
-    def _fail(self, owners: list[Owner | None], failure: StoreFailed) -> None:
-        for owner in filter(None, set(owners)):
-            self._tell(partial(owner.failed, failure))
 
     async def _drain(self) -> None:
         """Commit what is pending, as closing must."""
@@ -318,7 +328,8 @@ class GroupCommit(ABC):
                 self._commit()
             await self._idle.wait()
             if self.failure is not None:
-                self._fail(self._waiting.take().owners, self.failure)
+                while self._waiting:
+                    self._fail(self._waiting.take(), self.failure)
                 break
             if self._halted:  # the damaged log could not be exchanged
                 break

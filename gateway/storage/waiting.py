@@ -1,7 +1,7 @@
 """What waits for the next commit.
 
 The event loop adds to it. Who begins a commit takes it: the event loop, or the writing thread when it has just ended
-one. So every method holds a lock, for as long as a few list operations take.
+one. So whatever changes it holds a lock, for as long as a few list operations take.
 """
 
 import threading
@@ -60,8 +60,8 @@ class Waiting:
         self._bytes = 0
         self._moves: dict[str, int] = {}
         self._freezes: list[Freeze] = []
-        self.left_over = False
-        """Whether the newest batch was too small for all that had waited long enough."""
+        self.is_due = False
+        """Whether some of it has waited long enough: the newest batch was too small for it, or somebody hurries."""
 
     def __bool__(self) -> bool:
         """Whether somebody waits for a commit; a cursor's move does not."""
@@ -92,6 +92,11 @@ class Waiting:
             self._entries.append(entry)
             self._owners.append(owner)
             self._bytes += len(entry.payload)
+
+    def hurry(self) -> None:
+        """Let what waits now wait for no more company."""
+        with self._lock:
+            self.is_due = bool(self)
 
     def freeze(self, freeze: Freeze) -> None:
         """Add an attempt that is to be frozen."""
@@ -133,7 +138,7 @@ class Waiting:
         batch = Batch(entries, self._owners[:size], self._bytes - rest_bytes, self._moves, self._freezes)
         self._entries, self._owners, self._bytes = rest, self._owners[size:], rest_bytes
         self._moves, self._freezes = {}, []
-        self.left_over = bool(rest)
+        self.is_due = bool(rest)
         return batch
 
     def _next_size(self) -> int:

@@ -82,3 +82,8 @@ class Commits:
         self.gate = threading.Event()
         self.gate.set()
         self.waiting = threading.Event()
+
+    def let_one_pass(self) -> None:
+        """Let the one that is held go on, and hold the one after it."""
+        held, self.gate = self.gate, threading.Event()
+        held.set()

@@ -93,19 +93,59 @@ async def test_after_a_failure_nothing_is_begun_before_it_is_known(
     assert seqs(tmp_path) == [0, 2]
 
 
-async def test_when_it_is_time_to_look_how_much_room_there_is_nothing_is_begun_before(
-    log: Log, tmp_path: Path, commits: Commits
+async def test_while_the_writing_thread_goes_on_by_itself_the_event_loop_begins_nothing(
+    log: Log, tmp_path: Path, disk: FailingDisk, commits: Commits
 ) -> None:
-    """A commit at most is more than there was room for."""
-    listener = Listener(tmp_path)
-    await hold(log, commits, listener)
-    log.submit(new(log, 2), listener)
-    log.bounds.tick()
+    """Or it would be committed though what was before it failed."""
+    listeners = [Listener(tmp_path) for _ in range(3)]
+    await hold(log, commits, listeners[0])
+    log.submit(new(log, 2), listeners[1])
+    commits.let_one_pass()
+    await until(lambda: listeners[0].acknowledged == 1)
+    log.submit(new(log, 3), listeners[2])
+    for _ in range(3):
+        await asyncio.sleep(0)
+    disk.failing = True
     commits.gate.set()
-    block_until_stored(tmp_path, 2)
+    block_until(lambda: disk.failed == 1)
+    disk.failing = False
     block_for_a_while()
     assert seqs(tmp_path) == [0, 1]
-    await until(lambda: listener.acknowledged == 2)
+    await until(lambda: listeners[2].acknowledged == 1)
+    assert seqs(tmp_path) == [0, 1, 3]
+
+
+async def test_when_it_is_time_to_look_how_much_room_there_is_nothing_is_begun_before(
+    tmp_path: Path, commits: Commits
+) -> None:
+    """A commit at most is more than there was room for."""
+    async with opened(tmp_path, retention_days=0) as log:
+        log.bounds.tick()  # later ones give the writing thread nothing else to do
+        listener = Listener(tmp_path)
+        await hold(log, commits, listener)
+        log.submit(new(log, 2), listener)
+        log.bounds.tick()
+        assert log._files.writer._jobs.empty()
+        commits.gate.set()
+        block_until_stored(tmp_path, 2)
+        block_for_a_while()
+        assert seqs(tmp_path) == [0, 1]
+        await until(lambda: listener.acknowledged == 2)
+
+
+async def test_p5_no_more_is_begun_than_there_was_room_for(tmp_path: Path, commits: Commits) -> None:
+    """However long the event loop does not hear of what has been committed."""
+    async with opened(tmp_path, max_commit_readings=1) as log:
+        listener = Listener(tmp_path)
+        await hold(log, commits, listener)
+        for seq in range(2, 12):
+            log.submit(new(log, seq)._replace(payload=b"%100000d" % seq), listener)
+        log.bounds._enough_for = log.bounds._used_bytes + 500_000  # two of these take no more than 400,000
+        commits.gate.set()
+        block_until_stored(tmp_path, 5)
+        block_for_a_while()
+        assert seqs(tmp_path) == [0, 1, 2, 3, 4]
+        await until(lambda: listener.acknowledged == 11)
 
 
 async def test_what_is_to_wait_for_company_does(tmp_path: Path, commits: Commits) -> None:
@@ -117,6 +157,25 @@ async def test_what_is_to_wait_for_company_does(tmp_path: Path, commits: Commits
         await until(lambda: listener.acknowledged == 1)
         assert seqs(tmp_path) == [0, 1]
         await until(lambda: listener.acknowledged == 2)
+
+
+async def test_whoever_is_in_a_hurry_waits_for_the_commit_that_runs_and_no_longer(
+    tmp_path: Path, commits: Commits
+) -> None:
+    async with opened(tmp_path, commit_max_delay_ms=10_000) as log:
+        listener = Listener(tmp_path)
+        commits.gate.clear()
+        log.submit(new(log, 0), listener)
+        log.hurry()
+        await asyncio.to_thread(commits.waiting.wait, PATIENCE_S)
+        log.submit(new(log, 1), listener)
+        log.hurry()
+        started = time.monotonic()
+        commits.gate.set()
+        await until(lambda: listener.acknowledged == 2)
+        assert time.monotonic() - started < 5
+        log.submit(new(log, 2), listener)
+        assert log._due is not None, "what comes later waits again"
 
 
 async def test_whoever_else_needs_the_writing_thread_has_its_turn(log: Log, tmp_path: Path, commits: Commits) -> None:
@@ -166,3 +225,25 @@ async def test_a_broken_disk_fails_everybody_who_waits(
     with pytest.raises(StoreFailed):
         await appending
     assert seqs(tmp_path) == [0]
+
+
+async def test_closing_on_a_broken_disk_everybody_hears_also_who_came_last(tmp_path: Path, disk: FailingDisk) -> None:
+    async with asyncio.timeout(PATIENCE_S), opened(tmp_path, max_commit_readings=1) as log:
+        late = [Listener(tmp_path), Listener(tmp_path)]
+
+        class First(Listener):
+            def failed(self, error: StoreFailed) -> None:
+                super().failed(error)
+                asyncio.get_running_loop().call_soon(come_late)
+
+        def come_late() -> None:
+            for seq, listener in enumerate(late, 1):
+                log.submit(new(log, seq), listener)
+            log._waiting.freeze((attempt("cloud", 0, 1), frozen))
+
+        frozen: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        disk.failing = True
+        log.submit(new(log, 0), First(tmp_path))
+    assert [len(listener.errors) for listener in late] == [1, 1]
+    with pytest.raises(StoreFailed):
+        await frozen
