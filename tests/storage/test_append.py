@@ -12,6 +12,7 @@ import pytest
 from gateway.model.errors import StoreFailed
 from gateway.model.reading import NewReading
 from gateway.storage.log import Log
+from gateway.storage.space import HIGH_WATER_BYTES, Space
 from tests.storage.small_log import attempt, new, positions, seqs, unusable
 
 
@@ -172,12 +173,22 @@ async def test_each_second_a_commit_says_how_the_file_is_used(log: Log) -> None:
     assert seen == ["INSERT"]
 
 
-async def test_readings_that_came_without_a_look_are_counted(log: Log) -> None:
+async def test_readings_that_came_without_a_look_are_counted(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Estimated, and rather too much: whoever has little room looks."""
     await ready(log)
-    before = log.bounds._used_bytes
+    bounds = log.bounds
+    monkeypatch.setattr(Space, "room_bytes", lambda _space, _pages: HIGH_WATER_BYTES + 10_000)
+    before = bounds._used_bytes
+    assert bounds.has_plenty(8_000)
     await log.append([new(log, 3)._replace(payload=b"%1000d" % 3)])
-    assert before + 2_000 < log.bounds._used_bytes < before + 3_000
-    log.bounds.tick()
-    await log.append([new(log, 4)])
-    assert log.bounds._used_bytes == log.bounds._pages.live_bytes
+    assert before + 2_000 < bounds._used_bytes < before + 3_000
+    assert not bounds.has_plenty(8_000)
+    await log.append([new(log, 4)._replace(payload=b"%1000d" % 4)])
+    bounds._room_bytes()
+    await log.append([new(log, 5)._replace(payload=b"%1000d" % 5)])
+    assert not bounds.must_see_pages()
+    await log.append([new(log, 6)._replace(payload=b"%1000d" % 6)])
+    assert bounds.must_see_pages(), "when it was looked 5,600 bytes were left of the 10,000, and half of them are used"
+    bounds.tick()
+    await log.append([new(log, 7)])
+    assert bounds._used_bytes == bounds._pages.live_bytes
