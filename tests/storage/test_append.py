@@ -106,6 +106,9 @@ async def test_p4_one_that_cannot_be_stored_costs_those_beside_it_nothing(log: L
     assert latencies(log) == 5
     await log.append([new(log, 6), new(log, 7)._replace(time_ms=2**70), new(log, 6)])
     assert (log.stored, log.duplicates, log.last_row) == (6, 1, 6)
+    await log.append([*(new(log, seq) for seq in range(8, 108)), new(log, 108)._replace(time_ms=2**70)])
+    assert (log.stored, log.duplicates) == (106, 1)
+    assert latencies(log) == 5 + 2 + 100
 
 
 async def test_only_one_that_may_be_a_repeat_is_looked_for(log: Log, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """One commit after another: the writing thread goes on by itself, whatever the event loop does meanwhile."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.model.errors import StoreFailed
+from gateway.storage import group_commit
+from gateway.storage.append import Append
 from gateway.storage.log import Log
 from tests.site import PATIENCE_S, FailingDisk, until
 from tests.storage.small_log import Commits, Listener, attempt, new, opened, positions, query, seqs
@@ -202,6 +205,42 @@ async def test_while_a_damaged_log_is_exchanged_nothing_is_begun(log: Log, tmp_p
     assert seqs(tmp_path) == [0, 1]
     log._resume(1)
     await until(lambda: listener.acknowledged == 2)
+
+
+async def test_what_a_damaged_log_did_not_take_goes_into_the_fresh_one(
+    log: Log, tmp_path: Path, commits: Commits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, by the boards that sent it, and with the newest place of each cursor."""
+    write = Append.write
+
+    def damaged_once(append: Append, db: sqlite3.Connection) -> None:
+        monkeypatch.setattr(Append, "write", write)
+        write(append, db)
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    monkeypatch.setattr(group_commit, "_STREAMS_IN_MEMORY", 1)
+    listener = Listener(tmp_path)
+    await log.open_cursor("cloud", start="oldest")
+    await log.append([new(log, 0, device="hall"), new(log, 1)])
+    commits.waiting.clear()
+    commits.gate.clear()
+    log.move_cursor("cloud", 1)
+    log.submit(new(log, 2), listener)
+    await asyncio.to_thread(commits.waiting.wait, PATIENCE_S)
+    log.move_cursor("cloud", 2)
+    log.submit(new(log, 3), listener)
+    log.submit(new(log, 4, device="attic"), listener)
+    monkeypatch.setattr(Append, "write", damaged_once)
+    commits.gate.set()
+    await until(lambda: listener.acknowledged == 3)
+    await until(lambda: not log.salvages)
+    assert query(
+        tmp_path,
+        "SELECT device_id, seq FROM device_telemetry_history h JOIN streams s ON s.id = h.stream ORDER BY h.id",
+    ) == [("hall", 0), ("kitchen", 1), ("kitchen", 2), ("kitchen", 3), ("attic", 4)]
+    assert positions(tmp_path) == {"cloud": 2}
 
 
 async def test_a_commit_that_waits_when_the_log_is_closed_is_carried_out(tmp_path: Path, commits: Commits) -> None:
