@@ -11,6 +11,7 @@ import pytest
 
 from gateway.model.errors import StoreFailed
 from gateway.model.reading import NewReading
+from gateway.storage import group_commit
 from gateway.storage.log import Log
 from gateway.storage.space import HIGH_WATER_BYTES, Space
 from tests.storage.small_log import attempt, new, positions, seqs, unusable
@@ -154,6 +155,14 @@ async def test_p1_of_one_statement_that_fails_nothing_is_stored_nor_acknowledged
     assert (seen[0], seqs(tmp_path)) == ("INSERT", [0, 1, 2])
     await log.append([new(log, 5)])
     assert (seqs(tmp_path), log.stored, log.duplicates) == ([0, 1, 2, 5], 4, 0)
+
+
+async def test_of_texts_of_metadata_no_more_than_so_many_are_known(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "_METADATA_IN_MEMORY", 3)
+    for room in range(10):
+        await log.append([new(log, room, metadata=f'{{"room":{room}}}')])
+        assert len(log.bounds.interned_metadata) <= 4
+    assert [one.device_metadata["room"] for one in await log.read(0, limit=10)] == list(range(10))
 
 
 async def test_an_erased_board_is_known_no_more(log: Log, tmp_path: Path) -> None:

@@ -92,6 +92,15 @@ async def test_a_cursor_opened_again_is_where_its_reader_was_whatever_is_on_disk
     assert (again.position, again.attempt) == (2, None)
 
 
+async def test_a_move_that_waits_while_a_cursor_is_split_does_not_take_it_back(log: Log, tmp_path: Path) -> None:
+    await log.append([new(log, seq) for seq in range(3)])
+    await log.open_cursor("cloud", start="oldest")
+    log.move_cursor("cloud", 1)
+    await log.split_cursor("cloud", 3)
+    await log.append([new(log, 3)])
+    assert positions(tmp_path) == {"cloud": 3, "cloud/backlog": 1}
+
+
 async def test_a_dropped_cursor_starts_anew(log: Log, tmp_path: Path) -> None:
     await log.append([new(log, 1), new(log, 2)])
     await log.open_cursor("cloud", start="oldest")

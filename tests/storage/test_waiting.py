@@ -121,9 +121,8 @@ def test_a_move_is_changed_or_forgotten_only_while_it_waits() -> None:
 
 def test_whoever_hurries_hurries_what_waits_now() -> None:
     waiting = holding(1)
-    waiting.hurry()
-    assert waiting.is_due
-    waiting.take()
-    assert not waiting.is_due
-    waiting.hurry()
-    assert not waiting.is_due, "nothing waits"
+    due: list[bool] = []
+    for step in (waiting.hurry, waiting.take, waiting.hurry):
+        step()
+        due.append(waiting.is_due)
+    assert due == [True, False, False]
