@@ -199,7 +199,7 @@ class Append:
     def _insert(self, db: sqlite3.Connection, readings: list[NewReading]) -> None:
         """Insert interned readings, but for those whose key is there already."""
         done = db.execute(_insert_sql(len(readings)), list(chain.from_iterable(map(self._row, readings))))
-        inserted = done.rowcount  # not `total_changes`: after months that has 32 bits no longer
+        inserted = done.rowcount  # not `total_changes`, which has 32 bits: some weeks fill them
         if inserted:
             assert done.lastrowid is not None
             self.last_row = done.lastrowid
