@@ -127,14 +127,6 @@ def latencies(log: Log) -> float:
 
 
 @contextmanager
-def a_full_disk(db: sqlite3.Connection) -> Iterator[None]:
-    (pages,) = db.execute("PRAGMA page_count").fetchone()
-    db.execute(f"PRAGMA max_page_count = {pages}").fetchall()
-    yield
-    db.execute("PRAGMA max_page_count = 1000000").fetchall()
-
-
-@contextmanager
 def locked_by_another_program(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("PRAGMA busy_timeout = 20").fetchall()
     ((_, _, path),) = db.execute("PRAGMA database_list")
@@ -143,7 +135,7 @@ def locked_by_another_program(db: sqlite3.Connection) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("trouble", [a_full_disk, locked_by_another_program])
+@pytest.mark.parametrize("trouble", [locked_by_another_program])
 async def test_p1_of_one_statement_that_fails_nothing_is_stored_nor_acknowledged(
     log: Log, tmp_path: Path, trouble: Callable[[sqlite3.Connection], AbstractContextManager[None]]
 ) -> None:
